@@ -1,0 +1,1 @@
+"""Generative models: noising, denoising and sampling."""

@@ -1,0 +1,1 @@
+"""Metrics: what a generated sample is worth, apart from the loss that trained its model."""

@@ -1,0 +1,1 @@
+"""Neural networks: what they share is one call signature and masks."""
