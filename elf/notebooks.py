@@ -1,0 +1,162 @@
+"""Execute notebooks in order, keep executed copies and HTML, and collect the headline number of each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+START = "00_start_here.ipynb"
+HEADLINE = "HEADLINE: "
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """An executed notebook: its name without suffix, its wall time in seconds, its headline ("" if it prints none)."""
+
+    name: str
+    seconds: float
+    headline: str
+
+
+class NotebookError(RuntimeError):
+    """A notebook that failed; the message names notebook, cell and error, `traceback` holds the cell's traceback."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def course_folder() -> Path:
+    """The folder `notebooks/` of this checkout.
+
+    Raises FileNotFoundError where elf was installed without its repository.
+    """
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the notebooks are not there ({folder}): they are part of the repository, not of the installed package; "
+            "clone the repository and run this command in it"
+        )
+    return folder
+
+
+def select(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The notebooks of `folder` in order of their names; with `names`, only those that begin so ("02" is enough).
+
+    Raises ValueError where there is no notebook, and for a name that fits none.
+    """
+    notebooks = sorted(folder.glob("*.ipynb"))
+    if not notebooks:
+        raise ValueError(f"there is no notebook in {folder}")
+    stems = [Path(name).name.removesuffix(".ipynb") for name in names]
+    for stem in stems:
+        if not any(path.stem.startswith(stem) for path in notebooks):
+            raise ValueError(f"no notebook is named {stem!r}; there are {', '.join(path.stem for path in notebooks)}")
+    return [path for path in notebooks if not stems or path.stem.startswith(tuple(stems))]
+
+
+def execute(
+    path: Path, output: Path, *, cell_timeout: int | None = None, env: dict[str, str] | None = None
+) -> NotebookRun:
+    """Execute one notebook in its own folder; the source is left as it is, `output` gets the executed copy and HTML.
+
+    Args:
+        path: the notebook.
+        output: folder for the executed copy, written also when a cell fails.
+        cell_timeout: seconds a cell may take; None: no limit.
+        env: environment variables of the kernel, on top of the present ones.
+
+    Raises:
+        NotebookError: a cell raised, ran out of time, or killed its kernel.
+    """
+    notebook: Any = nbformat.read(path, as_version=4)
+    begun: list[int] = []
+    client = NotebookClient(
+        notebook,
+        timeout=cell_timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=lambda cell, cell_index: begun.append(cell_index),
+    )
+    start = time.perf_counter()
+    try:
+        client.execute(env={**os.environ, **(env or {})})
+    except CellExecutionError as error:
+        raise _failure(
+            path, notebook, begun, f"{error.ename}: {error.evalue}", _ANSI.sub("", error.traceback)
+        ) from None
+    except CellTimeoutError:
+        raise _failure(path, notebook, begun, f"took longer than {cell_timeout} s") from None
+    except DeadKernelError:
+        raise _failure(path, notebook, begun, "the kernel died (out of memory?)") from None
+    finally:
+        output.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, output / path.name)
+    seconds = time.perf_counter() - start
+    _write_html(notebook, path.stem, output)
+    return NotebookRun(path.stem, seconds, headline(notebook))
+
+
+def headline(notebook: Any) -> str:
+    """The text of the last line `HEADLINE: text` that the notebook printed; "" if there is none."""
+    outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    lines = [line for out in outputs if out.output_type == "stream" for line in out.text.splitlines()]
+    return next((line.removeprefix(HEADLINE) for line in reversed(lines) if line.startswith(HEADLINE)), "")
+
+
+def run(
+    paths: Iterable[Path],
+    output: Path,
+    *,
+    cell_timeout: int | None = None,
+    env: dict[str, str] | None = None,
+    say: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+) -> list[NotebookRun]:
+    """Execute notebooks in order, one progress line each; stops at the first failure with its NotebookError."""
+    paths = list(paths)
+    done = []
+    for number, path in enumerate(paths, 1):
+        say(f"[{number}/{len(paths)}] {path.stem} ... ")
+        try:
+            done.append(execute(path, output, cell_timeout=cell_timeout, env=env))
+        except NotebookError:
+            say("failed\n")
+            raise
+        say(f"{done[-1].seconds:.1f} s\n")
+    return done
+
+
+def table(runs: Sequence[NotebookRun]) -> str:
+    """The runs as lines of text: notebook, time, headline, and the total time."""
+    width = max(len(name) for name in ["notebook", *(run.name for run in runs)])
+    lines = [f"{'notebook':<{width}}  {'time':>8}  headline"]
+    lines += [f"{run.name:<{width}}  {run.seconds:>6.1f} s  {run.headline or '-'}" for run in runs]
+    lines += [f"{'all':<{width}}  {sum(run.seconds for run in runs):>6.1f} s"]
+    return "\n".join(lines)
+
+
+def _failure(path: Path, notebook: Any, begun: list[int], what: str, traceback: str = "") -> NotebookError:
+    """Name the cell as Jupyter shows it: [n] for the n-th code cell that ran."""
+    cell = notebook.cells[begun[-1]]
+    first = next((line for line in cell.source.splitlines() if line.strip()), "")
+    return NotebookError(f"{path.name}, cell [{len(begun)}] ({first.strip()}): {what}", traceback)
+
+
+def _write_html(notebook: Any, name: str, output: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="lab")
+    exporter.log.setLevel(logging.ERROR)
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
+    (output / f"{name}.html").write_text(html, encoding="utf-8")

@@ -1,0 +1,90 @@
+"""Make .venv from requirements.lock, once: every make target that needs Python calls this first.
+
+The stamp inside .venv is written last, so an environment without it is a failed or interrupted install and is made
+again. While the stamp agrees, nothing is installed and no network is needed. Standard library only.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "elf-stamp.json"
+
+
+def wanted() -> dict:
+    """What the stamp says of a complete environment of this checkout."""
+    import tomllib  # not in a Python too old for us, which has been turned away by now
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    metadata = {
+        key: project[key] for key in ("build-system", "project")
+    }  # a change of ruff's settings installs nothing
+    return {
+        "folder": str(ROOT),  # environments cannot be moved
+        "python": f"{platform.python_version()} in {sys.base_prefix}",
+        "project": sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest(),
+        "lock": sha256((ROOT / "requirements.lock").read_bytes()).hexdigest(),
+    }
+
+
+def found() -> dict:
+    """What the stamp says, or nothing where there is no stamp that can be read."""
+    try:
+        return json.loads(STAMP.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def install(want: dict, have: dict) -> None:
+    """Bring .venv to the wanted state; the stamp is gone while that is under way."""
+    same_home = have.get("folder") == want["folder"] and have.get("python") == want["python"]
+    STAMP.unlink(missing_ok=True)
+    if not same_home:
+        if VENV.exists():
+            print("elf: .venv is incomplete or made elsewhere; making it again", flush=True)
+            shutil.rmtree(VENV)
+        base = getattr(sys, "_base_executable", sys.executable)  # not the python in the folder just removed
+        subprocess.run([base, "-m", "venv", str(VENV)], check=True)
+    print("elf: installing requirements.lock into .venv (once; a few minutes and 2 GB)", flush=True)
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    if not sys.stdout.isatty():
+        pip.append("--quiet")
+    subprocess.run([*pip, "--requirement", "requirements.lock"], cwd=ROOT, check=True)
+    # The build backend comes from the lock: --no-build-isolation, else pip would fetch another one.
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", "."], cwd=ROOT, check=True)
+    part = STAMP.with_suffix(".part")
+    part.write_text(json.dumps(want, indent=1), encoding="utf-8")
+    os.replace(part, STAMP)
+
+
+def main() -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 - older ones get this far, to be told so
+        print(
+            f"elf needs Python 3.11 or newer; {sys.executable} is {platform.python_version()}. "
+            "Name another one, say: make run PYTHON=python3.12",
+            file=sys.stderr,
+        )
+        return 2
+    want, have = wanted(), found()
+    if want == have:
+        return 0
+    try:
+        install(want, have)
+    except KeyboardInterrupt:
+        print("elf: interrupted; the next make starts the install again", file=sys.stderr)
+        return 130
+    except (subprocess.CalledProcessError, OSError) as error:
+        print(f"elf: the install failed ({error}); the next make starts it again", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
