@@ -1,0 +1,30 @@
+"""One training loop for every experiment: a plain PyTorch loop on Lightning Fabric.
+
+`fit` trains; `FitSettings` says how; `shuffled_batches` orders the data; `TimeLimit`, `ProgressBar` and `LiveCurve`
+watch; `save_weights` and `load_weights` publish the result.
+"""
+
+from __future__ import annotations
+
+from elf.training.callbacks import LiveCurve, ProgressBar, TimeLimit
+from elf.training.checkpoint import check_sha256, file_sha256, load_weights, save_weights
+from elf.training.loop import TrainRecord, TrainState, fit
+from elf.training.settings import FitSettings, fabric_options, learning_rate_at, process_rank, shuffled_batches
+
+__all__ = [
+    "FitSettings",
+    "LiveCurve",
+    "ProgressBar",
+    "TimeLimit",
+    "TrainRecord",
+    "TrainState",
+    "check_sha256",
+    "fabric_options",
+    "file_sha256",
+    "fit",
+    "learning_rate_at",
+    "load_weights",
+    "process_rank",
+    "save_weights",
+    "shuffled_batches",
+]
