@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from elf.training.callbacks import LiveCurve, ProgressBar, TimeLimit
 from elf.training.checkpoint import check_sha256, file_sha256, load_weights, save_weights
-from elf.training.loop import TrainRecord, TrainState, fit
+from elf.training.loop import fit
 from elf.training.settings import FitSettings, fabric_options, learning_rate_at, process_rank, shuffled_batches
+from elf.training.state import TrainRecord, TrainState
 
 __all__ = [
     "FitSettings",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from elf.training.loop import TrainState
+from elf.training.state import TrainState
 
 
 class TimeLimit:
@@ -20,9 +20,11 @@ class TimeLimit:
         self.seconds = seconds
 
     def start(self, state: TrainState) -> None:
+        """Called before the first step."""
         self._end = time.monotonic() + self.seconds
 
     def __call__(self, state: TrainState) -> None:
+        """Called after every step."""
         if time.monotonic() >= self._end:
             state.stop()
 
@@ -60,6 +62,7 @@ class ProgressBar:
         self.label, self.every, self.lines = label, every, lines
 
     def start(self, state: TrainState) -> None:
+        """Called before the first step."""
         self._shown, self._mode, self._first = 0.0, "plain", state.step
         if state.rank != 0:
             self._mode = "silent"
@@ -78,7 +81,8 @@ class ProgressBar:
         """The line for a state."""
         end = "stopped by hand, " if state.interrupted else ""
         left = f", {_clock(state.seconds_left)} left" if state.step < state.steps and not end else ""
-        return f"{self.label}: step {state.step}/{state.steps}, loss {state.loss:.4g}, {end}{_clock(state.seconds)}{left}"
+        done = f"{self.label}: step {state.step}/{state.steps}, loss {state.loss:.4g}"
+        return f"{done}, {end}{_clock(state.seconds)}{left}"
 
     def _show(self, state: TrainState) -> None:
         if self._mode == "terminal":
@@ -90,6 +94,7 @@ class ProgressBar:
             print(self.text(state), flush=True)
 
     def __call__(self, state: TrainState) -> None:
+        """Called after every step."""
         if self._mode == "plain":
             # The end is shown by `finish`.
             parts, last = self.lines - 1, state.step == state.steps
@@ -100,6 +105,7 @@ class ProgressBar:
             self._show(state)
 
     def finish(self, state: TrainState) -> None:
+        """Called at the end, whatever ended the run."""
         self._show(state)
         if self._mode == "terminal":
             self._bar.close()
@@ -133,16 +139,19 @@ class LiveCurve:
         self._points: tuple[list[float], list[float]] = ([], [])
 
     def start(self, state: TrainState) -> None:
+        """Called before the first step."""
         self._active = state.rank == 0 and in_notebook()
         self._shown = time.monotonic()
         if self._active:
             self.curves.append((self, *self._points))
 
     def __call__(self, state: TrainState) -> None:
+        """Called after every step."""
         if self._active and time.monotonic() - self._shown > self.every:
             self._draw(state)
 
     def finish(self, state: TrainState) -> None:
+        """Called at the end, whatever ended the run."""
         if self._active:
             self._draw(state)
 
@@ -186,7 +195,7 @@ class LiveCurve:
 
 
 def smooth(losses: Sequence[float], points: int = 100) -> tuple[list[float], list[float]]:
-    """(steps, losses) of at most `points` means over consecutive, equally long windows; the step is the window's last."""
+    """(steps, losses) of at most `points` means over equal consecutive windows, at the windows' last steps."""
     width = max(1, -(-len(losses) // points))
     windows = [losses[i : i + width] for i in range(0, len(losses), width)]
     ends = [min(i + width, len(losses)) - 1.0 for i in range(0, len(losses), width)]

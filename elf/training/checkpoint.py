@@ -66,7 +66,7 @@ def check_sha256(path: str | Path, expected: str) -> None:
     """Raise ValueError unless the file has the SHA-256 `expected`."""
     found = file_sha256(path)
     if found != expected.lower():
-        raise ValueError(f"{Path(path).name} has SHA-256 {found}; it should be {expected}: the file is not the one meant")
+        raise ValueError(f"{Path(path).name} has SHA-256 {found}; it should be {expected}")
 
 
 def model_signature(model: nn.Module) -> str:

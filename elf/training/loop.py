@@ -5,215 +5,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elf.training.guards import Interrupts, Randomness
 from elf.training.run import Run, load_run, save_run
 from elf.training.settings import FitSettings, learning_rate_at, with_fabric_options
+from elf.training.state import TrainRecord, TrainState
 
 SYNC_EVERY = 25
 """Steps between two looks at the losses where each look would make an accelerator (or other processes) wait."""
 
 LossFn = Callable[[nn.Module, Any, torch.Generator], Tensor]
 BatchFn = Callable[[int], Any]
-
-
-@dataclasses.dataclass
-class TrainRecord:
-    """What a training run leaves.
-
-    Attributes:
-        model: the model given to `fit` itself, trained in place, in eval mode, on its device.
-        ema_model: a copy with the averaged weights, in eval mode; None without `ema_decay`.
-        history: one dict a finished step: step (from 0), loss, lr, seconds (of training, when the step ended).
-        steps: finished steps.
-        seconds: seconds of training, over all sessions of a resumed run.
-        interrupted: whether a KeyboardInterrupt ended it.
-    """
-
-    model: nn.Module
-    ema_model: nn.Module | None
-    history: list[dict[str, float]]
-    steps: int
-    seconds: float
-    interrupted: bool
-
-
-class TrainState:
-    """What callbacks see, after each step.
-
-    Attributes:
-        step, steps: finished steps, and all steps.
-        lr: learning rate of the latest step.
-        model, ema_model: the user's module (in train mode) and its averaged copy (in eval mode; None without EMA).
-        rank: which process this is; 0 where something is to be shown.
-    """
-
-    def __init__(
-        self, settings: FitSettings, model: nn.Module, ema_model: nn.Module | None, rank: int, distributed: bool
-    ) -> None:
-        self.settings, self.model, self.ema_model, self.rank = settings, model, ema_model, rank
-        self.step, self.steps, self.lr = 0, settings.steps, 0.0
-        self.interrupted = self.stopping = False
-        self.losses: list[float] = []
-        self.ended: list[float] = []
-        self._unread: list[Tensor] = []
-        self._history: list[dict[str, float]] = []
-        self._distributed = distributed
-        self._first, self._start = (0, 0.0), time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, over all sessions of a resumed run."""
-        return self._first[1] + time.perf_counter() - self._start
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the end at this session's mean speed; NaN before its first step."""
-        done = self.step - self._first[0]
-        return (time.perf_counter() - self._start) / done * (self.steps - self.step) if done else math.nan
-
-    @property
-    def loss(self) -> float:
-        """Loss of the latest step in this process; reading it waits for the device. NaN before the first step."""
-        if self._unread:
-            return float(self._unread[-1])
-        return self.losses[-1] if self.losses else math.nan
-
-    @property
-    def record(self) -> TrainRecord:
-        """The record so far; distributed runs know their history up to the latest multiple of SYNC_EVERY steps."""
-        if not self._distributed:
-            self.read_losses()
-        for step in range(len(self._history), min(self.step, len(self.losses))):
-            lr = learning_rate_at(step, self.settings)
-            self._history.append({"step": step, "loss": self.losses[step], "lr": lr, "seconds": self.ended[step]})
-        return TrainRecord(self.model, self.ema_model, self._history, self.step, self.seconds, self.interrupted)
-
-    def stop(self) -> None:
-        """End the training after this step, with a checkpoint."""
-        self.stopping = True
-
-    def begin(self, step: int, losses: list[float], ended: list[float]) -> None:
-        """Start the clock at a step, with what earlier sessions measured."""
-        self.step, self.losses, self.ended = step, losses, ended
-        self._first, self._start = (step, ended[-1] if ended else 0.0), time.perf_counter()
-
-    def note_loss(self, loss: Tensor, lr: float) -> None:
-        """Keep the loss of the step under way, on its device."""
-        self._unread.append(loss)
-        self.lr = lr
-
-    def end_step(self) -> None:
-        """Count the step under way as finished."""
-        self.step += 1
-        self.ended.append(self.seconds)
-
-    def read_losses(self, reduce: Callable[[Tensor], Tensor] = lambda losses: losses) -> None:
-        """Fetch the noted losses from the device; FloatingPointError at the first that is not finite."""
-        if not self._unread:
-            return
-        losses = reduce(torch.stack(self._unread).float()).tolist()
-        self._unread.clear()
-        for loss in losses:
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss of step {len(self.losses)} is {loss}; training stops, and the last checkpoint, if any, "
-                    "is kept. A lower learning_rate, warmup_steps or gradient_clip may help"
-                )
-            self.losses.append(loss)
-
-    def forget_unfinished_step(self) -> None:
-        """Drop the loss of a step that was interrupted before its weights changed."""
-        del self._unread[max(0, self.step - len(self.losses)) :]
-        del self.losses[self.step :]
-
-
-class _Interrupts:
-    """Ctrl-C (Jupyter's stop button) raises one KeyboardInterrupt, and none inside a shield: there it waits.
-
-    With `raises` off (several processes) it only sets `asked`, for the processes to agree on where to stop.
-    """
-
-    def __init__(self, raises: bool) -> None:
-        self.raises, self.asked, self.shielded = raises, False, False
-
-    def __enter__(self) -> _Interrupts:
-        # Python lets only the main thread of a process handle signals.
-        self._mine = threading.current_thread() is threading.main_thread()
-        if self._mine:
-            self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._mine:
-            signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.asked = self.asked, True
-        if self.raises and not again and not self.shielded:
-            raise KeyboardInterrupt
-
-    def mute(self) -> None:
-        """From now on only note that Ctrl-C was pressed."""
-        self.raises = False
-
-    @contextmanager
-    def shield(self, on: bool = True) -> Iterator[None]:
-        """Let a Ctrl-C wait until the end of the (outermost) block; `on=False` makes no shield."""
-        outer, asked = self.shielded, self.asked
-        self.shielded = outer or on
-        try:
-            yield
-        finally:
-            self.shielded = outer
-        if self.raises and self.asked and not asked and not outer:
-            raise KeyboardInterrupt
-
-
-class _Randomness:
-    """The loss's generator and the process's own streams (dropout), seeded for one run; the latter given back after."""
-
-    def __init__(self, device: torch.device, seed: int, rank: int) -> None:
-        self.device = device
-        # Mixed because the CPU generator keeps 32 bits only, and seed + rank would repeat the next seed's rank 0.
-        self.seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
-        self.generator = torch.Generator(device).manual_seed(self.seed)
-
-    def __enter__(self) -> _Randomness:
-        self._before = self._streams()
-        torch.manual_seed(self.seed)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._set_streams(self._before)
-
-    def _streams(self) -> list[Tensor]:
-        device = [] if self.device.type == "cpu" else [getattr(torch, self.device.type).get_rng_state()]
-        return [torch.get_rng_state(), *device]
-
-    def _set_streams(self, states: Sequence[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).set_rng_state(states[1])
-
-    def state(self) -> list[Tensor]:
-        return [self.generator.get_state(), *self._streams()]
-
-    def set_state(self, states: Sequence[Tensor]) -> None:
-        self.generator.set_state(states[0])
-        self._set_streams(states[1:])
 
 
 def make_fabric(settings: FitSettings) -> Any:
@@ -303,16 +111,21 @@ def fit(
     look_every = SYNC_EVERY if distributed or fabric.device.type != "cpu" else 1
     state = TrainState(settings, model, ema_model, fabric.global_rank, distributed)
     run = Run(fabric, settings, model, ema_model, optimizer.optimizer)
+    clip = settings.gradient_clip
     # A step that changes buffers (batch norm) or meets other processes in its middle cannot be left half-way.
     whole_steps = distributed or any(True for _ in model.buffers())
 
     def mean_over_processes(losses: Tensor) -> Tensor:
         return fabric.all_reduce(losses, reduce_op="mean") if distributed else losses
 
+    def agree(*wishes: bool) -> list[bool]:
+        return (fabric.all_reduce(torch.tensor(wishes, device=fabric.device).float(), reduce_op="sum") > 0).tolist()
+
     with (
-        _Interrupts(raises=not distributed) as interrupts,
-        _Randomness(fabric.device, settings.seed, fabric.global_rank) as randomness,
+        Interrupts(raises=not distributed) as interrupts,
+        Randomness(fabric.device, settings.seed, fabric.global_rank) as randomness,
     ):
+        saved_at, random_state = 0, randomness.state()
 
         def save() -> None:
             nonlocal saved_at
@@ -325,8 +138,7 @@ def fit(
             step, losses, ended, states = load_run(checkpoint, run)
             randomness.set_state(states)
             state.begin(step, losses, ended)
-        saved_at = state.step
-        random_state = randomness.state()
+            saved_at, random_state = step, randomness.state()
         wrapped.train()
         started: list[Callable[[TrainState], object]] = []
         try:
@@ -335,14 +147,12 @@ def fit(
                 for callback in callbacks:
                     started.append(callback)
                     _tell(callback, "start", state)
-                while state.step < state.steps and not state.stopping:
+                over = state.step == state.steps
+                while not over:
                     with interrupts.shield(whole_steps):
-                        step = state.step
-                        lr = learning_rate_at(step, settings)
+                        step, lr = state.step, learning_rate_at(state.step, settings)
                         loss = loss_fn(wrapped, to_device(batches(step), fabric.to_device), randomness.generator)
-                        if not isinstance(loss, Tensor) or loss.shape != ():
-                            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-                            raise ValueError(f"loss_fn returned {found}; it should return a scalar tensor, shape ()")
+                        _check_scalar(loss)
                         state.note_loss(loss.detach(), lr)
                         look = (step + 1) % look_every == 0
                         if look:
@@ -350,10 +160,8 @@ def fit(
                         optimizer.zero_grad()
                         fabric.backward(loss)
                         with interrupts.shield():
-                            if settings.gradient_clip is not None:
-                                fabric.clip_gradients(
-                                    wrapped, optimizer, max_norm=settings.gradient_clip, error_if_nonfinite=False
-                                )
+                            if clip is not None:
+                                fabric.clip_gradients(wrapped, optimizer, max_norm=clip, error_if_nonfinite=False)
                             for group in optimizer.param_groups:
                                 group["lr"] = lr
                             optimizer.step()
@@ -365,11 +173,13 @@ def fit(
                                 save()
                     for callback in callbacks:
                         callback(state)
-                    if distributed and look:
-                        wishes = torch.tensor([state.stopping, interrupts.asked], dtype=torch.float32)
-                        wishes = fabric.all_reduce(wishes.to(fabric.device), reduce_op="sum")
-                        state.interrupted = bool(wishes[1] > 0)
-                        state.stopping = bool(wishes.sum() > 0)
+                    stopping = state.stopping
+                    if distributed:
+                        # Processes leave the loop together or wait for each other for ever.
+                        stopping, state.interrupted = (
+                            agree(state.stopping, interrupts.asked) if look else (False, False)
+                        )
+                    over = state.step == state.steps or stopping or state.interrupted
                 interrupts.mute()
             except KeyboardInterrupt:
                 interrupts.mute()
@@ -382,6 +192,12 @@ def fit(
             for callback in started:
                 _tell(callback, "finish", state)
         return state.record
+
+
+def _check_scalar(loss: object) -> None:
+    if not isinstance(loss, Tensor) or loss.shape != ():
+        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss_fn returned {found}; it should return a scalar tensor, shape ()")
 
 
 def _tell(callback: Callable[[TrainState], object], method: str, state: TrainState) -> None:
