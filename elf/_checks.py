@@ -1,0 +1,121 @@
+"""Argument validation shared by the whole package: each check raises an error that names the argument, what it was, and
+what it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def values_are_known(*tensors: Tensor | None) -> bool:
+    """Whether the tensors hold numbers that Python may look at now.
+
+    False for meta and fake tensors, while torch.compile or torch.export traces, and while a CUDA graph is captured: there,
+    only shapes, dtypes and devices can be checked.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    present = [tensor for tensor in tensors if tensor is not None]
+    if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in present):
+        return False
+    return not (any(tensor.is_cuda for tensor in present) and torch.cuda.is_current_stream_capturing())
+
+
+def require_tensor(name: str, value: object) -> Tensor:
+    """Raises TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it should be a torch.Tensor")
+    return value
+
+
+def require_coordinates(name: str, value: object, ndim: int) -> Tensor:
+    """A floating-point tensor with `ndim` axes, none of them empty."""
+    tensor = require_tensor(name, value)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it should be floating point (float32, float64, float16, bfloat16)")
+    if tensor.ndim != ndim:
+        layout = "(batch, atoms, dim)" if ndim == 3 else "(nodes, dim), as the argument batch is given"
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it should be {layout}")
+    if 0 in tensor.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; no axis may be empty")
+    return tensor
+
+
+def require_alike(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Same shape, device and working precision (half precision counts as float32: see `widen`)."""
+    if value.shape != other.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, {other_name} has {tuple(other.shape)}; they should be equal"
+        )
+    if value.device != other.device:
+        raise ValueError(f"{name} is on {value.device}, {other_name} on {other.device}; they should be on one device")
+    if working_dtype(value.dtype) != working_dtype(other.dtype):
+        raise ValueError(f"{name} has dtype {value.dtype}, {other_name} has {other.dtype}; they should be equal")
+
+
+def require_mask(mask: object, like: Tensor, layout: str = "(batch, atoms)") -> None:
+    """A bool tensor of the shape of `like` without its last axis, on its device; True marks a real atom."""
+    tensor = require_tensor("mask", mask)
+    if tensor.dtype != torch.bool:
+        raise TypeError(f"mask has dtype {tensor.dtype}; it should be torch.bool, True for a real atom")
+    if tensor.shape != like.shape[:-1]:
+        raise ValueError(f"mask has shape {tuple(tensor.shape)}; it should be {layout} = {tuple(like.shape[:-1])}")
+    if tensor.device != like.device:
+        raise ValueError(f"mask is on {tensor.device}; it should be on {like.device}, where the coordinates are")
+
+
+def require_finite(name: str, value: Tensor, mask: Tensor | None) -> None:
+    """No NaN and no infinity, except at atoms that the mask leaves out."""
+    finite = value.isfinite().all(-1)
+    if mask is not None:
+        finite = finite | ~mask
+    if not bool(finite.all()):
+        where = tuple((~finite).nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} holds {int((~finite).sum())} atoms with a NaN or infinite coordinate, the first at index {where}; "
+            "coordinates of real atoms should be finite"
+        )
+
+
+def require_one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    """`value` is one of the strings in `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it should be one of {', '.join(map(repr, choices))}")
+
+
+def require_positive(name: str, value: object) -> None:
+    """`value` is a finite real number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}; it should be a number")
+    if not (isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; it should be finite and greater than zero")
+
+
+def require_count(name: str, value: object) -> None:
+    """`value` is an integer of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; it should be an integer")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it should be at least 1")
+
+
+def require_bool(name: str, value: object) -> None:
+    """`value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it should be True or False")
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32 for half precision, else the dtype itself."""
+    return torch.float32 if dtype in HALF_PRECISION else dtype
+
+
+def widen(value: Tensor) -> Tensor:
+    """Half precision to float32: a squared distance overflows float16 at 256 angstrom and loses bfloat16's 3rd digit."""
+    return value.to(working_dtype(value.dtype))

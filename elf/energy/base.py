@@ -1,0 +1,167 @@
+"""The contract of an energy: `energy(prediction, target, mask) -> one value per sample`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from elf._checks import (
+    require_alike,
+    require_coordinates,
+    require_finite,
+    require_mask,
+    require_one_of,
+    require_tensor,
+    values_are_known,
+    widen,
+)
+
+NORMALIZATIONS = ("sum", "atoms")
+
+
+class Energy(nn.Module, ABC):
+    """E(y_hat, y) of a predicted configuration y_hat around a target y: Eq. 4 and 5 of arXiv:2511.02087, T absorbed.
+
+    A subclass says what the energy of dense samples is (`_energy`); this class checks the arguments, hides what is
+    masked, unpacks flat batches, keeps the arithmetic in float32 or better, and normalises. Energies hold no state: no
+    parameters, and buffers (an edge list) that stay out of `state_dict`.
+
+    Args:
+        normalize: "sum" leaves the sum over atoms or pairs as it is; "atoms" divides it by the number of real atoms.
+    """
+
+    def __init__(self, normalize: str = "sum") -> None:
+        super().__init__()
+        require_one_of("normalize", normalize, NORMALIZATIONS)
+        self.normalize = normalize
+
+    # Plain `Tensor` annotations on purpose: the checks below are the ones that speak to the user.
+    @final
+    def forward(
+        self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, batch: Tensor | None = None
+    ) -> Tensor:
+        """The energy of each sample, not reduced over the batch.
+
+        Args:
+            prediction: coordinates y_hat, (B, N, D) in angstrom; or flat, (sum N, D), together with `batch`.
+            target: coordinates y; same shape, device and dtype.
+            mask: bool, (B, N), or flat (sum N,); True marks a real atom, None means that all are. What stands at masked
+                atoms (NaN included) influences neither value nor gradient.
+            batch: for flat input, the sample of each node, (sum N,) integers: sorted, from 0, without gaps.
+
+        Returns:
+            (B,) in the inputs' dtype. float16 and bfloat16, also under autocast, are computed and returned in float32.
+
+        Raises:
+            TypeError: an argument is not a tensor, coordinates are not floating point, the mask is not bool.
+            ValueError: shapes, dtypes or devices differ, a real atom has a NaN or infinite coordinate, a sample has no
+                real atom, `batch` is unsorted or skips a sample. Checks of values (not of shapes) are left out for meta
+                and fake tensors and under torch.compile.
+        """
+        _check(prediction, target, mask, batch)
+        prediction, target = widen(prediction), widen(target)
+        if mask is not None:
+            prediction = prediction.where(mask[..., None], prediction.new_zeros(()))
+            target = target.where(mask[..., None], target.new_zeros(()))
+        with _full_precision(prediction.device.type):
+            if batch is None:
+                value = self._energy(prediction, target, mask)
+            else:
+                value = self._flat_energy(prediction, target, mask, batch.long())
+        return value if self.normalize == "sum" else value / _atom_counts(prediction, mask, batch)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, batch: Tensor | None = None
+        ) -> Tensor: ...
+
+    @abstractmethod
+    def _energy(
+        self,
+        prediction: Float[Tensor, "batch atoms dim"],
+        target: Float[Tensor, "batch atoms dim"],
+        mask: Bool[Tensor, "batch atoms"] | None,
+    ) -> Float[Tensor, " batch"]:
+        """The sum over atoms or pairs, unnormalised. Inputs are valid, float32 or float64, and zero at masked atoms."""
+
+    def _flat_energy(
+        self,
+        prediction: Float[Tensor, "nodes dim"],
+        target: Float[Tensor, "nodes dim"],
+        mask: Bool[Tensor, " nodes"] | None,
+        batch: Int[Tensor, " nodes"],
+    ) -> Float[Tensor, " batch"]:
+        """The same for flat samples: pads them and calls `_energy`, unless a subclass knows a leaner way."""
+        counts = batch.bincount()
+        starts = counts.cumsum(0) - counts
+        samples, width = counts.shape[0], int(counts.max())
+        slots = batch * width + torch.arange(batch.shape[0], device=batch.device) - starts[batch]
+
+        def pad(x: Tensor) -> Tensor:
+            empty = x.new_zeros(samples * width, *x.shape[1:])
+            return empty.index_copy(0, slots, x).unflatten(0, (samples, width))
+
+        return self._energy(pad(prediction), pad(target), pad(torch.ones_like(batch, dtype=torch.bool) if mask is None else mask))
+
+    def extra_repr(self) -> str:
+        return f"normalize={self.normalize!r}"
+
+
+def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tensor | None) -> None:
+    ndim = 3 if batch is None else 2
+    require_coordinates("prediction", prediction, ndim)
+    require_coordinates("target", target, ndim)
+    require_alike("prediction", prediction, "target", target)
+    if mask is not None:
+        require_mask(mask, prediction, "(batch, atoms)" if batch is None else "(nodes,)")
+    if batch is not None:
+        _check_batch_index(batch, prediction)
+    if not values_are_known(prediction, target, mask):
+        return
+    require_finite("prediction", prediction, mask)
+    require_finite("target", target, mask)
+    if mask is not None and not bool((counts := _atom_counts(prediction, mask, batch)).all()):
+        empty = int((counts == 0).nonzero()[0])
+        raise ValueError(f"mask leaves sample {empty} without a real atom; every sample should have at least one")
+
+
+def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:
+    require_tensor("batch", batch)
+    if batch.dtype.is_floating_point or batch.dtype.is_complex or batch.dtype == torch.bool:
+        raise TypeError(f"batch has dtype {batch.dtype}; it should be an integer type (torch.int64)")
+    if batch.shape != prediction.shape[:1]:
+        raise ValueError(f"batch has shape {tuple(batch.shape)}; it should be (nodes,) = {tuple(prediction.shape[:1])}")
+    if batch.device != prediction.device:
+        raise ValueError(f"batch is on {batch.device}; it should be on {prediction.device}, where the coordinates are")
+    if not values_are_known(batch):
+        return
+    if int(batch[0]) != 0:
+        raise ValueError(f"batch starts with sample {int(batch[0])}; it should start with 0")
+    steps = batch.diff()
+    if bool(((steps < 0) | (steps > 1)).any()):
+        where = int(((steps < 0) | (steps > 1)).nonzero()[0])
+        raise ValueError(
+            f"batch goes from {int(batch[where])} to {int(batch[where + 1])} at node {where + 1}; "
+            "it should be sorted, and no sample may be empty"
+        )
+
+
+def _atom_counts(prediction: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor | int:
+    """Real atoms in each sample: (B,), or one number where all samples are full."""
+    if batch is None:
+        return prediction.shape[1] if mask is None else mask.sum(1)
+    batch = batch.long()
+    if mask is None:
+        return batch.bincount()
+    return batch.new_zeros(int(batch[-1]) + 1).index_add(0, batch, mask.long())
+
+
+def _full_precision(device_type: str) -> Any:
+    """Inside an autocast region matrix products would fall back to half precision: switch that off."""
+    available = torch.amp.autocast_mode.is_autocast_available(device_type)
+    return torch.autocast(device_type if available else "cpu", enabled=False)

@@ -1,0 +1,21 @@
+"""Geometry of atoms: distances, rigid motions, symmetry, rigidity."""
+
+from elf.geometry import alignment, distances, symmetry
+from elf.geometry.alignment import RigidMotion, align, center, centroid, kabsch, random_rotations
+from elf.geometry.distances import cross_distances, edge_distances, norm, pairwise_distances
+
+__all__ = [
+    "RigidMotion",
+    "align",
+    "alignment",
+    "center",
+    "centroid",
+    "cross_distances",
+    "distances",
+    "edge_distances",
+    "kabsch",
+    "norm",
+    "pairwise_distances",
+    "random_rotations",
+    "symmetry",
+]
