@@ -1,0 +1,28 @@
+"""One file a table or figure of the paper, each at four scales: `elf reproduce NAME --scale laptop --seeds 3`.
+
+Each module listed in `EXPERIMENTS` has one `EXPERIMENT`, an `Experiment`; it is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from elf.experiments.base import Experiment, find, load_result, reproduce
+from elf.experiments.tables import format_mean, mean_spread, summarise_by, text_table
+
+EXPERIMENTS: dict[str, str] = {
+    "molecules": "elf.experiments.molecules",
+    "shapes": "elf.experiments.shapes",
+    "spins": "elf.experiments.spins",
+}
+"""Name of each experiment and the module that holds it."""
+
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "find",
+    "format_mean",
+    "load_result",
+    "mean_spread",
+    "reproduce",
+    "summarise_by",
+    "text_table",
+]

@@ -1,0 +1,72 @@
+"""From the results of cells to the rows of a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def mean_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1); a single value has spread 0.0, which says nothing about it.
+
+    Raises:
+        ValueError: no values.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("values is empty; it should have at least one number")
+    mean = math.fsum(values) / n
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
+
+
+def summarise_by(rows: Sequence[Mapping[str, Any]], *keys: str, digits: int = 6) -> list[dict[str, Any]]:
+    """One row for each distinct value of the cells' `keys`, in order of appearance, averaged over the rest (seeds).
+
+    Args:
+        rows: {"cell": ..., "result": ..., ...} of finished cells.
+        keys: names in "cell" that tell the groups apart.
+        digits: significant digits kept.
+
+    Returns:
+        Dicts of the keys, "n" (cells in the group), and {"mean", "std"} for each number that all its results have.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row["cell"][key] for key in keys), []).append(row["result"])
+    summary = []
+    for group, results in groups.items():
+        names = [name for name in results[0] if all(_is_number(result.get(name)) for result in results)]
+        spreads = {name: mean_spread([result[name] for result in results]) for name in names}
+        numbers = {
+            name: {"mean": float(f"{mean:.{digits}g}"), "std": float(f"{std:.{digits}g}")}
+            for name, (mean, std) in spreads.items()
+        }
+        summary.append({**dict(zip(keys, group, strict=True)), "n": len(results), **numbers})
+    return summary
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def format_mean(row: Mapping[str, Any], name: str, digits: int = 3, scale: float = 1.0) -> str:
+    """'mean ± std (n)' of one number of a `summarise_by` row, times `scale` (100 for per cent); no ± for n = 1."""
+    mean, std, n = row[name]["mean"] * scale, row[name]["std"] * scale, row["n"]
+    return f"{mean:.{digits}f} ± {std:.{digits}f} ({n})" if n > 1 else f"{mean:.{digits}f} (1)"
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table, aligned so that it also reads as plain text; the columns are the first row's keys.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows is empty; it should have at least one row")
+    columns = list(rows[0])
+    cells = [columns] + [[str(row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = ["| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
