@@ -12,9 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-ELEMENTS: tuple[int, ...] = (1, 6, 7, 8, 9)
-SYMBOLS: dict[int, str] = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F"}
-NUMBERS: dict[str, int] = {symbol: number for number, symbol in SYMBOLS.items()}
+from elf.elements import ELEMENTS, NUMBERS, SYMBOLS
 
 
 class SmilesList(Sequence[str]):
@@ -62,7 +60,8 @@ class Molecules:
     """n molecules of up to `atoms` atoms, padded with zeros.
 
     positions: angstrom. numbers: atomic numbers, 0 for padding. smiles: one string a molecule. index: the molecule's
-    number in the original data set (QM9: 1 to 133,885). Indexing with an int, slice, bool or index tensor gives Molecules.
+    number in the original data set (QM9: 1 to 133,885). Indexing with an int, a slice, a list, a bool or index tensor
+    gives Molecules again.
     """
 
     positions: Float[Tensor, "n atoms 3"]
@@ -146,10 +145,10 @@ class Molecules:
 
 
 def _inclusive(name: str, bounds: int | tuple[int, int]) -> tuple[int, int]:
-    low, high = (bounds, bounds) if isinstance(bounds, int) else bounds
-    if not 0 < low <= high:
-        raise ValueError(f"{name} must be a count or an inclusive range (low, high) with 0 < low <= high, got {bounds}")
-    return low, high
+    pair = (bounds, bounds) if isinstance(bounds, int) else tuple(bounds)
+    if len(pair) != 2 or not all(isinstance(bound, int) for bound in pair) or not 0 < pair[0] <= pair[1]:
+        raise ValueError(f"{name} is {bounds}; it should be a count or an inclusive range (low, high), 0 < low <= high")
+    return pair[0], pair[1]
 
 
 def parse_formula(formula: str) -> dict[int, int]:

@@ -1,7 +1,8 @@
 """QM9: 130,831 small organic molecules with their DFT geometries (Ramakrishnan et al., Sci. Data 1, 140022, 2014).
 
-The data come from the `qm9pack` 1.0.3 wheel (MIT, R. Ramakrishnan). The 3,054 molecules whose relaxed geometry no longer
-matches their SMILES are not in it. Coordinates in angstrom, B3LYP/6-31G(2df,p).
+The data come from the `qm9pack` 1.0.3 wheel (MIT, R. Ramakrishnan). The 3,054 molecules whose relaxed geometry no
+longer matches their SMILES are not in it. Coordinates in angstrom, B3LYP/6-31G(2df,p). The SMILES are Kekule (benzene:
+C1=CC=CC=C1), all different, and without stereo marks.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from elf.data.molecules import ELEMENTS, NUMBERS, Molecules, SmilesList, formula, one_hot, parse_formula
+from elf._checks import require_count, require_one_of
+from elf.data.molecules import Molecules, SmilesList, formula, one_hot, parse_formula
+from elf.elements import ELEMENTS, NUMBERS
 
 __all__ = ["ELEMENTS", "Molecules", "find", "formula", "load", "one_hot", "parse_formula", "split_index"]
 
@@ -47,12 +49,9 @@ NAMES = {
     "phenol": "Oc1ccccc1",
     "toluene": "Cc1ccccc1",
     "cyclohexane": "C1CCCCC1",
-    "glycine": "NCC(=O)O",
-    "alanine": "CC(N)C(=O)O",
-    "lactic acid": "CC(O)C(=O)O",
+    "propylene oxide": "CC1CO1",
+    "glyceraldehyde": "OCC(O)C=O",
 }
-
-Split = Literal["train", "validation", "test"]
 
 
 def load(
@@ -61,7 +60,7 @@ def load(
     atoms: int | tuple[int, int] | None = None,
     heavy_atoms: int | tuple[int, int] | None = None,
     formula: str | None = None,
-    split: Split | None = None,
+    split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> Molecules:
@@ -69,14 +68,16 @@ def load(
 
     The first call parses the wheel's CSV files (a few seconds, pinned by SHA-256) and caches the arrays in `cache_dir`
     (default: the environment variable ELF_CACHE, else the user's cache folder); later calls take well under a second.
-    `split` is fixed for good (`split_index`). `limit` keeps a random subset of that size, drawn with `seed`, in QM9's order.
-    The result is padded to its largest molecule.
+    `split` is fixed for good (`split_index`). `limit` keeps a random subset of that size, drawn with `seed`, in QM9's
+    order. The result is padded to its largest molecule.
 
-    Raises ImportError without qm9pack, ValueError for a changed CSV file or bad arguments, OSError when the cache cannot
-    be written. A damaged cache is rebuilt with a UserWarning that names it.
+    Raises ImportError without qm9pack, ValueError for a changed CSV file or bad arguments or an empty result, OSError
+    when the cache cannot be written. A damaged cache is rebuilt with a UserWarning that names it.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+    if limit is not None:
+        require_count("limit", limit)
+    if split is not None:
+        require_one_of("split", split, tuple(SPLITS))
     molecules = _everything(_cache_folder(cache_dir))
     if split is not None:
         molecules = molecules[split_index(split)]
@@ -86,25 +87,24 @@ def load(
             f"no QM9 molecule has atoms={atoms}, heavy_atoms={heavy_atoms}, formula={formula!r}, split={split!r}"
         )
     if limit is not None and limit < len(molecules):
-        rows = np.random.default_rng(seed).permutation(len(molecules))[:limit]
+        rows = np.random.RandomState(seed).permutation(len(molecules))[:limit]
         molecules = molecules[torch.from_numpy(np.sort(rows))]
     return molecules.trimmed()
 
 
-def split_index(split: Split) -> Tensor:
+def split_index(split: str) -> Tensor:
     """Sorted rows (0 to 130,830) of a split: train 100,000, validation 17,748, test 13,083.
 
     Cut from one permutation, NumPy's frozen `RandomState(0)`: the very split of Cormorant and EDM, so that test figures
     compare with the literature's.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {tuple(SPLITS)} or None, got {split!r}")
+    require_one_of("split", split, tuple(SPLITS))
     parts = np.split(np.random.RandomState(0).permutation(SIZE), np.cumsum(list(SPLITS.values()))[:-1])
     return torch.from_numpy(np.sort(parts[list(SPLITS).index(split)]))
 
 
 def find(query: str, *, within: Molecules | None = None) -> Molecules:
-    """The first molecule with this SMILES or common name ("water", "benzene", ...), as a record of one molecule.
+    """The molecule with this SMILES or common name ("water", "benzene", ...), as a record of one molecule.
 
     A SMILES is looked up verbatim first, then as the same graph written differently (RDKit's canonical form, stereo
     chemistry ignored). `within` is searched (default: all of QM9). ValueError when there is none.
@@ -122,12 +122,10 @@ def find(query: str, *, within: Molecules | None = None) -> Molecules:
     if wanted is None:
         raise ValueError(f"{query!r} is neither a SMILES nor one of the names {', '.join(NAMES)}")
     canonical = partial(Chem.MolToSmiles, isomericSmiles=False)
-    # Only the few hundred molecules with the right elements are worth parsing.
-    total = CalcMolFormula(wanted).rstrip("+-0123456789") if Chem.GetFormalCharge(wanted) else CalcMolFormula(wanted)
-    try:
-        candidates = molecules.subset(formula=total)
-    except ValueError:
-        candidates = molecules[:0]
+    # Only the molecules with the right elements are worth parsing.
+    if Chem.GetFormalCharge(wanted):
+        raise ValueError(f"{query!r} is an ion; QM9 holds neutral molecules")
+    candidates = molecules.subset(formula=CalcMolFormula(wanted))
     for i, candidate in enumerate(candidates.smiles):
         found = Chem.MolFromSmiles(candidate)
         if found is not None and canonical(found) == canonical(wanted):
@@ -238,7 +236,7 @@ def _read_cache(cache: Path, stamp: str) -> dict[str, np.ndarray] | None:
 
 
 class _CacheWriter:
-    """Opens the cache's temporary file before the slow parsing, so that a folder that cannot be written fails at once."""
+    """Opens the cache's temporary file before the slow parsing: a folder that cannot be written fails at once."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache

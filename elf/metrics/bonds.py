@@ -1,8 +1,8 @@
 """Bond lengths that say which atoms of a point cloud are bonded, and how often: EDM's table for H, C, N, O, F.
 
-Lengths, margins and valences are those of `qm9/bond_analyze.py` in https://github.com/ehoogeboom/e3_diffusion_for_molecules
-(Hoogeboom et al., arXiv:2203.17003, Table of Appendix C), entry for entry, so that stability figures compare with the
-literature's. The lengths are textbook averages in picometres; the margins were tuned there to make QM9 itself stable.
+Lengths and margins are those of `qm9/bond_analyze.py` in https://github.com/ehoogeboom/e3_diffusion_for_molecules
+(Hoogeboom et al., arXiv:2203.17003), entry for entry, so that stability figures compare with the literature's. The
+lengths are textbook averages in picometres; the margins were tuned there to make QM9 itself stable.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-ELEMENTS: tuple[int, ...] = (1, 6, 7, 8, 9)
-SYMBOLS: dict[int, str] = {1: "H", 6: "C", 7: "N", 8: "O", 9: "F"}
-VALENCE: dict[int, int] = {1: 1, 6: 4, 7: 3, 8: 2, 9: 1}
 
 # {(Z, Z'): length in picometres}; Z <= Z', the table is symmetric.
 SINGLE = {

@@ -1,21 +1,30 @@
-"""Is a cloud of atoms a molecule? Stability (EDM's), validity, uniqueness, novelty, completeness.
+"""Is a cloud of atoms a molecule? Stability, validity, uniqueness, novelty, completeness.
 
-Stability follows Hoogeboom et al. (arXiv:2203.17003): distances give bond orders by a fixed table (`elf.metrics.bonds`);
-an atom is stable when its bond orders sum to its valence, a molecule when all its atoms are. Everything up to
-`fragments` is batched torch on any device; from `to_rdkit` on RDKit builds molecules one by one on the CPU.
+Stability follows EDM (Hoogeboom et al., arXiv:2203.17003): distances give bond orders by a fixed table
+(`elf.metrics.bonds`); an atom is stable when its bond orders sum to its valence, a molecule when all its atoms are.
+Everything up to `fragments` is batched torch on any device; from `to_rdkit` on RDKit takes molecules one by one.
+
+Arguments everywhere: positions (B, N, 3) in angstrom, numbers (B, N) atomic numbers, mask (B, N) bool, True for a real
+atom (default: number > 0). What stands at masked atoms never matters. Errors: TypeError for wrong dtypes; ValueError for
+wrong shapes or devices, an empty molecule, elements other than H, C, N, O, F, coordinates that are not finite.
+
+The yardstick has its own error: of all QM9, 99.36 % of the atoms and 95.28 % of the molecules are stable, and 97.6 %
+valid. Aromatic bonds lie between the table's double and single ones; benzene's carbons count as unstable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.metrics.bonds import SYMBOLS, VALENCE, thresholds
+from elf._checks import require_coordinates, require_count, require_finite, require_mask, require_tensor, widen
+from elf.elements import SYMBOLS, VALENCE
+from elf.metrics.bonds import thresholds
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -31,116 +40,199 @@ class Stability:
 
     @property
     def atom_fraction(self) -> float:
-        """Share of stable atoms among all atoms of all molecules (EDM's "atom stability")."""
+        """Share of stable atoms among all atoms of all molecules (EDM's atom stability)."""
         return self.atom_stable.sum().item() / self.mask.sum().item()
 
     @property
     def molecule_fraction(self) -> float:
-        """Share of molecules all of whose atoms are stable (EDM's "molecule stability")."""
-        return self.molecule_stable.sum().item() / self.molecule_stable.numel()
+        """Share of molecules all of whose atoms are stable (EDM's molecule stability)."""
+        return self.molecule_stable.sum().item() / len(self.molecule_stable)
 
 
-def _checked(
-    positions: Tensor, numbers: Tensor, mask: Tensor | None
-) -> tuple[Float[Tensor, "B N 3"], Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    if positions.ndim != 3 or positions.shape[-1] != 3:
-        raise ValueError(f"positions must have shape (molecules, atoms, 3), got {tuple(positions.shape)}")
-    if numbers.shape != positions.shape[:2]:
-        raise ValueError(
-            f"numbers must have shape (molecules, atoms) = {tuple(positions.shape[:2])} like positions, "
-            f"got {tuple(numbers.shape)}"
-        )
-    if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
-        raise TypeError(f"numbers must be integers (atomic numbers), got {numbers.dtype}")
-    if mask is None:
-        mask = numbers != 0
-    if mask.shape != numbers.shape or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask must be bool of shape {tuple(numbers.shape)}, got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
-    for name, other in (("numbers", numbers), ("mask", mask)):
-        if other.device != positions.device:
-            raise ValueError(f"{name} is on {other.device}, positions on {positions.device}: move them to one device")
-    if not mask.shape[0]:
-        raise ValueError("positions holds no molecules: its first dimension is 0")
-    if not mask.any(dim=1).all():
-        raise ValueError(f"molecule {int((~mask.any(dim=1)).nonzero()[0])} is empty: its mask has no atom")
-    known = torch.zeros_like(mask)
-    for number in VALENCE:
-        known |= numbers == number
-    if not (known | ~mask).all():
-        odd = sorted(set(numbers[mask & ~known].tolist()))
-        raise ValueError(f"numbers holds unknown elements {odd}; the bond table knows {dict(SYMBOLS)}")
-    finite = positions.isfinite().all(dim=-1) | ~mask
-    if not finite.all():
-        molecule, atom = (~finite).nonzero()[0].tolist()
-        raise ValueError(f"positions is not finite at molecule {molecule}, atom {atom}")
-    if not positions.is_floating_point():
-        raise TypeError(f"positions must be floating point (angstrom), got {positions.dtype}")
-    # Half precision resolves 0.001 angstrom at best near 1 angstrom: the thresholds deserve float32.
-    positions = positions if positions.dtype in (torch.float32, torch.float64) else positions.float()
-    # Padding may hold anything, NaN and unknown numbers among it; zeros keep it out of the arithmetic.
-    return positions.masked_fill(~mask[..., None], 0), numbers.masked_fill(~mask, 0).long(), mask
-
-
-def _orders(positions: Tensor, numbers: Tensor) -> Int[Tensor, "B N N"]:
-    # The matrix-product shortcut of cdist cancels: up to 0.01 angstrom wrong for atoms far from the origin.
-    distance = 100 * torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
-    table = thresholds(device=positions.device, dtype=positions.dtype)
-    limit = table[:, numbers[:, :, None], numbers[:, None, :]]
-    orders = (distance < limit).sum(dim=0)
-    orders.diagonal(dim1=1, dim2=2).zero_()
-    return orders
-
-
-def bond_orders(
-    positions: Float[Tensor, "B N 3"], numbers: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"] | None = None
-) -> Int[Tensor, "B N N"]:
+# Plain `Tensor` arguments on purpose: the checks in `_checked` are the ones that speak to the user.
+def bond_orders(positions: Tensor, numbers: Tensor, mask: Tensor | None = None) -> Int[Tensor, "B N N"]:
     """Bond order 0, 1, 2 or 3 of every pair of atoms, from their distance alone (EDM's table).
 
-    positions in angstrom, numbers the atomic numbers (H, C, N, O, F), mask True for real atoms (default: number > 0).
-    Symmetric, zero on the diagonal and for padding. Raises ValueError for wrong shapes, an empty molecule, an unknown
-    element, non-finite coordinates. Memory grows as B N^2; `stability` goes in chunks.
+    Symmetric; zero on the diagonal and for padding. Memory grows as B N^2; `stability` and `fragments` go in chunks.
     """
     positions, numbers, _ = _checked(positions, numbers, mask)
     return _orders(positions, numbers)
 
 
-def stability(
-    positions: Float[Tensor, "B N 3"],
-    numbers: Int[Tensor, "B N"],
-    mask: Bool[Tensor, "B N"] | None = None,
-    *,
-    chunk_size: int = 1024,
-) -> Stability:
+def stability(positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, chunk_size: int = 1024) -> Stability:
     """Atom and molecule stability: do the bond orders of every atom sum to its valence (H 1, C 4, N 3, O 2, F 1)?
 
-    Arguments and errors as in `bond_orders`; `chunk_size` molecules are held at a time.
+    At most `chunk_size` molecules' distances are in memory at a time.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    require_count("chunk_size", chunk_size)
     positions, numbers, mask = _checked(positions, numbers, mask)
-    bonds = torch.cat(
-        [
-            _orders(x, z).sum(dim=-1)
-            for x, z in zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True)
-        ]
-    )
-    valence = numbers.new_zeros(max(VALENCE) + 1)
-    for number, bonds_wanted in VALENCE.items():
-        valence[number] = bonds_wanted
+    pieces = zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True)
+    bonds = torch.cat([_orders(x, z).sum(dim=-1) for x, z in pieces])
+    valence = numbers.new_tensor([VALENCE.get(number, 0) for number in range(max(VALENCE) + 1)])
     atom_stable = (bonds == valence[numbers]) & mask
     return Stability(atom_stable, (atom_stable | ~mask).all(dim=1), mask)
 
 
-def summary(
-    positions: Float[Tensor, "B N 3"], numbers: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"] | None = None
-) -> dict[str, float]:
-    """`{"molecules", "atoms", "atom_stability", "molecule_stability"}`: counts and fractions between 0 and 1."""
+def summary(positions: Tensor, numbers: Tensor, mask: Tensor | None = None) -> dict[str, float]:
+    """`{"molecules", "atoms", "atom_stability", "molecule_stability"}`: counts, and fractions between 0 and 1."""
     result = stability(positions, numbers, mask)
     return {
-        "molecules": result.molecule_stable.numel(),
+        "molecules": len(result.molecule_stable),
         "atoms": int(result.mask.sum()),
         "atom_stability": result.atom_fraction,
         "molecule_stability": result.molecule_fraction,
     }
+
+
+def fragments(
+    positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, chunk_size: int = 1024
+) -> Int[Tensor, " B"]:
+    """Number of connected pieces of each molecule under `bond_orders`; 1 means that all its atoms hang together."""
+    require_count("chunk_size", chunk_size)
+    positions, numbers, mask = _checked(positions, numbers, mask)
+    size = numbers.shape[1]
+    pieces = []
+    for x, z in zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True):
+        reach = (_orders(x, z) > 0).float() + torch.eye(size, device=x.device)
+        # Squaring doubles the length of the paths seen; a path has at most size - 1 bonds.
+        for _ in range((size - 1).bit_length()):
+            reach = (reach @ reach).clamp(max=1)
+        # Each piece is counted at the one atom of it that comes first.
+        first = reach.tril(-1).sum(dim=-1) == 0
+        pieces.append((first & (z > 0)).sum(dim=-1))
+    return torch.cat(pieces)
+
+
+def to_rdkit(positions: Tensor, numbers: Tensor) -> Mol:
+    """One molecule as an RDKit Mol with a conformer: positions (N, 3) in angstrom, numbers (N,), no padding.
+
+    Bonds are those of EDM's table, as found, and not sanitised: valences may be wrong (`Chem.SanitizeMol` says so).
+    For a QM9 molecule with the bonds, charges and stereo centres of its SMILES see `elf.data.graphs.to_rdkit`.
+    """
+    positions, numbers, _ = _checked(positions[None], numbers[None], None)
+    mol = _mol(numbers[0].tolist(), _orders(positions, numbers)[0].cpu())
+    from rdkit.Chem import Conformer
+    from rdkit.Geometry import Point3D
+
+    conformer = Conformer(mol.GetNumAtoms())
+    for atom, point in enumerate(positions[0].double().tolist()):
+        conformer.SetAtomPosition(atom, Point3D(*point))
+    conformer.Set3D(True)
+    mol.AddConformer(conformer)
+    return mol
+
+
+def to_smiles(positions: Tensor, numbers: Tensor, mask: Tensor | None = None) -> list[str | None]:
+    """Canonical SMILES of each molecule's largest fragment, None where RDKit's sanitisation refuses the molecule.
+
+    Bonds by EDM's table; validity is EDM's: too many bonds are refused, too few are filled up with implicit hydrogens.
+    The SMILES carry no hydrogens and no stereo marks, to be compared with `canonical_smiles` of a data set; EDM keeps
+    explicit hydrogens, so that its uniqueness is the same or higher (a radical differs from its closed-shell partner).
+    """
+    from rdkit import Chem, rdBase
+
+    positions, numbers, mask = _checked(positions, numbers, mask)
+    result: list[str | None] = []
+    with rdBase.BlockLogs():
+        for x, z, real in zip(positions, numbers, mask, strict=True):
+            mol = _mol(z[real].tolist(), _orders(x[real][None], z[real][None])[0].cpu())
+            if Chem.SanitizeMol(mol, catchErrors=True):
+                result.append(None)
+                continue
+            largest = max(Chem.GetMolFrags(mol, asMols=True), key=lambda fragment: fragment.GetNumAtoms())
+            result.append(Chem.MolToSmiles(Chem.RemoveHs(largest), isomericSmiles=False))
+    return result
+
+
+def canonical_smiles(smiles: Iterable[str]) -> frozenset[str]:
+    """A data set's SMILES in the form `to_smiles` writes: canonical, without stereo marks (about 8,000 a second)."""
+    from rdkit import Chem, rdBase
+
+    result = set()
+    with rdBase.BlockLogs():
+        for text in smiles:
+            mol = Chem.MolFromSmiles(text)
+            if mol is None:
+                raise ValueError(f"smiles holds {text!r}, which RDKit cannot read")
+            result.add(Chem.MolToSmiles(mol, isomericSmiles=False))
+    return frozenset(result)
+
+
+def evaluate(
+    positions: Tensor,
+    numbers: Tensor,
+    mask: Tensor | None = None,
+    *,
+    training_smiles: Collection[str] | None = None,
+) -> dict[str, float | None]:
+    """`summary` and what RDKit says, as fractions between 0 and 1.
+
+    "validity": molecules that RDKit sanitises. "uniqueness": distinct SMILES among the valid. "novelty": those of the
+    distinct ones not in `training_smiles` (see `canonical_smiles`; QM9 itself scores 0.02 against its own SMILES, where
+    the bond table misreads a bond). "connected": molecules in one piece.
+    "completeness": molecules both valid and in one piece (JODO's figure). None where there is nothing to count.
+    """
+    smiles = to_smiles(positions, numbers, mask)
+    valid = [text for text in smiles if text is not None]
+    distinct = set(valid)
+    connected = (fragments(positions, numbers, mask) == 1).tolist()
+    complete = sum(whole and text is not None for whole, text in zip(connected, smiles, strict=True))
+    known = None if training_smiles is None else distinct & set(training_smiles)
+    return {
+        **summary(positions, numbers, mask),
+        "validity": len(valid) / len(smiles),
+        "uniqueness": len(distinct) / len(valid) if valid else None,
+        "novelty": 1 - len(known) / len(distinct) if known is not None and distinct else None,
+        "connected": sum(connected) / len(smiles),
+        "completeness": complete / len(smiles),
+    }
+
+
+def _checked(
+    positions: Tensor, numbers: Tensor, mask: Tensor | None
+) -> tuple[Float[Tensor, "B N 3"], Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
+    """The arguments, checked; zeros where masked, float32 or better, int64."""
+    require_coordinates("positions", positions, 3)
+    if positions.shape[-1] != 3:
+        raise ValueError(f"positions has shape {tuple(positions.shape)}; it should be (batch, atoms, 3)")
+    require_tensor("numbers", numbers)
+    if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
+        raise TypeError(f"numbers has dtype {numbers.dtype}; it should be integer (atomic numbers)")
+    if numbers.shape != positions.shape[:2]:
+        raise ValueError(f"numbers has shape {tuple(numbers.shape)}; it should be {tuple(positions.shape[:2])}")
+    if numbers.device != positions.device:
+        raise ValueError(f"numbers is on {numbers.device}; it should be on {positions.device}, where positions is")
+    if mask is None:
+        mask = numbers != 0
+    require_mask(mask, positions)
+    if not mask.any(dim=1).all():
+        empty = int((~mask.any(dim=1)).nonzero()[0])
+        raise ValueError(f"molecule {empty} is empty: mask marks none of its atoms; each should have at least one")
+    numbers = numbers.masked_fill(~mask, 0).long()
+    known = sum((numbers == number for number in SYMBOLS), start=torch.zeros_like(mask)) > 0
+    if not (known | ~mask).all():
+        odd = sorted(set(numbers[mask & ~known].tolist()))
+        raise ValueError(f"numbers holds the unknown elements {odd}; it should hold {SYMBOLS}")
+    require_finite("positions", positions, mask)
+    return widen(positions).masked_fill(~mask[..., None], 0), numbers, mask
+
+
+def _orders(positions: Tensor, numbers: Tensor) -> Int[Tensor, "B N N"]:
+    # cdist's shortcut by a matrix product cancels digits: up to 0.01 angstrom wrong far from the origin.
+    distance = 100 * torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
+    limit = thresholds(device=positions.device, dtype=positions.dtype)[:, numbers[:, :, None], numbers[:, None, :]]
+    orders = (distance < limit).sum(dim=0)
+    orders.diagonal(dim1=1, dim2=2).zero_()
+    return orders
+
+
+def _mol(numbers: list[int], orders: Tensor) -> Mol:
+    from rdkit import Chem
+
+    kinds = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+    mol = Chem.RWMol()
+    for number in numbers:
+        mol.AddAtom(Chem.Atom(number))
+    for first, second in orders.triu().nonzero().tolist():
+        mol.AddBond(first, second, kinds[int(orders[first, second])])
+    return mol.GetMol()
