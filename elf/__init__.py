@@ -1,4 +1,4 @@
-"""elf: energy loss functions. A loss is an energy; the rest of the package is what one needs to see, test and train with it.
+"""elf: energy loss functions. A loss is an energy; everything else is what one needs to see, test and train with it.
 
 After "Energy Loss Functions for Physical Systems" (Kaba, Sareen, Levy, Ravanbakhsh; NeurIPS 2025, arXiv:2511.02087).
 
@@ -14,45 +14,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from elf import (
-        boltzmann,
-        data,
-        energy,
-        experiments,
-        generative,
-        geometry,
-        metrics,
-        models,
-        scales,
-        spins,
-        training,
-        viz,
-    )
-    from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
+    from elf import boltzmann as boltzmann
+    from elf import data as data
+    from elf import energy as energy
+    from elf import experiments as experiments
+    from elf import generative as generative
+    from elf import geometry as geometry
+    from elf import metrics as metrics
+    from elf import models as models
+    from elf import scales as scales
+    from elf import spins as spins
+    from elf import training as training
+    from elf import viz as viz
+    from elf.energy import Absolute as Absolute
+    from elf.energy import AlignedHarmonic as AlignedHarmonic
+    from elf.energy import Energy as Energy
+    from elf.energy import Harmonic as Harmonic
+    from elf.energy import PairEnergy as PairEnergy
+    from elf.energy import springs as springs
 
 __version__ = "0.1.0"
 
-_SUBMODULES = (
-    "boltzmann",
-    "data",
-    "energy",
-    "experiments",
-    "generative",
-    "geometry",
-    "metrics",
-    "models",
-    "scales",
-    "spins",
-    "training",
-    "viz",
-)
-_FROM_ENERGY = ("Absolute", "AlignedHarmonic", "Energy", "Harmonic", "PairEnergy", "springs")
-
-__all__ = [  # noqa: PLE0604 - plain strings, gathered from the two tables above
-    "__version__",
-    *_SUBMODULES,
-    *_FROM_ENERGY,
-]
+# fmt: off
+_SUBMODULES = frozenset({
+    "boltzmann", "data", "energy", "experiments", "generative", "geometry",
+    "metrics", "models", "scales", "spins", "training", "viz",
+})
+_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "PairEnergy", "springs"})
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:
@@ -65,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_SUBMODULES, *_FROM_ENERGY})

@@ -1,5 +1,5 @@
-"""Argument validation shared by the whole package: each check raises an error that names the argument, what it was, and
-what it should be."""
+"""Argument validation shared by the whole package: each check raises an error that names the argument, what it was,
+and what it should be."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 def values_are_known(*tensors: Tensor | None) -> bool:
     """Whether the tensors hold numbers that Python may look at now.
 
-    False for meta and fake tensors, while torch.compile or torch.export traces, and while a CUDA graph is captured: there,
-    only shapes, dtypes and devices can be checked.
+    False for meta and fake tensors, while torch.compile or torch.export traces, and while a CUDA graph is captured:
+    there, only shapes, dtypes and devices can be checked.
     """
     if torch.compiler.is_compiling():
         return False
@@ -38,7 +38,7 @@ def require_coordinates(name: str, value: object, ndim: int) -> Tensor:
     """A floating-point tensor with `ndim` axes, none of them empty."""
     tensor = require_tensor(name, value)
     if not tensor.is_floating_point():
-        raise TypeError(f"{name} has dtype {tensor.dtype}; it should be floating point (float32, float64, float16, bfloat16)")
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it should be a floating-point type")
     if tensor.ndim != ndim:
         layout = "(batch, atoms, dim)" if ndim == 3 else "(nodes, dim), as the argument batch is given"
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it should be {layout}")
@@ -117,5 +117,6 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def widen(value: Tensor) -> Tensor:
-    """Half precision to float32: a squared distance overflows float16 at 256 angstrom and loses bfloat16's 3rd digit."""
+    """Half precision to float32: squared distances overflow float16 from 256 angstrom on, and bfloat16 keeps 2
+    digits."""
     return value.to(working_dtype(value.dtype))

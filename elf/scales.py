@@ -1,7 +1,8 @@
 """The four scales at which every experiment and notebook can run: smoke, live, laptop, paper.
 
-`smoke` proves that everything executes, `live` is what a reader watches in a notebook, `laptop` makes the committed results
-on two cores, `paper` has the paper's settings. The environment variable ELF_SCALE chooses; the default is `live`.
+`smoke` proves that everything executes, `live` is what a reader watches in a notebook, `laptop` makes the committed
+results on two cores, `paper` has the paper's settings. The environment variable ELF_SCALE chooses; the default is
+`live`.
 """
 
 from __future__ import annotations

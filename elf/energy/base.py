@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import override
 
 from elf._checks import (
     require_alike,
@@ -40,7 +41,7 @@ class Energy(nn.Module, ABC):
         self.normalize = normalize
 
     # Plain `Tensor` annotations on purpose: the checks below are the ones that speak to the user.
-    @final
+    @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(
         self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, batch: Tensor | None = None
     ) -> Tensor:
@@ -49,7 +50,8 @@ class Energy(nn.Module, ABC):
         Args:
             prediction: coordinates y_hat, (B, N, D) in angstrom; or flat, (sum N, D), together with `batch`.
             target: coordinates y; same shape, device and dtype.
-            mask: bool, (B, N), or flat (sum N,); True marks a real atom, None means that all are. What stands at masked
+            mask: bool, (B, N), or flat (sum N,); True marks a real atom, None means that all are. What stands at
+            masked
                 atoms (NaN included) influences neither value nor gradient.
             batch: for flat input, the sample of each node, (sum N,) integers: sorted, from 0, without gaps.
 
@@ -59,14 +61,14 @@ class Energy(nn.Module, ABC):
         Raises:
             TypeError: an argument is not a tensor, coordinates are not floating point, the mask is not bool.
             ValueError: shapes, dtypes or devices differ, a real atom has a NaN or infinite coordinate, a sample has no
-                real atom, `batch` is unsorted or skips a sample. Checks of values (not of shapes) are left out for meta
-                and fake tensors and under torch.compile.
+                real atom, `batch` is unsorted or skips a sample. Checks of values (not of shapes) are left out for
+                meta and fake tensors and under torch.compile.
         """
         _check(prediction, target, mask, batch)
         prediction, target = widen(prediction), widen(target)
         if mask is not None:
-            prediction = prediction.where(mask[..., None], prediction.new_zeros(()))
-            target = target.where(mask[..., None], target.new_zeros(()))
+            prediction = prediction.masked_fill(~mask[..., None], 0)
+            target = target.masked_fill(~mask[..., None], 0)
         with _full_precision(prediction.device.type):
             if batch is None:
                 value = self._energy(prediction, target, mask)
@@ -78,7 +80,9 @@ class Energy(nn.Module, ABC):
 
         def __call__(
             self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, batch: Tensor | None = None
-        ) -> Tensor: ...
+        ) -> Tensor:
+            """See `forward`."""
+            ...
 
     @abstractmethod
     def _energy(
@@ -87,7 +91,8 @@ class Energy(nn.Module, ABC):
         target: Float[Tensor, "batch atoms dim"],
         mask: Bool[Tensor, "batch atoms"] | None,
     ) -> Float[Tensor, " batch"]:
-        """The sum over atoms or pairs, unnormalised. Inputs are valid, float32 or float64, and zero at masked atoms."""
+        """The sum over atoms or pairs, unnormalised. Inputs are valid, float32 or float64, and zero at masked
+        atoms."""
 
     def _flat_energy(
         self,
@@ -106,8 +111,10 @@ class Energy(nn.Module, ABC):
             empty = x.new_zeros(samples * width, *x.shape[1:])
             return empty.index_copy(0, slots, x).unflatten(0, (samples, width))
 
-        return self._energy(pad(prediction), pad(target), pad(torch.ones_like(batch, dtype=torch.bool) if mask is None else mask))
+        real = torch.ones_like(batch, dtype=torch.bool) if mask is None else mask
+        return self._energy(pad(prediction), pad(target), pad(real))
 
+    @override
     def extra_repr(self) -> str:
         return f"normalize={self.normalize!r}"
 
@@ -125,8 +132,8 @@ def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tenso
         return
     require_finite("prediction", prediction, mask)
     require_finite("target", target, mask)
-    if mask is not None and not bool((counts := _atom_counts(prediction, mask, batch)).all()):
-        empty = int((counts == 0).nonzero()[0])
+    if mask is not None and not bool((filled := torch.as_tensor(_atom_counts(prediction, mask, batch) > 0)).all()):
+        empty = int((~filled).nonzero()[0])
         raise ValueError(f"mask leaves sample {empty} without a real atom; every sample should have at least one")
 
 

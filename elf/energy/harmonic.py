@@ -6,6 +6,7 @@ from typing import final
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import override
 
 from elf._checks import require_bool
 from elf.energy.base import Energy
@@ -31,7 +32,7 @@ class Harmonic(Energy):
 
 @final
 class Absolute(Energy):
-    """E = sum_i |y_hat_i - y_i|_1, the mean absolute error's sum over atoms and coordinates (the baseline "MAE" of Table 8).
+    """E = sum_i |y_hat_i - y_i|_1: MAE, summed over atoms and coordinates (a baseline of Table 8).
 
     A trap with a constant force in each coordinate; not even invariant to rotating prediction and target together.
     Units: angstrom.
@@ -48,14 +49,14 @@ class Absolute(Energy):
 
 @final
 class AlignedHarmonic(Energy):
-    """E = min over rotations R and translations t of sum_i |y_hat_i - (R y_i + t)|^2: Kabsch, then MSE (Table 8, "Kabsch").
+    """E = min_{R, t} sum_i |y_hat_i - (R y_i + t)|^2 over rotations R, translations t: "Kabsch" in Table 8.
 
-    The invariant baseline: invariant to E(d)'s rotations and translations, not to relabelling equivalent atoms.
-    Units: angstrom^2.
+    The invariant baseline: blind to rotations and translations of prediction and target, that is to SE(d), but neither
+    to mirror images nor to relabelling equivalent atoms. Units: angstrom^2.
 
-    The gradient is that of the minimum: by the envelope theorem, the optimal R and t may be treated as constants, so the
-    SVD is not differentiated and the gradient is finite in every degenerate case. This holds for first derivatives only;
-    a Hessian of this energy by autograd lacks the terms with dR.
+    The gradient is that of the minimum: by the envelope theorem, the optimal R and t may be treated as constants, so
+    the SVD is not differentiated and the gradient is finite in every degenerate case. This holds for first derivatives
+    only; a Hessian of this energy by autograd lacks the terms with dR.
 
     Args:
         normalize: see `Energy`.
@@ -76,5 +77,6 @@ class AlignedHarmonic(Energy):
         aligned = align(prediction, target, mask, allow_reflection=self.allow_reflection)
         return (prediction - aligned).square().sum((-2, -1))
 
+    @override
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, allow_reflection={self.allow_reflection}"

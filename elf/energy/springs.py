@@ -1,15 +1,16 @@
-"""Spring constants k_ij = f(r_ij) of the pair energy, Eq. 7 of arXiv:2511.02087, as functions of the TARGET's distances.
+"""Spring constants k_ij = f(r_ij) of the pair energy, Eq. 7 of arXiv:2511.02087, as functions of the TARGET's
+distances.
 
-Each spring is a small frozen dataclass, called with distances in angstrom and answering with spring constants of the same
-shape. A plain function does as well: `PairEnergy(springs=lambda r: 1 / (1 + r))`.
+Each spring is a small frozen dataclass, called with distances in angstrom and answering with spring constants of the
+same shape. A plain function does as well: `PairEnergy(springs=lambda r: 1 / (1 + r))`.
 
 Energies here are dimensionless (in units of k_B T of Eq. 4), so k is in 1 / angstrom^2. The default prefactor is k = 1
-throughout. The authors' programs choose prefactors that make k of order one, and these differ from program to program for
-the same mode: exponential 2.6 (shapes), 42 (EDM), 24 (JODO); inverse 5 / 3.7; inverse square 16 / 9; bond-aware 9; and they
-divide by the number of atoms, which here is `PairEnergy(normalize="atoms")`.
+throughout. The authors' programs choose prefactors that make k of order one, and these differ from program to program
+for the same mode: exponential 2.6 (shapes), 42 (EDM), 24 (JODO); inverse 5 / 3.7; inverse square 16 / 9; bond-aware 9;
+and they divide by the number of atoms, which here is `PairEnergy(normalize="atoms")`.
 
-Springs that diverge at r = 0 are softened: distances below `r_min` (0.01 angstrom by default, a hundredth of a bond) count
-as `r_min`. Coincident target atoms therefore have a stiff but finite spring.
+Springs that diverge at r = 0 are softened: distances below `r_min` (0.01 angstrom by default, a hundredth of a bond)
+count as `r_min`. Coincident target atoms therefore have a stiff but finite spring.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from elf._checks import require_positive
 
@@ -42,6 +44,7 @@ class Constant(Spring):
 
     k: float = 1.0
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         return torch.full_like(distances, self.k)
 
@@ -56,6 +59,7 @@ class Inverse(Spring):
     k: float = 1.0
     r_min: float = 1e-2
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         return self.k / distances.clamp(min=self.r_min)
 
@@ -70,6 +74,7 @@ class InverseSquare(Spring):
     k: float = 1.0
     r_min: float = 1e-2
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         return self.k / distances.clamp(min=self.r_min).square()
 
@@ -84,6 +89,7 @@ class Exponential(Spring):
     k: float = 1.0
     length: float = 1.0
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         return self.k * (distances / -self.length).exp()
 
@@ -92,27 +98,31 @@ class Exponential(Spring):
 class Morse(Spring):
     """k = 2 D a^2: the second-order Taylor expansion of the Morse bond D (1 - exp(-a (r_hat - r)))^2 (App. A.3).
 
-    `depth` D is the well depth (in k_B T), `a` its inverse width (1 / angstrom). Eq. 7 carries the expansion's factor 1/2
-    over ordered pairs, so that over i < j this k gives TWICE the quadratic term D a^2 (r_hat - r)^2 of one bond.
+    `depth` D is the well depth (in k_B T), `a` its inverse width (1 / angstrom). Eq. 7 carries the expansion's factor
+    1/2 over ordered pairs, so that over i < j this k gives TWICE the quadratic term D a^2 (r_hat - r)^2 of one bond.
     """
 
     depth: float = 1.0
     a: float = 1.0
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         return torch.full_like(distances, 2 * self.depth * self.a**2)
 
 
 @dataclass(frozen=True)
 class LennardJones(Spring):
-    """k(r) = 72 eps / max(r, r_min)^2: second-order Taylor of eps ((r/r_hat)^12 - 2 (r/r_hat)^6) at r_hat = r (App. A.3).
+    """k(r) = 72 eps / max(r, r_min)^2: second-order Taylor of eps ((r/r_hat)^12 - 2 (r/r_hat)^6) at r_hat = r (App.
+    A.3).
 
-    `eps` is the well depth (in k_B T). As for `Morse`, k is the curvature: over i < j it gives twice the quadratic term.
+    `eps` is the well depth (in k_B T). As for `Morse`, k is the curvature: over i < j it gives twice the quadratic
+    term.
     """
 
     eps: float = 1.0
     r_min: float = 1e-2
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         return 72 * self.eps / distances.clamp(min=self.r_min).square()
 
@@ -121,9 +131,9 @@ class LennardJones(Spring):
 class BondAware(Spring):
     """k(r) = k_bond for r <= cutoff (bonded), k_pair / max(r, r_min)^2 beyond: stiff bonds, soft contacts.
 
-    The mode that the authors' code calls "lj", there with prefactor 9 and bonds from the molecule; here a pair is bonded if
-    its target distance is at most `cutoff` angstrom (1.7: above C-C 1.54, below the shortest non-bonded C..C, 2.2; note that
-    H..H in CH2, 1.8, is not bonded either).
+    The mode that the authors' code calls "lj", there with prefactor 9 and bonds from the molecule; here a pair is
+    bonded if its target distance is at most `cutoff` angstrom (1.7: above C-C 1.54, below the shortest non-bonded
+    C..C, 2.2; note that H..H in CH2, 1.8, is not bonded either).
     """
 
     k_bond: float = 1.0
@@ -131,6 +141,7 @@ class BondAware(Spring):
     cutoff: float = 1.7
     r_min: float = 1e-2
 
+    @override
     def __call__(self, distances: Tensor) -> Tensor:
         beyond = self.k_pair / distances.clamp(min=self.r_min).square()
-        return beyond.where(distances > self.cutoff, beyond.new_tensor(self.k_bond))
+        return beyond.masked_fill(distances <= self.cutoff, self.k_bond)

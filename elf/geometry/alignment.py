@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from elf._checks import require_count, require_mask, widen
+from elf._checks import require_alike, require_count, require_finite, require_mask, values_are_known, widen
 
 
 class RigidMotion(NamedTuple):
@@ -30,7 +30,7 @@ def centroid(
     """The mean position of the real atoms."""
     if mask is None:
         return x.mean(-2)
-    return x.where(mask[..., None], x.new_zeros(())).sum(-2) / mask.sum(-1, keepdim=True)
+    return x.masked_fill(~mask[..., None], 0).sum(-2) / mask.sum(-1, keepdim=True)
 
 
 def center(
@@ -43,7 +43,7 @@ def center(
         mask: bool, (..., N), True for a real atom; every sample should have at least one.
     """
     centered = x - centroid(x, mask).unsqueeze(-2)
-    return centered if mask is None else centered.where(mask[..., None], x.new_zeros(()))
+    return centered if mask is None else centered.masked_fill(~mask[..., None], 0)
 
 
 def kabsch(
@@ -55,12 +55,12 @@ def kabsch(
 ) -> RigidMotion:
     """The rigid motion of the TARGET that brings it closest to the prediction: argmin sum_i |y_hat_i - (R y_i + t)|^2.
 
-    Kabsch's algorithm in any dimension D >= 1: with the covariance C = sum_i y_hat_i y_i^T of centred coordinates and its
-    singular value decomposition C = U S V^T, R = U diag(1, ..., 1, det(U V^T)) V^T. Where the minimiser is not unique
-    (collinear or coincident atoms, mirror images), R is one of the minimisers, always a proper rotation.
+    Kabsch's algorithm in any dimension D >= 1: with the covariance C = sum_i y_hat_i y_i^T of centred coordinates and
+    its singular value decomposition C = U S V^T, R = U diag(1, ..., 1, det(U V^T)) V^T. Where the minimiser is not
+    unique (collinear or coincident atoms, mirror images), R is one of the minimisers, always a proper rotation.
 
-    The rotation carries no gradient (see `elf.AlignedHarmonic` for why none is needed); the translation is differentiable
-    in the centroids. Half precision is widened to float32.
+    The rotation carries no gradient (see `elf.AlignedHarmonic` for why none is needed); the translation is
+    differentiable in the centroids. Half precision is widened to float32.
 
     Args:
         prediction, target: (B, N, D), same dtype.
@@ -69,13 +69,14 @@ def kabsch(
 
     Source: W. Kabsch, Acta Cryst. A32 (1976) 922; A34 (1978) 827.
     """
-    if prediction.shape != target.shape:
-        raise ValueError(f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; they should be equal")
+    require_alike("prediction", prediction, "target", target)
     if mask is not None:
         require_mask(mask, prediction)
+    if values_are_known(prediction, target, mask):
+        require_finite("prediction", prediction, mask)
+        require_finite("target", target, mask)
     prediction, target = widen(prediction), widen(target)
     with torch.no_grad():
-        # Written without `@`, which autocast would run in half precision.
         covariance = (center(prediction, mask).unsqueeze(-1) * center(target, mask).unsqueeze(-2)).sum(-3)
         u, _, vh = torch.linalg.svd(covariance)
         rotation = _product(u, vh)
@@ -99,7 +100,7 @@ def align(
     rotation, _ = kabsch(prediction, target, mask, allow_reflection=allow_reflection)
     # Centring first, rather than R y + t, keeps full precision far from the origin.
     turned = _product(center(widen(target), mask), rotation.mT) + centroid(widen(prediction), mask).unsqueeze(-2)
-    return turned if mask is None else turned.where(mask[..., None], turned.new_zeros(()))
+    return turned if mask is None else turned.masked_fill(~mask[..., None], 0)
 
 
 def random_rotations(
@@ -112,8 +113,8 @@ def random_rotations(
 ) -> Float[Tensor, "n dim dim"]:
     """n rotations, uniform (Haar measure) on SO(dim).
 
-    The QR decomposition of a Gaussian matrix, with the signs of R's diagonal moved into Q, is uniform on O(dim); flipping
-    one column where det Q = -1 makes it uniform on SO(dim). Source: F. Mezzadri, Notices AMS 54 (2007) 592.
+    The QR decomposition of a Gaussian matrix, with the signs of R's diagonal moved into Q, is uniform on O(dim);
+    flipping one column where det Q = -1 makes it uniform on SO(dim). Source: F. Mezzadri, Notices AMS 54 (2007) 592.
 
     Args:
         generator: the source of randomness; its device is the default of `device`.
@@ -129,5 +130,6 @@ def random_rotations(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, out of autocast's reach; the inner axis is D, a handful."""
+    """a @ b in full precision: `@` is at the mercy of autocast (half precision) and of TF32. The inner axis is D, a
+    handful."""
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)

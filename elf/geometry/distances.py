@@ -9,13 +9,13 @@ from torch import Tensor
 def norm(displacements: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape"]:
     """Euclidean length over the last axis; its gradient at the zero vector is zero, to every order.
 
-    |x| has no gradient at 0, and autograd of `x.norm()` or of `sqrt` gives NaN in the second derivative or already in the
-    first. Zero is the subgradient that treats all directions alike. No epsilon is added: lengths are exact.
+    |x| has no gradient at 0, and autograd of `x.norm()` or of `sqrt` gives NaN in the second derivative or already in
+    the first. Zero is the subgradient that treats all directions alike. No epsilon is added: lengths are exact.
     """
     squared = displacements.square().sum(-1)
     vanishing = squared == 0
-    # Two `where`s: the inner one keeps sqrt away from 0, so that the backward pass never forms inf * 0.
-    return squared.where(~vanishing, squared.new_ones(())).sqrt().where(~vanishing, squared.new_zeros(()))
+    # Filled twice: first to keep sqrt away from 0, so that the backward pass never forms inf * 0.
+    return squared.masked_fill(vanishing, 1).sqrt().masked_fill(vanishing, 0)
 
 
 def cross_distances(
@@ -49,6 +49,9 @@ def edge_distances(
     if edges.ndim == 2:
         return norm(x[..., edges[0], :] - x[..., edges[1], :])
     if edges.ndim != 3 or x.ndim != 3 or edges.shape[0] != x.shape[0]:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E) or (B, 2, E) for x {tuple(x.shape)}")
+        raise ValueError(
+            f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E) for x of shape (B, N, D); "
+            f"x has shape {tuple(x.shape)}"
+        )
     first, second = (edges[:, end, :, None].expand(-1, -1, x.shape[-1]).long() for end in (0, 1))
     return norm(x.gather(-2, first) - x.gather(-2, second))
