@@ -9,6 +9,7 @@ from elf.experiments.base import Experiment, find, load_result, reproduce
 from elf.experiments.tables import format_mean, mean_spread, summarise_by, text_table
 
 EXPERIMENTS: dict[str, str] = {
+    "molecule_rates": "elf.experiments.molecule_rates",
     "molecules": "elf.experiments.molecules",
     "shapes": "elf.experiments.shapes",
     "spins": "elf.experiments.spins",

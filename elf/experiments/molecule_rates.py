@@ -1,0 +1,23 @@
+"""Which learning rate suits which loss? The sweep behind the learning rates of `elf.experiments.molecules`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from elf.experiments import molecules
+from elf.experiments.base import Experiment
+
+RATES = (1e-3, 3e-3, 8e-3)
+SETTINGS = {
+    scale: replace(settings, steps=(min(1000, settings.steps[0]),), learning_rates=RATES)
+    for scale, settings in molecules.SETTINGS.items()
+}
+
+EXPERIMENT = replace(
+    molecules.EXPERIMENT,
+    name="molecule_rates",
+    title="QM9, 5 to 15 atoms: learning rates for each loss, short runs",
+    settings=SETTINGS.__getitem__,
+)
+
+__all__ = ["EXPERIMENT", "Experiment"]

@@ -1,0 +1,168 @@
+"""An equivariant transformer for point clouds: attention on invariants, vectors carried along.
+
+Every atom has `channels` numbers that do not change under rotation and `channels` vectors that turn with the molecule.
+Attention weights come from the invariant part and from distances only, so the output turns exactly as the input does
+(`elf.geometry.symmetry`, and the tests, check it). Close to TorchMD-NET (arXiv:2202.02541) and PaiNN (arXiv:2102.03150),
+reduced to what small molecules need, and dense: for up to some thirty atoms a masked N x N matrix beats an edge list.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elf.geometry.distances import norm
+
+
+class NetworkOutput(NamedTuple):
+    """displacements: vectors that turn with the molecule. logits: one a feature, invariant."""
+
+    displacements: Float[Tensor, "batch atoms 3"]
+    logits: Float[Tensor, "batch atoms features"]
+
+
+class RadialBasis(nn.Module):
+    """Gaussians on a grid of distances from 0 to `cutoff` (in the unit of the distances)."""
+
+    centers: Tensor
+
+    def __init__(self, size: int, cutoff: float) -> None:
+        super().__init__()
+        self.width = cutoff / size
+        self.register_buffer("centers", torch.linspace(0, cutoff, size), persistent=False)
+
+    def forward(self, distances: Float[Tensor, "..."]) -> Float[Tensor, "... size"]:
+        return torch.exp(-0.5 * ((distances[..., None] - self.centers) / self.width).square())
+
+
+class Block(nn.Module):
+    """One round: attend (scalars and vectors), then mix the channels of each atom."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mixing_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.modulation = nn.Linear(channels, 2 * channels)
+        self.project = nn.Linear(channels, 4 * channels, bias=False)
+        self.attended = nn.Linear(channels, channels)
+        self.vector_values = nn.Linear(channels, channels, bias=False)
+        self.vector_pairs = nn.Linear(channels, 2 * channels, bias=False)
+        self.hidden = nn.Linear(2 * channels, 3 * channels)
+        self.mixed = nn.Linear(3 * channels, 2 * channels)
+        for layer in (self.attended, self.mixed):  # each block starts close to the identity
+            nn.init.normal_(layer.weight, std=0.03 / math.sqrt(layer.in_features))
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        scalars: Float[Tensor, "batch atoms channels"],
+        vectors: Float[Tensor, "batch 3 atoms channels"] | None,
+        directions: Float[Tensor, "batch 1 3 atoms atoms"],
+        bias: Float[Tensor, "batch heads atoms atoms"],
+        gate: Float[Tensor, "batch heads atoms atoms"],
+        noise: Float[Tensor, "batch channels"],
+    ) -> tuple[Float[Tensor, "batch atoms channels"], Float[Tensor, "batch 3 atoms channels"]]:
+        batch, atoms, channels = scalars.shape
+        scale, shift = self.modulation(noise)[:, None].chunk(2, dim=-1)
+        normed = self.attention_norm(scalars) * (1 + scale) + shift
+        query, key, value, push = (
+            part.view(batch, atoms, self.heads, -1).transpose(1, 2)
+            for part in self.project(normed).split(channels, dim=-1)
+        )  # each (batch, heads, atoms, channels / heads)
+        weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias).softmax(dim=-1)
+        scalars = scalars + self.attended((weights @ value).transpose(1, 2).flatten(2))
+
+        message = (weights * gate)[:, :, None] * directions @ push[:, :, None]  # (batch, heads, 3, atoms, channels / heads)
+        if vectors is not None:
+            carried = self.vector_values(vectors).view(batch, 3, atoms, self.heads, -1).permute(0, 3, 1, 2, 4)
+            message = message + weights[:, :, None] @ carried
+        message = message.permute(0, 2, 3, 1, 4).flatten(3)  # (batch, 3, atoms, channels)
+        vectors = message if vectors is None else vectors + message
+
+        first, second = self.vector_pairs(vectors).split(channels, dim=-1)
+        products = (first * second).sum(dim=1) / math.sqrt(channels)  # inner products: invariant
+        mixed = self.mixed(F.silu(self.hidden(torch.cat([self.mixing_norm(scalars), products], dim=-1))))
+        scalar_update, vector_gate = mixed.split(channels, dim=-1)
+        return scalars + scalar_update, vectors + vector_gate[:, None] * first
+
+
+class EquivariantTransformer(nn.Module):
+    """Noisy positions and features of atoms -> a displacement and feature logits an atom.
+
+    Equivariant under rotations, reflections and permutations, invariant under translations. Distances enter twice, in
+    angstrom and divided by the size of the noisy cloud, so that the same network sees structure at every noise level.
+
+    Args:
+        features: size of the feature vector of an atom (5: one-hot of H, C, N, O, F).
+        channels, heads, layers: width (a multiple of heads), attention heads, blocks.
+        radial: number of Gaussians a distance.
+        cutoff: largest distance they resolve, angstrom.
+        size: root-mean-square coordinate of clean data, angstrom (sigma_data).
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        features: int = 5,
+        channels: int = 64,
+        heads: int = 4,
+        layers: int = 4,
+        radial: int = 24,
+        cutoff: float = 8.0,
+        size: float = 1.5,
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"channels is {channels}; it should be a multiple of heads={heads}")
+        self.heads, self.size = heads, size
+        self.embed = nn.Linear(features, channels)
+        self.noise = nn.Sequential(nn.Linear(32, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.register_buffer("frequencies", torch.linspace(math.log(0.25), math.log(8.0), 16).exp(), persistent=False)
+        self.radial = RadialBasis(radial, cutoff)
+        self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
+        self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
+        self.final_norm = nn.LayerNorm(channels)
+        self.query, self.key = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.vector_out = nn.Linear(channels, 1, bias=False)
+        self.logits = nn.Linear(channels, features)
+        nn.init.zeros_(self.logits.weight)
+
+    def forward(
+        self,
+        positions: Float[Tensor, "batch atoms 3"],
+        features: Float[Tensor, "batch atoms features"],
+        sigma: Float[Tensor, " batch"],
+        mask: Bool[Tensor, "batch atoms"],
+    ) -> NetworkOutput:
+        """sigma: noise level in angstrom. Displacements are of order one, in units of the caller's choosing."""
+        batch, atoms, _ = positions.shape
+        phase = 0.5 * sigma.log()[:, None] * self.frequencies
+        noise = self.noise(torch.cat([phase.sin(), phase.cos()], dim=-1))
+        difference = positions[:, :, None] - positions[:, None]
+        distances = norm(difference)
+        directions = (difference / (1 + distances)[..., None]).permute(0, 3, 1, 2)[:, None].contiguous()
+        shrink = (self.size / (sigma.square() + self.size**2).sqrt())[:, None, None]
+        basis = torch.cat([self.radial(distances), self.radial(distances * shrink)], dim=-1)
+        pair = self.pair(basis).permute(0, 3, 1, 2).split(self.heads, dim=1)
+        hidden = torch.zeros_like(distances).masked_fill(~mask[:, None], -1e9)[:, None]  # nobody attends to padding
+
+        scalars, vectors = self.embed(features) + noise[:, None], None
+        for block, bias, gate in zip(self.blocks, pair[::2], pair[1::2], strict=False):
+            scalars, vectors = block(scalars, vectors, directions, bias + hidden, gate, noise)
+        assert vectors is not None
+        scalars = self.final_norm(scalars)
+
+        query, key = (
+            layer(scalars).view(batch, atoms, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key)
+        )
+        pull = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) * pair[-1]).mean(dim=1)
+        pull = (pull + pull.transpose(1, 2)) * mask[:, None] / math.sqrt(atoms)
+        along_pairs = (pull[:, None] * directions[:, 0]).sum(dim=-1)  # (batch, 3, atoms)
+        displacements = self.vector_out(vectors)[..., 0] + along_pairs
+        return NetworkOutput(displacements.transpose(1, 2), self.logits(scalars))
