@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--scale", choices=SCALES, default="laptop", help="scale of the experiment (laptop)")
     reproduce.add_argument("--seeds", type=_count, default=1, help="number of seeds (1)")
     reproduce.add_argument("--jobs", type=_count, default=1, help="trainings at the same time (1)")
-    reproduce.add_argument("--threads", type=_count, help="CPU threads of a training (torch's own choice)")
+    reproduce.add_argument("--threads", type=_count, help="CPU threads of a training (the cores shared out)")
+    reproduce.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        type=_choice,
+        metavar="KEY=VALUE,...",
+        help="just the cells with these values, say --only loss=energy,mse --only seed=0",
+    )
     reproduce.add_argument("--output", type=Path, help="the JSON file (results/NAME.SCALE.json)")
     reproduce.add_argument("--workdir", type=Path, help="folder of checkpoints; the same one resumes")
     fabric = reproduce.add_argument_group("Lightning Fabric")
@@ -70,6 +77,22 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a whole number above 0")
     return number
+
+
+def _choice(text: str) -> tuple[str, list[Any]]:
+    key, equals, values = text.partition("=")
+    if not (key and equals and values):
+        raise argparse.ArgumentTypeError(f"{text!r} should be KEY=VALUE or KEY=VALUE,VALUE")
+    return key, [_number_or_text(value) for value in values.split(",")]
+
+
+def _number_or_text(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -97,8 +120,6 @@ def _lab(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    if args.threads:
-        os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch is imported, and for processes it starts
     from elf import experiments
 
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
@@ -108,6 +129,8 @@ def _reproduce(args: argparse.Namespace) -> int:
         scale=args.scale,
         seeds=args.seeds,
         jobs=args.jobs,
+        threads=args.threads,
+        only=dict(args.only) or None,
         output=args.output,
         workdir=args.workdir,
         fabric=fabric or None,
@@ -127,8 +150,10 @@ def _facts() -> list[tuple[str, Any]]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    import platformdirs
     import torch
+
+    from elf.data.qm9 import _cache_folder
+    from elf.experiments.base import results_folder
 
     def installed(name: str) -> str:
         try:
@@ -142,14 +167,14 @@ def _facts() -> list[tuple[str, Any]]:
         device = "mps"
     else:
         device = "cpu"
-    results = sorted(path.name for path in Path(__file__).resolve().parent.parent.glob("results/*.json"))
+    results = sorted(path.name for path in results_folder().glob("*.json"))
     return [
         ("elf", f"{version('elf')} in {Path(__file__).resolve().parent}"),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("packages", ", ".join(map(installed, ["torch", "lightning-fabric", "numpy", "rdkit", "jupyterlab"]))),
         ("device", f"{device}, {torch.get_num_threads()} CPU threads"),
         ("scale", current_scale()),
-        ("cache", platformdirs.user_cache_dir("elf")),
+        ("cache", _cache_folder(None)),
         ("QM9", "there (qm9pack)" if importlib.util.find_spec("qm9pack") else "missing: pip install qm9pack==1.0.3"),
         ("results", ", ".join(results) or "none"),
     ]

@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from traitlets.config import Config
 
 START = "00_start_here.ipynb"
 HEADLINE = "HEADLINE: "
@@ -84,22 +85,25 @@ def execute(
     begun: list[int] = []
     client = NotebookClient(
         notebook,
+        # Without it each kernel warns that other users of the machine could read along.
+        config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         timeout=cell_timeout,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=lambda cell, cell_index: begun.append(cell_index),
+        on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
     )
     start = time.perf_counter()
     try:
         client.execute(env={**os.environ, **(env or {})})
     except CellExecutionError as error:
-        raise _failure(
-            path, notebook, begun, f"{error.ename}: {error.evalue}", _ANSI.sub("", error.traceback)
-        ) from None
+        what = error.ename + ": " + error.evalue.partition("\n")[0]
+        raise _failure(path, notebook, begun, what, _ANSI.sub("", error.traceback)) from None
     except CellTimeoutError:
         raise _failure(path, notebook, begun, f"took longer than {cell_timeout} s") from None
     except DeadKernelError:
         raise _failure(path, notebook, begun, "the kernel died (out of memory?)") from None
+    except RuntimeError as error:
+        raise NotebookError(f"{path.name}: the kernel did not start ({error})") from None
     finally:
         output.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, output / path.name)

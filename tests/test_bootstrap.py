@@ -1,0 +1,134 @@
+"""tools/bootstrap.py: an environment is trusted only when its install ran to the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _load(folder: Path):
+    spec = importlib.util.spec_from_file_location("bootstrap", folder / "tools" / "bootstrap.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _copy(folder: Path) -> Path:
+    (folder / "tools").mkdir(parents=True)
+    for name in ("tools/bootstrap.py", "Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of the files that matter, and a stand-in for the commands that would be run: `calls` names them."""
+    module = _load(_copy(tmp_path / "a folder"))
+    module.calls, module.failure = [], None
+
+    def run(command, **options):
+        kind = "venv" if "venv" in command else "lock" if "requirements.lock" in command else "elf"
+        module.calls.append(kind)
+        if kind == "venv":
+            (module.VENV / "bin").mkdir(parents=True)
+        elif module.failure is not None:
+            raise module.failure
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    return module
+
+
+def test_installs_once_and_then_calls_nothing(checkout):
+    assert checkout.main() == 0
+    assert checkout.calls == ["venv", "lock", "elf"]
+    assert checkout.main() == 0
+    assert checkout.calls == ["venv", "lock", "elf"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(subprocess.CalledProcessError(1, "pip"), 1), (OSError("disk full"), 1), (KeyboardInterrupt(), 130)],
+    ids=["pip fails", "disk full", "interrupted"],
+)
+def test_a_half_made_environment_is_made_again_from_nothing(checkout, failure, status, capsys):
+    checkout.failure = failure
+    assert checkout.main() == status
+    assert "the next make starts" in capsys.readouterr().err
+    half_made = checkout.VENV / "half made"
+    half_made.touch()
+    checkout.failure = None
+    assert checkout.main() == 0
+    assert not half_made.exists()
+    assert checkout.calls == ["venv", "lock", "venv", "lock", "elf"]
+
+
+def test_a_new_lock_is_installed_over_the_old_one_and_a_failure_there_is_not_trusted(checkout):
+    assert checkout.main() == 0
+    lock = checkout.ROOT / "requirements.lock"
+    lock.write_text(lock.read_text() + "extra==1.0\n")
+    checkout.calls.clear()
+    checkout.failure = subprocess.CalledProcessError(1, "pip")
+    assert checkout.main() == 1
+    assert checkout.calls == ["lock"]
+    checkout.failure = None
+    assert checkout.main() == 0
+    assert checkout.calls == ["lock", "venv", "lock", "elf"]
+
+
+def test_settings_of_the_tools_install_nothing(checkout):
+    assert checkout.main() == 0
+    checkout.calls.clear()
+    pyproject = checkout.ROOT / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("line-length = 120", "line-length = 100"))
+    assert checkout.main() == 0
+    assert checkout.calls == []
+
+
+def test_a_moved_or_damaged_environment_is_made_again(checkout, monkeypatch):
+    assert checkout.main() == 0
+    moved = checkout.ROOT.with_name("moved")
+    checkout.ROOT.rename(moved)
+    there = _load(moved)
+    monkeypatch.setattr(there.subprocess, "run", lambda command, **_: checkout.calls.append(Path(command[0]).name))
+    (there.VENV / "marker").touch()
+    with pytest.raises(FileNotFoundError, match="elf-stamp"):  # the stand-in made no folder to put the stamp in
+        there.install(there.wanted(), there.found())
+    assert not there.VENV.exists()
+
+
+def test_an_old_python_is_told_so(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(checkout.sys, "version_info", (3, 9, 2))
+    assert checkout.main() == 2
+    assert "needs Python 3.11 or newer" in capsys.readouterr().err
+    assert checkout.calls == []
+
+
+def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PIP_NO_INDEX": "1"}
+    return subprocess.run(
+        ["make", "-C", str(folder), "setup", *arguments], env=env, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_make_with_a_lock_that_cannot_be_installed_fails_and_leaves_no_stamp(tmp_path):
+    folder = _copy(tmp_path / "a folder")
+    (folder / "requirements.lock").write_text("elf-has-no-such-dependency==1.0\n")
+    done = _make(folder, f"PYTHON={sys.executable}")
+    assert done.returncode != 0
+    assert "elf-has-no-such-dependency" in done.stderr
+    assert "the install failed" in done.stderr
+    assert not list(folder.rglob("elf-stamp*"))
+
+
+def test_make_without_the_named_python_says_so(tmp_path):
+    done = _make(_copy(tmp_path), "PYTHON=no-such-python")
+    assert done.returncode != 0
+    assert "no no-such-python was found" in done.stderr

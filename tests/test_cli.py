@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from elf import cli, notebooks
+
+
+def _error_line(capsys) -> str:
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_info_names_versions_device_scale_and_cache(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("ELF_SCALE", "smoke")
+    monkeypatch.setenv("ELF_CACHE", str(tmp_path))
+    assert cli.main(["info"]) == 0
+    facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"elf", "python", "packages", "device", "QM9", "results"} <= set(facts)
+    assert facts["scale"] == "smoke"
+    assert facts["cache"] == str(tmp_path)
+    assert "torch 2." in facts["packages"]
+
+
+def test_an_unknown_scale_in_the_environment_is_one_clear_line(capsys, monkeypatch):
+    monkeypatch.setenv("ELF_SCALE", "huge")
+    assert cli.main(["info"]) == 2
+    assert "ELF_SCALE is 'huge'; it should be one of smoke, live, laptop, paper" in _error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["info", "--loud"], "unrecognized arguments: --loud"),
+        (["run", "--scale", "huge"], "invalid choice: 'huge'"),
+        (["reproduce", "shapes", "--seeds", "0"], "'0' should be a whole number above 0"),
+        (["reproduce", "shapes", "--only", "loss"], "'loss' should be KEY=VALUE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("00_start_here", "02_gradient_fields"):
+        (folder / f"{name}.ipynb").touch()
+    monkeypatch.setattr(notebooks, "course_folder", lambda: folder)
+    return folder
+
+
+def test_run_with_an_unknown_notebook_lists_those_there_are(course, capsys):
+    assert cli.main(["run", "99"]) == 2
+    assert "no notebook is named '99'; there are 00_start_here, 02_gradient_fields" in _error_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["run", "lab"])
+def test_without_the_repository_the_notebooks_are_missed_clearly(command, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages" / "elf" / "notebooks.py"))
+    assert cli.main([command]) == 2
+    assert "part of the repository" in _error_line(capsys)
+
+
+def test_run_passes_scale_and_limits_on_and_ends_with_a_table(course, monkeypatch, capsys, tmp_path):
+    seen = {}
+
+    def run(paths, output, **options):
+        seen.update(names=[path.stem for path in paths], output=output, **options)
+        return [notebooks.NotebookRun("02_gradient_fields", 1.5, "torque 0.00 against 3.10")]
+
+    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setenv("ELF_SCALE", "live")
+    arguments = ["run", "02", "--scale", "smoke", "--cell-timeout", "9", "--output", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert seen == {
+        "names": ["02_gradient_fields"],
+        "output": tmp_path,
+        "cell_timeout": 9,
+        "env": {"ELF_SCALE": "smoke"},
+    }
+    out = capsys.readouterr().out
+    assert "torque 0.00 against 3.10" in out
+    assert "make lab" in out
+
+
+def test_run_that_fails_exits_with_1_and_ends_with_the_reason(course, monkeypatch, capsys):
+    def run(*_, **__):
+        raise notebooks.NotebookError("00_start_here.ipynb, cell [3] (x = 1): ValueError: no", "Traceback ...")
+
+    monkeypatch.setattr(notebooks, "run", run)
+    assert cli.main(["run"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "elf run: 00_start_here.ipynb, cell [3] (x = 1): ValueError: no"
+    )
+
+
+def test_interrupting_exits_with_130(course, monkeypatch, capsys):
+    def run(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "run", run)
+    assert cli.main(["run"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_lab_listens_on_loopback_with_its_token_and_passes_arguments_on(course, monkeypatch):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert cli.main(["lab", "--no-browser"]) == 0
+    (command,) = commands
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert "--ServerApp.ip=127.0.0.1" in command
+    assert "--no-browser" in command
+    assert command[-1] == str(course / "00_start_here.ipynb")
+    assert not [part for part in command if "token" in part or "password" in part]
+
+
+@pytest.fixture
+def experiments(monkeypatch):
+    """A stand-in for elf.experiments that records how it is called."""
+    calls = []
+
+    def reproduce(name, **options):
+        if name != "shapes":
+            raise ValueError(f"no experiment is named {name!r}; there is shapes")
+        calls.append(options)
+        return Path("results/shapes.laptop.json")
+
+    module = SimpleNamespace(reproduce=reproduce)
+    monkeypatch.setitem(sys.modules, "elf.experiments", module)
+    monkeypatch.setattr("elf.experiments", module, raising=False)
+    return calls
+
+
+def test_reproduce_hands_its_options_to_the_experiment(experiments, capsys):
+    arguments = ["--seeds", "3", "--jobs", "2", "--threads", "1", "--precision", "bf16-mixed", "--num-nodes", "2"]
+    assert cli.main(["reproduce", "shapes", *arguments, "--only", "loss=mse,energy", "--only", "theta=0.5"]) == 0
+    assert experiments == [
+        {
+            "scale": "laptop",
+            "seeds": 3,
+            "jobs": 2,
+            "threads": 1,
+            "only": {"loss": ["mse", "energy"], "theta": [0.5]},
+            "output": None,
+            "workdir": None,
+            "fabric": {"precision": "bf16-mixed", "num_nodes": 2},
+        }
+    ]
+    assert "wrote results/shapes.laptop.json" in capsys.readouterr().out
+
+
+def test_reproduce_with_an_unknown_experiment_is_one_clear_line(experiments, capsys):
+    assert cli.main(["reproduce", "sandwiches"]) == 2
+    assert "no experiment is named 'sandwiches'" in _error_line(capsys)
+
+
+def test_python_m_elf_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "elf", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "usage: elf" in done.stdout

@@ -1,0 +1,105 @@
+"""The files around the code agree with each other, and nothing in the repository belongs to one machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WANTED = [Requirement(text) for text in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])]
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+LOCKED = [Requirement(line) for line in LOCK]
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=lambda requirement: requirement.name)
+def test_every_dependency_is_in_the_lock_at_a_version_it_allows(wanted):
+    pins = [pin for pin in LOCKED if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
+    assert pins
+    for pin in pins:
+        (exact,) = pin.specifier
+        assert exact.operator == "=="
+        assert wanted.specifier.contains(exact.version), f"{pin} is not {wanted}"
+
+
+def test_the_lock_pins_every_package_exactly_and_names_no_index_and_no_cuda_library():
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[^ *]+( ; .+)?", line) for line in LOCK)
+    assert "torch==2.13.0" in LOCK
+    assert not [line for line in LOCK if re.match(r"nvidia-|cuda-|triton", line)]
+
+
+@pytest.mark.parametrize("pin", [pin for pin in LOCKED if not pin.marker or pin.marker.evaluate()], ids=str)
+def test_the_environment_running_these_tests_is_the_locked_one(pin):
+    assert pin.specifier.contains(version(pin.name)), f"{version(pin.name)} is installed"
+
+
+def test_conda_users_get_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    names = {entry.partition("=")[0]: entry.partition("=")[2] for entry in conda}
+    assert set(names) == {"python", "pip"}
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(names["python"])
+
+
+def test_citation_and_package_have_the_same_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert Version(citation["version"]) == Version(PROJECT["version"]) == Version(version("elf"))
+
+
+def test_ci_runs_the_command_of_the_readme():
+    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
+    assert commands[-1] == "make test"
+    assert "make test" in (ROOT / "README.md").read_text()
+    assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def _tracked_texts():
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        path = ROOT / name
+        if path.suffix in {".png", ".safetensors", ".gif", ".woff2"} or name.endswith("-min.js") or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8")
+        yield name, re.sub(r'"image/png": "[^"]*"', "", text) if path.suffix == ".ipynb" else text
+
+
+# Written in two pieces so that this file does not hold what it looks for.
+FORBIDDEN = {
+    "a path of one machine": r"(?<![\w.~])/(?:root|work|home|Users|tmp)" + r"/\w",
+    "an unfinished mark": r"\b(?:TO" + r"DO|FIX" + r"ME)\b",
+    "a package registry's address": r"pypi" + r"\.org|pythonhosted" + r"\.org|registry\.npmjs" + r"\.org",
+    "a pickle": r"torch" + r"\.load\(|import pick" + r"le|pickle\.load",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_tracked_file_holds(what):
+    pattern = re.compile(FORBIDDEN[what])
+    found = [(name, match.group()) for name, text in _tracked_texts() if (match := pattern.search(text))]
+    assert not found
+
+
+def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_files_named_in_the_readme_exist():
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", readme)
+    names = [first or second for first, second in links]
+    assert names
+    assert not [name for name in names if not (ROOT / name).exists()]
