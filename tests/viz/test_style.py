@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from elf.viz import style
+
+# Machado, Oliveira, Fernandes 2009 (doi:10.1109/TVCG.2009.113), severity 1.0, on linear RGB.
+SIGHT = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+
+
+def linear(color: str) -> np.ndarray:
+    value = np.array([int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    ratio = XYZ @ rgb / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_lab_of_known_colours() -> None:
+    # sRGB red is L 53.24, a 80.09, b 67.20 under D65 (Lindbloom's calculator).
+    np.testing.assert_allclose(lab(linear("#ff0000")), [53.24, 80.09, 67.20], atol=0.02)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_palette_is_told_apart(sight: str) -> None:
+    seen = {name: lab(np.clip(SIGHT[sight] @ linear(color), 0, 1)) for name, color in style.COLORS.items()}
+    for first, second in itertools.combinations(seen, 2):
+        assert np.linalg.norm(seen[first] - seen[second]) > 25, (first, second)
+
+
+def test_the_measure_can_fail() -> None:
+    # The classic clash: pure red and a green of like lightness merge for deuteranopes.
+    pair = [lab(np.clip(SIGHT["deuteranopia"] @ linear(color), 0, 1)) for color in ("#C00000", "#6B6B00")]
+    assert np.linalg.norm(pair[0] - pair[1]) < 25
+
+
+def test_contrast_on_paper() -> None:
+    for name, color in style.COLORS.items():
+        luminance = float(XYZ[1] @ linear(color))
+        assert 1.05 / (luminance + 0.05) > 2.9, name
+
+
+def test_playground_wears_the_palette() -> None:
+    css = Path(style.__file__).with_name("playground.css").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--elf-(\w+): (#\w{6});", css.split("}")[0]))
+    assert {name: light[name] for name in ("target", "prediction", "mse", "energy")} == {
+        name: style.COLORS[name] for name in ("target", "prediction", "mse", "energy")
+    }
+
+
+def test_show_carries_alt_text_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: dict = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, **more: caught.update(data=data, **more))
+    style.use()
+    fig, ax = plt.subplots(figsize=(3, 2))
+    style.bands(ax, [0, 1, 2], {"mse": [[0, 1, 2], [0, 1, 4]]})
+    style.show(fig, alt="a line that rises")
+    assert caught["metadata"]["image/png"]["alt"] == "a line that rises" == caught["data"]["text/plain"]
+    assert not plt.get_fignums()
+    with Image.open(io.BytesIO(base64.b64decode(caught["data"]["image/png"]))) as picture:
+        assert picture.width == 3 * style.DPI
+        assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_show_wants_words() -> None:
+    fig, _ = plt.subplots()
+    with pytest.raises(ValueError, match="alt"):
+        style.show(fig, alt=" ")
+    plt.close(fig)
+
+
+def test_bands_draws_mean_and_spread() -> None:
+    fig, ax = plt.subplots()
+    style.bands(ax, [0.0, 1.0], {"energy": np.array([[1.0, 2.0], [3.0, 6.0]])})
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.0, 4.0])
+    edges = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert edges.max() == pytest.approx(4 + np.std([2.0, 6.0], ddof=1))
+    with pytest.raises(ValueError, match="seeds, 2"):
+        style.bands(ax, [0.0, 1.0], {"energy": np.zeros((2, 3))})
+    plt.close(fig)
