@@ -97,6 +97,11 @@ def test_python_blocks_of_the_readme_run(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_the_readme_gives_a_reason_for_every_dependency():
+    rows = " ".join(re.findall(r"^\| ([^|]+) \| [^|]+ \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
+    assert not [wanted.name for wanted in WANTED if not re.search(rf"\b{re.escape(wanted.name)}\b", rows)]
+
+
 def test_files_named_in_the_readme_exist():
     readme = (ROOT / "README.md").read_text()
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", readme)
