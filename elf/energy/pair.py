@@ -29,7 +29,7 @@ class PairEnergy(Energy):
     of the target under these are its only minimisers (Cor. 4.3). Dimensionless, as k is in 1 / angstrom^2.
 
     Value and gradient are finite everywhere. Where two predicted atoms coincide, their spring pulls in no direction.
-    One-atom samples have energy and gradient zero. The springs depend on the target alone, and are differentiable in it.
+    One-atom samples have energy and gradient zero. The springs depend on the target alone, differentiably.
 
     Args:
         springs: k(r), a callable that answers target distances (angstrom) with spring constants of the same shape; None

@@ -1,0 +1,112 @@
+"""Code that got tensors makes its own where these are: nothing on the default device, nothing in an uninvited float64.
+
+Extend with one line in CASES: a name, and a function of a factory `x(*shape)` of float32 coordinates.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import elf
+from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
+
+Factory = Callable[..., Tensor]
+
+
+def masked(energy: elf.Energy) -> Callable[[Factory], Tensor]:
+    def case(x: Factory) -> Tensor:
+        prediction = x(2, 5, 3).requires_grad_()
+        mask = torch.ones(2, 5, dtype=torch.bool, device=prediction.device)
+        value = energy.to(prediction.device)(prediction, x(2, 5, 3), mask)
+        return torch.autograd.grad(value.sum(), prediction)[0]
+
+    return case
+
+
+def edges_of(x: Tensor) -> Tensor:
+    return torch.tensor([[0, 1, 2], [1, 2, 4]], device=x.device)
+
+
+def sparse(x: Factory) -> Tensor:
+    prediction = x(2, 5, 3)
+    return elf.PairEnergy(edges=edges_of(prediction))(prediction, x(2, 5, 3))
+
+
+SPRINGS = [
+    elf.springs.Constant(),
+    elf.springs.Inverse(),
+    elf.springs.InverseSquare(),
+    elf.springs.Exponential(),
+    elf.springs.Morse(),
+    elf.springs.LennardJones(),
+    elf.springs.BondAware(),
+]
+CASES: dict[str, Callable[[Factory], Any]] = {
+    "Harmonic": masked(elf.Harmonic(normalize="atoms")),
+    "Absolute": masked(elf.Absolute()),
+    "AlignedHarmonic": masked(elf.AlignedHarmonic()),
+    "AlignedHarmonic, reflections": masked(elf.AlignedHarmonic(allow_reflection=True)),
+    **{f"PairEnergy, {type(spring).__name__}": masked(elf.PairEnergy(spring)) for spring in SPRINGS},
+    "PairEnergy, function": masked(elf.PairEnergy(lambda r: 1 / (1 + r))),
+    "PairEnergy, chunks": masked(elf.PairEnergy(chunk_size=2)),
+    "PairEnergy, edges": sparse,
+    "pairwise_distances": lambda x: pairwise_distances(x(2, 5, 3)),
+    "cross_distances": lambda x: cross_distances(x(2, 5, 3), x(2, 4, 3)),
+    "edge_distances": lambda x: edge_distances(y := x(2, 5, 3), edges_of(y)),
+    "norm": lambda x: norm(x(5, 3)),
+    "center": lambda x: center(x(2, 5, 3)),
+    "kabsch": lambda x: kabsch(x(2, 5, 3), x(2, 5, 3)),
+    "align": lambda x: align(x(2, 5, 3), x(2, 5, 3)),
+}
+
+
+def tensors(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_meta_tensors_pass_through(case: Callable[[Factory], Any]) -> None:
+    with torch.device("meta"):
+        results = tensors(case(lambda *shape: torch.zeros(shape)))
+    assert results
+    assert all(result.is_meta for result in results)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_nothing_is_made_on_the_default_device(case: Callable[[Factory], Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):  # whatever forgets its device becomes a meta tensor, and meets cpu tensors
+        results = tensors(case(lambda *shape: torch.randn(shape, generator=generator, device="cpu")))
+    assert results
+    assert all(result.device.type == "cpu" and result.isfinite().all() for result in results)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_fake_tensors_pass_through(case: Callable[[Factory], Any], device: str) -> None:
+    with FakeTensorMode():
+        results = tensors(case(lambda *shape: torch.zeros(shape, device=device)))
+    assert results
+    assert all(result.device.type == device for result in results)
+
+
+class NoFloat64(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        assert not any(leaf.dtype == torch.float64 for leaf in tensors(result)), f"{func} made a float64 tensor"
+        return result
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_float32_stays_float32(case: Callable[[Factory], Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with NoFloat64():
+        results = tensors(case(lambda *shape: torch.randn(shape, generator=generator)))
+    assert results
+    assert all(result.dtype == torch.float32 for result in results)
