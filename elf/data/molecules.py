@@ -32,6 +32,15 @@ class SmilesList(Sequence[str]):
         """The strings at these rows, sharing the blob."""
         return SmilesList(self._blob, self._offsets, self._rows[rows])
 
+    def find(self, text: str) -> int | None:
+        """Position of the first string equal to `text`, or None; compares bytes, decodes nothing."""
+        wanted = np.frombuffer(text.encode(), dtype=np.uint8)
+        starts = self._offsets[self._rows]
+        candidates = np.nonzero(self._offsets[self._rows + 1] - starts == len(wanted))[0]
+        letters = np.frombuffer(self._blob, dtype=np.uint8)
+        found = (letters[starts[candidates][:, None] + np.arange(len(wanted))] == wanted).all(axis=1)
+        return int(candidates[found.argmax()]) if found.any() else None
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -111,8 +120,8 @@ class Molecules:
     def subset(
         self,
         *,
-        atoms: int | tuple[int, int] | None = None,
-        heavy_atoms: int | tuple[int, int] | None = None,
+        atoms: int | Sequence[int] | None = None,
+        heavy_atoms: int | Sequence[int] | None = None,
         formula: str | None = None,
     ) -> Molecules:
         """Molecules within these inclusive ranges and of this formula ("C6H6"). Padding is kept; see `trimmed`."""
@@ -144,7 +153,7 @@ class Molecules:
         return Molecules(self.positions.to(device), self.numbers.to(device), self.smiles, self.index.to(device))
 
 
-def _inclusive(name: str, bounds: int | tuple[int, int]) -> tuple[int, int]:
+def _inclusive(name: str, bounds: int | Sequence[int]) -> tuple[int, int]:
     pair = (bounds, bounds) if isinstance(bounds, int) else tuple(bounds)
     if len(pair) != 2 or not all(isinstance(bound, int) for bound in pair) or not 0 < pair[0] <= pair[1]:
         raise ValueError(f"{name} is {bounds}; it should be a count or an inclusive range (low, high), 0 < low <= high")

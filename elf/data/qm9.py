@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -57,8 +58,8 @@ NAMES = {
 def load(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
-    atoms: int | tuple[int, int] | None = None,
-    heavy_atoms: int | tuple[int, int] | None = None,
+    atoms: int | Sequence[int] | None = None,
+    heavy_atoms: int | Sequence[int] | None = None,
     formula: str | None = None,
     split: str | None = None,
     limit: int | None = None,
@@ -111,9 +112,9 @@ def find(query: str, *, within: Molecules | None = None) -> Molecules:
     """
     molecules = load() if within is None else within
     smiles = NAMES.get(query.lower(), query)
-    for i, candidate in enumerate(molecules.smiles):
-        if candidate == smiles:
-            return molecules[i].trimmed()
+    verbatim = molecules.smiles.find(smiles)
+    if verbatim is not None:
+        return molecules[verbatim].trimmed()
     from rdkit import Chem, rdBase
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 

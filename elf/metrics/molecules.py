@@ -5,8 +5,8 @@ Stability follows EDM (Hoogeboom et al., arXiv:2203.17003): distances give bond 
 Everything up to `fragments` is batched torch on any device; from `to_rdkit` on RDKit takes molecules one by one.
 
 Arguments everywhere: positions (B, N, 3) in angstrom, numbers (B, N) atomic numbers, mask (B, N) bool, True for a real
-atom (default: number > 0). What stands at masked atoms never matters. Errors: TypeError for wrong dtypes; ValueError for
-wrong shapes or devices, an empty molecule, elements other than H, C, N, O, F, coordinates that are not finite.
+atom (default: number > 0). What stands at masked atoms never matters. Raises TypeError for wrong dtypes, ValueError for
+wrong shapes or devices, an empty molecule, elements other than H, C, N, O, F, or coordinates that are not finite.
 
 The yardstick has its own error: of all QM9, 99.36 % of the atoms and 95.28 % of the molecules are stable, and 97.6 %
 valid. Aromatic bonds lie between the table's double and single ones; benzene's carbons count as unstable.
