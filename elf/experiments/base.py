@@ -252,7 +252,7 @@ def _run_in_pool(work: Sequence[tuple[Any, ...]], jobs: int) -> Iterator[Cell]:
     # Spawned, because a forked process inherits torch's threads and CUDA context in an unusable state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, max(1, len(work))), mp_context=context) as pool:
-        futures = [pool.submit(_run_cell, item) for item in work]  # type: ignore[arg-type]
+        futures = [pool.submit(_run_cell, item) for item in work]
         try:
             for future in as_completed(futures):
                 yield future.result()

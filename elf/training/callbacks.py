@@ -97,7 +97,7 @@ class ProgressBar:
         """Called after every step."""
         if self._mode == "plain":
             # The end is shown by `finish`.
-            parts, last = self.lines - 1, state.step == state.steps
+            parts, last = self.lines, state.step == state.steps
             if not last and state.step * parts // state.steps > (state.step - 1) * parts // state.steps:
                 self._show(state)
         elif time.monotonic() - self._shown > self.every:
@@ -141,13 +141,14 @@ class LiveCurve:
     def start(self, state: TrainState) -> None:
         """Called before the first step."""
         self._active = state.rank == 0 and in_notebook()
-        self._shown = time.monotonic()
+        self._shown, self._cost = time.monotonic(), 0.0
         if self._active:
             self.curves.append((self, *self._points))
 
     def __call__(self, state: TrainState) -> None:
         """Called after every step."""
-        if self._active and time.monotonic() - self._shown > self.every:
+        # Drawing takes a tenth of a second or more; it shall not take a twentieth of the training.
+        if self._active and time.monotonic() - self._shown > max(self.every, 20 * self._cost):
             self._draw(state)
 
     def finish(self, state: TrainState) -> None:
@@ -158,15 +159,20 @@ class LiveCurve:
     def _draw(self, state: TrainState) -> None:
         from IPython.display import Image, display
 
+        begin = time.monotonic()
         steps, losses = smooth([entry["loss"] for entry in state.record.history])
         self._points[0][:], self._points[1][:] = steps, losses
-        picture = Image(data=self.figure_png(), format="png")
+        ends = ", ".join(f"{curve.label} {losses[-1]:.3g}" for curve, _, losses in self.curves if losses)
+        picture = Image(
+            data=self.figure_png(), format="png", alt=f"Smoothed training loss over steps, at the end: {ends}"
+        )
         first = self.curves[0][0]
         if first._handle is None:
             first._handle = display(picture, display_id=True)
         else:
             first._handle.update(picture)
         self._shown = time.monotonic()
+        self._cost = self._shown - begin
 
     def figure_png(self) -> bytes:
         """The figure as it stands, as PNG bytes."""

@@ -48,7 +48,7 @@ def save_run(
             raise FloatingPointError(
                 f"weight {name} is not finite after step {step - 1}; training stops, and the last checkpoint is kept"
             )
-    everyone = [run.fabric.all_gather(state.to(run.fabric.device)).reshape(-1, state.numel()) for state in random]
+    everyone = [_gather(state.to(run.fabric.device), run.fabric.world_size) for state in random]
     if run.fabric.is_global_zero:
         tensors = with_prefix("model.", run.model.state_dict())
         if run.ema_model is not None:
@@ -70,6 +70,16 @@ def save_run(
         }
         save_tensors(path, tensors, about)
     run.fabric.barrier()
+
+
+def _gather(tensor: Tensor, world_size: int) -> Tensor:
+    """The processes' 1-d tensors as rows."""
+    parts = [torch.empty_like(tensor) for _ in range(world_size)]
+    if world_size == 1:
+        parts = [tensor]
+    else:
+        torch.distributed.all_gather(parts, tensor)
+    return torch.stack(parts)
 
 
 def load_run(path: str | Path, run: Run) -> tuple[int, list[float], list[float], list[Tensor]]:
@@ -101,5 +111,7 @@ def load_run(path: str | Path, run: Run) -> tuple[int, list[float], list[float],
         index, entry = key.split(".")
         optimizer["state"].setdefault(int(index), {})[entry] = tensor
     run.optimizer.load_state_dict(optimizer)
-    random = [tensors[f"random.{i}"][run.fabric.global_rank] for i in range(len(without_prefix("random.", tensors)))]
+    # Cloned because torch's set_state misreads a tensor that does not begin where its storage does.
+    rank, streams = run.fabric.global_rank, len(without_prefix("random.", tensors))
+    random = [tensors[f"random.{i}"][rank].clone() for i in range(streams)]
     return about["step"], tensors["history.loss"].tolist(), tensors["history.seconds"].tolist(), random

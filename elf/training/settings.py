@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class FitSettings:
     steps: int
     learning_rate: float
     warmup_steps: int = 0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: str = "cosine"
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     ema_decay: float | None = None
@@ -71,6 +71,9 @@ class FitSettings:
         need("checkpoint_every", self.checkpoint_every >= 1, "at least 1")
         need("devices", self.devices >= 1, "at least 1")
         need("num_nodes", self.num_nodes >= 1, "at least 1")
+        # The moving average and the one-file checkpoint need the whole weights in every process.
+        sharded = any(word in self.strategy for word in ("fsdp", "deepspeed", "model_parallel"))
+        need("strategy", not sharded, "one that keeps whole weights in every process, such as 'auto' or 'ddp'")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as a JSON-able dict."""
