@@ -1,6 +1,6 @@
 """Geometry of atoms: distances, rigid motions, symmetry, rigidity."""
 
-from elf.geometry import alignment, distances, symmetry
+from elf.geometry import alignment, distances, graphs, rigidity, symmetry
 from elf.geometry.alignment import RigidMotion, align, center, centroid, kabsch, random_rotations
 from elf.geometry.distances import cross_distances, edge_distances, norm, pairwise_distances
 
@@ -13,9 +13,11 @@ __all__ = [
     "cross_distances",
     "distances",
     "edge_distances",
+    "graphs",
     "kabsch",
     "norm",
     "pairwise_distances",
     "random_rotations",
+    "rigidity",
     "symmetry",
 ]

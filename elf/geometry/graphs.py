@@ -1,0 +1,136 @@
+"""Undirected graphs as edge lists (2, E): complete, random regular, connected or not, made symmetric."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from elf._checks import require_count, require_tensor
+
+
+def complete_edges(n: int) -> Int[Tensor, "2 edges"]:
+    """All n (n - 1) / 2 pairs i < j."""
+    require_count("n", n)
+    return torch.triu_indices(n, n, 1)
+
+
+def random_regular_edges(
+    n: int, degree: int, generator: torch.Generator | int, *, count: int | None = None
+) -> Int[Tensor, "*count 2 edges"]:
+    """Random graphs in which every one of n nodes has the same degree (Sec. 4.3 of arXiv:2511.02087 takes 2 D).
+
+    Steger and Wormald's pairing, as networkx has it: nearly uniform among all simple regular graphs, disconnected ones
+    included. 100 graphs of 300 nodes and degree 6 take 0.3 s.
+
+    Args:
+        n: nodes.
+        degree: edges at each node.
+        generator: the source of randomness, or its seed.
+        count: None for one graph, (2, E); a number for that many, (count, 2, E). E = n * degree / 2.
+
+    Returns:
+        int64 on the CPU, i < j in each column, columns in lexicographic order.
+
+    Raises:
+        ValueError: n * degree is odd, or degree is n or more: there is no such graph.
+    """
+    import networkx as nx
+
+    require_count("n", n)
+    require_count("degree", degree)
+    if degree >= n:
+        raise ValueError(
+            f"degree is {degree} with n = {n}; a node has at most n - 1 = {n - 1} neighbours: "
+            "take a smaller degree, or all pairs (complete_edges)"
+        )
+    if n * degree % 2:
+        raise ValueError(f"n * degree = {n} * {degree} is odd; it should be even, as it counts every edge twice")
+    if count is not None:
+        require_count("count", count)
+    if isinstance(generator, int):
+        generator = torch.Generator().manual_seed(generator)
+    seeds = torch.randint(2**31, (count or 1,), generator=generator, device=generator.device).tolist()
+    graphs = []
+    for seed in seeds:
+        pairs = torch.tensor(sorted(sorted(edge) for edge in nx.random_regular_graph(degree, n, seed=seed).edges))
+        graphs.append(pairs.mT)
+    return graphs[0] if count is None else torch.stack(graphs)
+
+
+def require_graph(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> None:
+    """Raises unless each edge list is a simple graph on nodes 0 .. n - 1: at least one edge and no node out of range,
+    no self-loop, no pair twice (in either direction)."""
+    require_count("n", n)
+    require_tensor("edges", edges)
+    if edges.shape[-1] == 0:
+        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should hold at least one edge")
+    low, high = edges.amin(-2), edges.amax(-2)
+    if int(low.min()) < 0 or int(high.max()) >= n:
+        bad = int(low.min()) if int(low.min()) < 0 else int(high.max())
+        raise ValueError(f"edges mentions node {bad}; with n = {n} nodes it should be in 0 .. {n - 1}")
+    if bool((loops := low == high).any()):
+        raise ValueError(f"edges joins node {int(low[loops][0])} to itself; a self-loop has no length")
+    keys = (low.long() * n + high).sort(-1).values
+    if bool((twice := keys.diff() == 0).any()):
+        pair = divmod(int(keys[..., 1:][twice][0]), n)
+        raise ValueError(f"edges holds the pair {pair} more than once, in one or both directions; once is enough")
+
+
+def is_connected(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> Bool[Tensor, "*batch"]:
+    """Whether each graph hangs together: one piece, no node left alone. Nodes 0 .. n - 1."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    require_graph(n, edges)
+    flat = edges.reshape(-1, *edges.shape[-2:]).cpu()
+    graphs = flat.shape[0]
+    # One big graph of all graphs, side by side.
+    first, second = (flat + n * torch.arange(graphs)[:, None, None]).movedim(1, 0).reshape(2, -1).numpy()
+    matrix = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(graphs * n, graphs * n))
+    _, labels = connected_components(matrix, directed=False)
+    whole = (labels.reshape(graphs, n) == labels.reshape(graphs, n)[:, :1]).all(1)
+    return torch.from_numpy(whole).reshape(edges.shape[:-2]).to(edges.device)
+
+
+def symmetrise_edges(
+    edges: Int[Tensor, "2 edges"], permutations: Int[Tensor, "elements atoms"]
+) -> Int[Tensor, "2 symmetric_edges"]:
+    """The edges and all their images under a group of relabellings: Eq. 57 of arXiv:2511.02087, as a set.
+
+    With the automorphisms of the target's distance matrix (`elf.geometry.symmetry.automorphisms`), the sparse pair
+    energy becomes invariant to Aut(Delta y) as the dense one is (Prop. 4.2), and symmetric atoms of a symmetric
+    prediction get forces that the symmetry maps to each other. An image that falls on an edge already there is not
+    counted twice: no spring gets stiffer. A globally rigid graph stays so, as edges are only added.
+
+    Args:
+        edges: (2, E), nodes 0 .. N - 1.
+        permutations: (elements, N), a group: closed under composition, the identity among them.
+
+    Returns:
+        (2, E') int64, E' >= E, i < j in each column, columns in lexicographic order.
+
+    Raises:
+        ValueError: `edges` is not a simple graph on N nodes; a row is no permutation; the identity is missing; or the
+            result is not closed under the permutations, so that these are no group.
+    """
+    elements, n = permutations.shape
+    require_graph(n, edges)
+    identity = torch.arange(n, device=permutations.device)
+    if not bool((permutations.sort(-1).values == identity).all()):
+        raise ValueError(f"permutations has a row that is not a rearrangement of 0 .. {n - 1}")
+    if not bool((permutations == identity).all(-1).any()):
+        raise ValueError(f"permutations ({elements} rows) lacks the identity; it should be a group")
+    symmetric = _images(edges, permutations)
+    if _images(symmetric, permutations).shape != symmetric.shape:
+        raise ValueError("permutations is not closed under composition; it should be a group")
+    return symmetric
+
+
+def _images(edges: Tensor, permutations: Tensor) -> Tensor:
+    """The set of all images of all edges."""
+    n = permutations.shape[1]
+    low, high = permutations[:, edges.long()].sort(1).values.unbind(1)
+    keys = (low * n + high).unique()
+    return torch.stack([keys // n, keys % n])
