@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elf.experiments import molecules
-from elf.experiments.base import Experiment
 
-RATES = (1e-3, 3e-3, 8e-3)
+RATES = (1e-3, 4e-3, 1.6e-2)
 SETTINGS = {
     scale: replace(settings, steps=(min(1000, settings.steps[0]),), learning_rates=RATES)
     for scale, settings in molecules.SETTINGS.items()
@@ -19,5 +18,3 @@ EXPERIMENT = replace(
     title="QM9, 5 to 15 atoms: learning rates for each loss, short runs",
     settings=SETTINGS.__getitem__,
 )
-
-__all__ = ["EXPERIMENT", "Experiment"]

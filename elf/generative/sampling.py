@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from elf.elements import ELEMENTS
-from elf.generative.diffusion import TYPE_SCALE, Denoised, Denoiser, Noisy, centered_noise
+from elf.generative.diffusion import TYPE_SCALE, Denoised, Noisy, centered_noise
 from elf.generative.schedules import Karras
 
 
@@ -27,8 +28,8 @@ class Samples:
 
 
 def sample_molecules(
-    denoiser: Denoiser,
-    counts: Int[Tensor, " n"],
+    denoiser: nn.Module,
+    counts: Int[Tensor, "*n"],
     schedule: Karras,
     generator: torch.Generator,
     *,
@@ -37,12 +38,13 @@ def sample_molecules(
     trajectory: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """Integrate the probability-flow equation dx/dsigma = (x - x_hat)/sigma with Heun's method (arXiv:2206.00364, Alg. 1).
+    """Integrate dx/dsigma = (x - x_hat)/sigma, the probability flow, with Heun's method (arXiv:2206.00364, Alg. 1).
 
-    2 steps - 1 evaluations of the network a molecule. Molecules of similar size share a batch; the answer is in the order
-    of `counts`. The same generator state gives the same molecules.
+    2 steps - 1 evaluations of the network a molecule. Molecules of similar size share a batch; the answer is in the
+    order of `counts`. The same generator state gives the same molecules.
 
     Args:
+        denoiser: an `elf.generative.diffusion.Denoiser`, or any module with its call.
         counts: number of atoms of each molecule wanted, for instance drawn from a data set's.
         schedule: gives the noise levels.
         generator: of the starting noise; its device is where sampling runs.
@@ -80,7 +82,7 @@ def sample_molecules(
 
 @torch.no_grad()
 def _heun(
-    denoiser: Denoiser, counts: Tensor, levels: Tensor, generator: torch.Generator
+    denoiser: nn.Module, counts: Tensor, levels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One batch: positions, atomic numbers, and x_hat at every level."""
     mask = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
@@ -95,7 +97,7 @@ def _heun(
         return (x - clean.positions) / sigma, (a - clean_types) / sigma, clean
 
     frames = []
-    for now, after in zip(levels[:-1], levels[1:], strict=True):
+    for now, after in pairwise(levels):
         dx, da, clean = slope(positions, types, now)
         frames.append(clean.positions)
         step = after - now

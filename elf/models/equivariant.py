@@ -2,8 +2,8 @@
 
 Every atom has `channels` numbers that do not change under rotation and `channels` vectors that turn with the molecule.
 Attention weights come from the invariant part and from distances only, so the output turns exactly as the input does
-(`elf.geometry.symmetry`, and the tests, check it). Close to TorchMD-NET (arXiv:2202.02541) and PaiNN (arXiv:2102.03150),
-reduced to what small molecules need, and dense: for up to some thirty atoms a masked N x N matrix beats an edge list.
+(the tests check it). Close to TorchMD-NET (arXiv:2202.02541) and PaiNN (arXiv:2102.03150), reduced to what small
+molecules need, and dense: for up to some thirty atoms a masked N x N matrix beats an edge list.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class RadialBasis(nn.Module):
         self.width = cutoff / size
         self.register_buffer("centers", torch.linspace(0, cutoff, size), persistent=False)
 
-    def forward(self, distances: Float[Tensor, "..."]) -> Float[Tensor, "... size"]:
+    def forward(self, distances: Tensor) -> Tensor:
+        """Distances (...) -> (..., size)."""
         return torch.exp(-0.5 * ((distances[..., None] - self.centers) / self.width).square())
 
 
@@ -67,6 +68,7 @@ class Block(nn.Module):
         gate: Float[Tensor, "batch heads atoms atoms"],
         noise: Float[Tensor, "batch channels"],
     ) -> tuple[Float[Tensor, "batch atoms channels"], Float[Tensor, "batch 3 atoms channels"]]:
+        """The scalars and vectors after this round; `vectors` is None in the first."""
         batch, atoms, channels = scalars.shape
         scale, shift = self.modulation(noise)[:, None].chunk(2, dim=-1)
         normed = self.attention_norm(scalars) * (1 + scale) + shift
@@ -77,7 +79,9 @@ class Block(nn.Module):
         weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias).softmax(dim=-1)
         scalars = scalars + self.attended((weights @ value).transpose(1, 2).flatten(2))
 
-        message = (weights * gate)[:, :, None] * directions @ push[:, :, None]  # (batch, heads, 3, atoms, channels / heads)
+        message = (
+            (weights * gate)[:, :, None] * directions @ push[:, :, None]
+        )  # (batch, heads, 3, atoms, channels / heads)
         if vectors is not None:
             carried = self.vector_values(vectors).view(batch, 3, atoms, self.heads, -1).permute(0, 3, 1, 2, 4)
             message = message + weights[:, :, None] @ carried
@@ -162,7 +166,7 @@ class EquivariantTransformer(nn.Module):
             layer(scalars).view(batch, atoms, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key)
         )
         pull = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) * pair[-1]).mean(dim=1)
-        pull = (pull + pull.transpose(1, 2)) * mask[:, None] / math.sqrt(atoms)
+        pull = (pull + pull.transpose(1, 2)) * mask[:, None] / mask.sum(dim=1).sqrt()[:, None, None]
         along_pairs = (pull[:, None] * directions[:, 0]).sum(dim=-1)  # (batch, 3, atoms)
         displacements = self.vector_out(vectors)[..., 0] + along_pairs
         return NetworkOutput(displacements.transpose(1, 2), self.logits(scalars))
