@@ -112,10 +112,17 @@ def _run(args: argparse.Namespace) -> int:
 
 def _lab(args: argparse.Namespace) -> int:
     from elf.notebooks import START, course_folder
+    from elf.viz.molecules import LABEXTENSIONS
 
     folder = course_folder()
-    # On the loopback address only; Jupyter makes a token of its own and opens the browser with it.
-    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={folder.parent}"]
+    command = [
+        *(sys.executable, "-m", "jupyterlab"),
+        "--ServerApp.ip=127.0.0.1",  # on this machine only; Jupyter makes a token and opens the browser with it
+        f"--ServerApp.root_dir={folder.parent}",
+        f"--LabApp.extra_labextensions_path={LABEXTENSIONS}",  # 3Dmol, so that molecules need no network
+        "--LabApp.news_url=None",  # no question about news, no look for updates: offline is fine
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     return subprocess.run([*command, *args.rest, str(folder / START)]).returncode
 
 

@@ -82,7 +82,9 @@ def execute(
         NotebookError: a cell raised, ran out of time, or killed its kernel.
     """
     notebook: Any = nbformat.read(path, as_version=4)
-    begun: list[int] = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
         # Without it each kernel warns that other users of the machine could read along.
@@ -90,26 +92,44 @@ def execute(
         timeout=cell_timeout,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
-        on_cell_execute=lambda cell, cell_index: begun.append(cell_index),
+        coalesce_streams=True,
+        shutdown_kernel="immediate",
     )
     start = time.perf_counter()
     try:
-        client.execute(env={**os.environ, **(env or {})})
-    except CellExecutionError as error:
-        what = error.ename + ": " + error.evalue.partition("\n")[0]
-        raise _failure(path, notebook, begun, what, _ANSI.sub("", error.traceback)) from None
-    except CellTimeoutError:
-        raise _failure(path, notebook, begun, f"took longer than {cell_timeout} s") from None
-    except DeadKernelError:
-        raise _failure(path, notebook, begun, "the kernel died (out of memory?)") from None
-    except RuntimeError as error:
-        raise NotebookError(f"{path.name}: the kernel did not start ({error})") from None
+        _execute_cells(client, path.name, {**os.environ, **(env or {})})
     finally:
         output.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, output / path.name)
     seconds = time.perf_counter() - start
     _write_html(notebook, path.stem, output)
     return NotebookRun(path.stem, seconds, headline(notebook))
+
+
+def _execute_cells(client: NotebookClient, name: str, env: dict[str, str]) -> None:
+    # Not client.execute(): its handling of Ctrl-C ends in an AssertionError; here it is a KeyboardInterrupt.
+    cell: Any = None
+    traceback = ""
+    try:
+        with client.setup_kernel(env=env):
+            for index, cell in enumerate(client.nb.cells):
+                client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+            client.set_widgets_metadata()
+        return
+    except CellExecutionError as error:
+        reason = error.ename + ": " + error.evalue.partition("\n")[0]
+        traceback = _ANSI.sub("", error.traceback)
+    except CellTimeoutError:
+        reason = f"took longer than {client.timeout} s"
+    except DeadKernelError:
+        reason = "the kernel died (out of memory?)"
+    except RuntimeError as error:
+        if cell is not None:
+            raise
+        raise NotebookError(f"{name}: the kernel did not start ({error})") from None
+    # The cell as Jupyter shows it: [n] for the n-th code cell that ran.
+    first = next(line.strip() for line in cell.source.splitlines() if line.strip())
+    raise NotebookError(f"{name}, cell [{client.code_cells_executed}] ({first}): {reason}", traceback)
 
 
 def headline(notebook: Any) -> str:
@@ -148,13 +168,6 @@ def table(runs: Sequence[NotebookRun]) -> str:
     lines += [f"{run.name:<{width}}  {run.seconds:>6.1f} s  {run.headline or '-'}" for run in runs]
     lines += [f"{'all':<{width}}  {sum(run.seconds for run in runs):>6.1f} s"]
     return "\n".join(lines)
-
-
-def _failure(path: Path, notebook: Any, begun: list[int], what: str, traceback: str = "") -> NotebookError:
-    """Name the cell as Jupyter shows it: [n] for the n-th code cell that ran."""
-    cell = notebook.cells[begun[-1]]
-    first = next((line for line in cell.source.splitlines() if line.strip()), "")
-    return NotebookError(f"{path.name}, cell [{len(begun)}] ({first.strip()}): {what}", traceback)
 
 
 def _write_html(notebook: Any, name: str, output: Path) -> None:

@@ -131,6 +131,8 @@ def test_lab_listens_on_loopback_with_its_token_and_passes_arguments_on(course, 
     assert "--no-browser" in command
     assert command[-1] == str(course / "00_start_here.ipynb")
     assert not [part for part in command if "token" in part or "password" in part]
+    (extensions,) = [part.partition("=")[2] for part in command if "extra_labextensions_path" in part]
+    assert Path(extensions, "elf-3dmol", "static", "3Dmol-min.js").is_file()
 
 
 @pytest.fixture
