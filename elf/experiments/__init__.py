@@ -12,6 +12,7 @@ EXPERIMENTS: dict[str, str] = {
     "molecule_rates": "elf.experiments.molecule_rates",
     "molecules": "elf.experiments.molecules",
     "shapes": "elf.experiments.shapes",
+    "shapes_rates": "elf.experiments.shapes_rates",
     "spins": "elf.experiments.spins",
 }
 """Name of each experiment and the module that holds it."""

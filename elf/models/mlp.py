@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 
 import torch
@@ -45,10 +46,10 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for before, after in zip(widths[:-1], widths[1:], strict=True):
+            for before, after in pairwise(widths):
                 layers += [nn.Linear(before, after), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, conditions: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch *output_shape"]:
+    def forward(self, conditions: Float[Tensor, "batch inputs"]) -> Float[Tensor, batch *shape]:
         """One configuration for each row of conditions."""
         return self.layers(conditions).unflatten(-1, self.output_shape)

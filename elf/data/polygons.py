@@ -1,0 +1,101 @@
+"""Regular polygons at random radii and angles: the targets of the paper's shapes experiment (Sec. 6.1, C.1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from elf._checks import require_positive
+
+RADII = (0.3, 5.0)
+"""The range that the paper draws radii from, uniformly; the unit of length of this experiment is arbitrary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """n regular polygons with the same number of sides, centred at the origin.
+
+    Vertex k of polygon i is radius_i (cos(2 pi k / sides + angle_i), sin(2 pi k / sides + angle_i)).
+    """
+
+    vertices: Float[Tensor, "n sides 2"]
+    radius: Float[Tensor, " n"]
+    """Distance of the vertices from the centre: all that a model of Sec. 6.1 is told."""
+    angle: Float[Tensor, " n"]
+    """By how much the polygon is turned, in radians: what the model is not told."""
+
+
+def regular_polygon(radius: Float[Tensor, " n"], angle: Float[Tensor, " n"], sides: int) -> Float[Tensor, "n sides 2"]:
+    """Vertices of regular polygons, counter-clockwise from the one at `angle`.
+
+    Raises:
+        ValueError: fewer than three sides.
+    """
+    _require_sides(sides)
+    steps = torch.arange(sides, dtype=radius.dtype, device=radius.device) * (2 * math.pi / sides)
+    turned = angle[:, None] + steps
+    return radius[:, None, None] * torch.stack([turned.cos(), turned.sin()], -1)
+
+
+def sample(
+    n: int,
+    sides: int,
+    max_angle: float,
+    generator: torch.Generator | None = None,
+    *,
+    radii: tuple[float, float] = RADII,
+    dtype: torch.dtype = torch.float32,
+) -> Polygons:
+    """Draw radius ~ U[radii] and angle ~ U[-max_angle, max_angle], on the generator's device.
+
+    Args:
+        n: number of polygons.
+        sides: vertices of each, at least 3.
+        max_angle: theta of Fig. 3b, in radians, from 0 (always the same way up) to pi (any way up).
+        generator: the source of randomness.
+        radii: smallest and largest radius.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+    _require_sides(sides)
+    if isinstance(n, bool) or n < 0:
+        raise ValueError(f"n is {n}; it should be a number of polygons, 0 or more")
+    _require_angle(max_angle)
+    low, high = radii
+    require_positive("radii[0]", low)
+    require_positive("radii[1]", high)
+    if low > high:
+        raise ValueError(f"radii is {radii}; it should be (smallest, largest)")
+    device = torch.device("cpu") if generator is None else generator.device
+    uniform = torch.rand(2, n, generator=generator, dtype=dtype, device=device)
+    radius = low + (high - low) * uniform[0]
+    angle = max_angle * (2 * uniform[1] - 1)
+    return Polygons(regular_polygon(radius, angle, sides), radius, angle)
+
+
+def mean_shrinkage(max_angle: float) -> float:
+    """sin(theta) / theta: the radius of the mean of a polygon's rotations by U[-theta, theta], relative to its own.
+
+    With phi uniform, E[R_phi] = (sin theta / theta) 1, as the sines average to zero. The minimiser of MSE is the mean
+    of the targets, so this is the size of the polygon that MSE learns: all of it at theta = 0, nothing at theta = pi.
+    """
+    _require_angle(max_angle)
+    return math.sin(max_angle) / max_angle if max_angle > 0 else 1.0
+
+
+def _require_sides(sides: int) -> None:
+    if isinstance(sides, bool) or not isinstance(sides, int):
+        raise TypeError(f"sides is {sides!r}; it should be an integer")
+    if sides < 3:
+        raise ValueError(f"sides is {sides}; a polygon should have at least 3")
+
+
+def _require_angle(max_angle: float) -> None:
+    # A little more than pi, so that float32's pi passes.
+    if not 0 <= max_angle <= math.pi + 1e-6:
+        raise ValueError(f"max_angle is {max_angle}; it should be between 0 and pi (radians)")
