@@ -185,22 +185,29 @@ class LiveCurve:
         figure = Figure(figsize=(6, 3), dpi=110, layout="constrained")
         axes = figure.subplots()
         for curve, steps, losses in self.curves:
-            (line,) = axes.plot(steps, losses, color=curve.color, label=curve.label)
-            if steps:
-                axes.annotate(
-                    f" {curve.label} {losses[-1]:.3g}", (steps[-1], losses[-1]), color=line.get_color(), va="center"
-                )
+            axes.plot(steps, losses, color=curve.color, label=curve.label)
         if self.log and all(loss > 0 for _, _, losses in self.curves for loss in losses):
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel="training loss (smoothed)")
-        axes.margins(x=0.18)
+        axes.margins(x=0.01)
+        heights = axes.transData - axes.transAxes
+        ends = [
+            (heights.transform((steps[-1], losses[-1]))[1], f"{curve.label} {losses[-1]:.3g}", line.get_color())
+            for (curve, steps, losses), line in zip(self.curves, axes.lines, strict=True)
+            if steps
+        ]
+        lowest = -1.0
+        for height, text, color in sorted(ends):
+            # Ends that nearly meet push each other's labels apart.
+            lowest = max(height, lowest + 0.08)
+            axes.text(1.01, lowest, text, color=color, va="center", transform=axes.transAxes)
         axes.spines[["top", "right"]].set_visible(False)
         out = io.BytesIO()
         FigureCanvasAgg(figure).print_png(out)
         return out.getvalue()
 
 
-def smooth(losses: Sequence[float], points: int = 100) -> tuple[list[float], list[float]]:
+def smooth(losses: Sequence[float], points: int = 50) -> tuple[list[float], list[float]]:
     """(steps, losses) of at most `points` means over equal consecutive windows, at the windows' last steps."""
     width = max(1, -(-len(losses) // points))
     windows = [losses[i : i + width] for i in range(0, len(losses), width)]
