@@ -1,4 +1,4 @@
-"""What every test shares: shapes and types of `elf` checked at run time, one thread, fixed randomness, two precisions."""
+"""What every test shares: annotations of `elf` checked at run time, one thread, fixed randomness, two precisions."""
 
 import os
 import sys

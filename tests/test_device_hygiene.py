@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -88,12 +88,11 @@ def test_nothing_is_made_on_the_default_device(case: Callable[[Factory], Any]) -
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_fake_tensors_pass_through(case: Callable[[Factory], Any], device: str) -> None:
+def test_fake_tensors_pass_through(case: Callable[[Factory], Any]) -> None:
     with FakeTensorMode():
-        results = tensors(case(lambda *shape: torch.zeros(shape, device=device)))
+        results = tensors(case(lambda *shape: torch.zeros(shape)))
     assert results
-    assert all(result.device.type == device for result in results)
+    assert all(isinstance(result, FakeTensor) for result in results)
 
 
 class NoFloat64(TorchDispatchMode):

@@ -12,7 +12,7 @@ def test_default_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_scale_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELF_SCALE", "huge")
-    with pytest.raises(ValueError, match="ELF_SCALE is 'huge'.*smoke, live, laptop, paper"):
+    with pytest.raises(ValueError, match=r"ELF_SCALE is 'huge'.*smoke, live, laptop, paper"):
         current_scale()
 
 

@@ -132,8 +132,8 @@ def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tenso
         return
     require_finite("prediction", prediction, mask)
     require_finite("target", target, mask)
-    if mask is not None and not bool((filled := torch.as_tensor(_atom_counts(prediction, mask, batch) > 0)).all()):
-        empty = int((~filled).nonzero()[0])
+    if mask is not None and not bool((counts := _atom_counts(prediction, mask, batch)).all()):
+        empty = int((counts == 0).nonzero()[0])
         raise ValueError(f"mask leaves sample {empty} without a real atom; every sample should have at least one")
 
 
@@ -158,10 +158,10 @@ def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:
         )
 
 
-def _atom_counts(prediction: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor | int:
-    """Real atoms in each sample: (B,), or one number where all samples are full."""
+def _atom_counts(prediction: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor:
+    """The number of real atoms in each sample, (B,)."""
     if batch is None:
-        return prediction.shape[1] if mask is None else mask.sum(1)
+        return prediction.new_full(prediction.shape[:1], prediction.shape[1]) if mask is None else mask.sum(1)
     batch = batch.long()
     if mask is None:
         return batch.bincount()

@@ -171,7 +171,7 @@ class PairEnergy(Energy):
         if values_are_known(constants) and not bool((good := (constants >= 0) & constants.isfinite()).all()):
             worst = tuple((~good).nonzero()[0].tolist())
             raise ValueError(
-                f"springs answers distance {float(rest[worst])} with {float(constants[worst])}; "
+                f"springs answers distance {rest[worst].item()} with {constants[worst].item()}; "
                 "spring constants should be finite and not negative"
             )
         return constants

@@ -24,6 +24,17 @@ from typing_extensions import override
 
 from elf._checks import require_positive
 
+__all__ = [
+    "BondAware",
+    "Constant",
+    "Exponential",
+    "Inverse",
+    "InverseSquare",
+    "LennardJones",
+    "Morse",
+    "Spring",
+]
+
 
 @dataclass(frozen=True)
 class Spring(ABC):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf._checks import require_count, require_one_of, require_positive
+from elf._checks import require_count, require_one_of, require_positive, require_tensor
 from elf.geometry.alignment import center, centroid, random_rotations
 
 GROUP = ("rotations", "reflections", "translations")
@@ -56,19 +56,20 @@ def assert_invariant(
     require_positive("tolerance", tolerance)
     if generator is None:
         generator = torch.Generator(target.device).manual_seed(0)
-    before = energy(prediction, target, mask)
+    prediction, target = prediction.detach(), target.detach()
+    before = energy(prediction, target, mask).detach()
     for description, move in _elements(target, mask, group, permutations, samples, generator):
         for name, after in (
             ("prediction", energy(move(prediction), target, mask)),
             ("target", energy(prediction, move(target), mask)),
         ):
-            change = (after - before).abs() / (1 + before.abs())
+            change = (after.detach() - before).abs() / (1 + before.abs())
             # Not `change > tolerance`, which NaN passes.
             if not bool((change <= tolerance).all()):
                 worst = int(change.nan_to_num(torch.inf).argmax())
                 raise AssertionError(
                     f"not invariant: {description} of the {name} changes the value of sample {worst} from "
-                    f"{float(before[worst]):.8g} to {float(after[worst]):.8g}, by {float(change[worst]):.2g} in "
+                    f"{before[worst].item():.8g} to {after[worst].item():.8g}, by {change[worst].item():.2g} in "
                     f"relative terms where {tolerance:.2g} is allowed"
                 )
 
@@ -112,7 +113,7 @@ def _elements(
 
 
 def automorphisms(
-    distances: Float[Tensor, "atoms atoms"],
+    distances: Tensor,
     *,
     labels: Sequence[object] | Tensor | None = None,
     tolerance: float = 1e-3,
@@ -141,8 +142,8 @@ def automorphisms(
 
     require_positive("tolerance", tolerance)
     require_count("limit", limit)
-    matrix = distances.detach().cpu().numpy()
-    n = matrix.shape[0]
+    matrix = require_tensor("distances", distances).detach().cpu().numpy()
+    n = len(matrix)
     if matrix.shape != (n, n) or n == 0:
         raise ValueError(f"distances has shape {matrix.shape}; it should be (N, N) with N >= 1")
     if not np.isfinite(matrix).all() or np.abs(matrix - matrix.T).max() > tolerance:

@@ -1,0 +1,30 @@
+"""torch.compile in one graph: in a fresh process, as the run-time type checks of this one cannot be traced."""
+
+import subprocess
+import sys
+
+CODE = """
+import torch, elf
+generator = torch.Generator().manual_seed(0)
+prediction, target = torch.randn(2, 3, 5, 3, generator=generator)
+prediction.requires_grad_()
+mask = torch.arange(5) < torch.tensor([[5], [3], [1]])
+edges = torch.tensor([[0, 1, 2], [1, 2, 4]])
+for energy in (
+    elf.Harmonic("atoms"), elf.Absolute(), elf.AlignedHarmonic(), elf.PairEnergy(), elf.PairEnergy(elf.springs.BondAware()),
+    elf.PairEnergy(lambda r: 1 / (1 + r)), elf.PairEnergy(chunk_size=2), elf.PairEnergy(edges=edges),
+):
+    compiled = torch.compile(energy, backend="aot_eager", fullgraph=True)
+    for given in (None, mask):
+        values = [call(prediction, target, given) for call in (energy, compiled)]
+        gradients = [torch.autograd.grad(value.sum(), prediction)[0] for value in values]
+        torch.testing.assert_close(*values)
+        torch.testing.assert_close(*gradients)
+    print("compiled")
+"""
+
+
+def test_every_energy_compiles_to_one_graph() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["compiled"] * 8

@@ -1,0 +1,211 @@
+"""What holds for every energy: shapes, masks, flat batches, precision, and errors that say what is wrong."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import elf
+
+ENERGIES = {
+    "Harmonic": elf.Harmonic(),
+    "Absolute": elf.Absolute(),
+    "AlignedHarmonic": elf.AlignedHarmonic(),
+    "AlignedHarmonic, reflections": elf.AlignedHarmonic(allow_reflection=True),
+    "PairEnergy": elf.PairEnergy(),
+    "PairEnergy, chunks": elf.PairEnergy(elf.springs.InverseSquare(), chunk_size=3),
+    "PairEnergy, edges": elf.PairEnergy(edges=torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 0, 1]])),
+}
+every_energy = pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES.keys())
+DENSE = {name: energy for name, energy in ENERGIES.items() if name != "PairEnergy, edges"}
+every_dense_energy = pytest.mark.parametrize("energy", DENSE.values(), ids=DENSE.keys())
+
+
+def samples(
+    generator: torch.Generator, dtype: torch.dtype = torch.float64, dim: int = 3
+) -> tuple[Tensor, Tensor, Tensor]:
+    prediction, target = torch.randn(2, 4, 6, dim, dtype=dtype, generator=generator)
+    mask = torch.arange(6) < torch.tensor([6, 5, 2, 1])[:, None]
+    return prediction, target, mask
+
+
+@every_energy
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_one_value_per_sample_zero_at_the_target(energy: elf.Energy, dim: int, dtype: torch.dtype) -> None:
+    prediction, target, mask = samples(torch.Generator().manual_seed(dim), dtype, dim)
+    for given in (None, mask):
+        value = energy(prediction, target, given)
+        assert value.shape == (4,)
+        assert value.dtype == dtype
+        assert (value[:3] > 0).all()
+        zero = energy(target, target, given)
+        torch.testing.assert_close(zero, torch.zeros_like(zero), rtol=0, atol=1e-10)
+
+
+@every_dense_energy
+def test_masked_atoms_influence_neither_value_nor_gradient(energy: elf.Energy, generator: torch.Generator) -> None:
+    prediction, target, mask = samples(generator)
+    prediction.requires_grad_()
+    counts = mask.sum(1).tolist()
+    alone = torch.cat([energy(prediction[b : b + 1, :n], target[b : b + 1, :n]) for b, n in enumerate(counts)])
+    torch.testing.assert_close(energy(prediction, target, mask), alone)
+    (expected,) = torch.autograd.grad(alone.sum(), prediction)
+    for junk in (0.0, 1e30, math.nan, math.inf):
+        dirty = torch.where(mask[..., None], prediction.detach(), junk).requires_grad_()
+        dirty_target = torch.where(mask[..., None], target, -junk)
+        value = energy(dirty, dirty_target, mask)
+        (gradient,) = torch.autograd.grad(value.sum(), dirty)
+        torch.testing.assert_close(value, alone)
+        torch.testing.assert_close(gradient, expected)
+        assert not gradient[~mask].any()
+
+
+@every_energy
+def test_atoms_divides_by_the_number_of_real_atoms(energy: elf.Energy, generator: torch.Generator) -> None:
+    prediction, target, mask = samples(generator)
+    expected = energy(prediction, target, mask) / torch.tensor([6, 5, 2, 1])
+    energy.normalize = "atoms"
+    torch.testing.assert_close(energy(prediction, target, mask), expected)
+    everything = energy(prediction, target)
+    energy.normalize = "sum"
+    torch.testing.assert_close(everything, energy(prediction, target) / 6)
+
+
+@every_dense_energy
+@pytest.mark.parametrize("normalize", ["sum", "atoms"])
+def test_flat_batches_agree_with_masks(energy: elf.Energy, normalize: str, generator: torch.Generator) -> None:
+    prediction, target, mask = samples(generator)
+    prediction.requires_grad_()
+    batch = torch.arange(4).repeat_interleave(torch.tensor([6, 5, 2, 1]))
+    energy.normalize = normalize
+    expected = energy(prediction, target, mask)
+    flat = energy(prediction[mask], target[mask], batch=batch)
+    torch.testing.assert_close(flat, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(flat.sum(), prediction)[0], torch.autograd.grad(expected.sum(), prediction)[0]
+    )
+    # All nodes, those of the mask left out by a flat mask; any integer type of index.
+    every = torch.arange(4, dtype=torch.int32).repeat_interleave(6)
+    masked = energy(prediction.flatten(0, 1), target.flatten(0, 1), mask.flatten(), batch=every)
+    energy.normalize = "sum"
+    torch.testing.assert_close(masked, expected)
+
+
+@every_energy
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(
+    energy: elf.Energy, half: torch.dtype, generator: torch.Generator
+) -> None:
+    prediction, target, mask = samples(generator, torch.float32)
+    prediction, target = (100 * prediction).to(half), (100 * target).to(half)
+    expected = energy(prediction.float(), target.float(), mask)
+    assert expected.max() > 1e5 or isinstance(energy, elf.Absolute | elf.PairEnergy)  # beyond float16
+    prediction.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = energy(prediction, target, mask)
+        mixed = energy(prediction, target.float(), mask)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(mixed, expected)
+    (gradient,) = torch.autograd.grad(value.sum(), prediction)
+    assert gradient.dtype == half
+    assert gradient.isfinite().all()
+
+
+@every_energy
+@pytest.mark.parametrize("atoms", [5, 6])
+def test_coincident_atoms_have_finite_gradient(energy: elf.Energy, atoms: int, dtype: torch.dtype) -> None:
+    spread = torch.randn(1, atoms, 3, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    collapsed = torch.ones(1, atoms, 3, dtype=dtype)
+    for prediction, target in ((collapsed, spread), (spread, collapsed), (collapsed, collapsed)):
+        prediction, target = prediction.clone().requires_grad_(), target.clone().requires_grad_()
+        value = energy(prediction, target)
+        gradients = torch.autograd.grad(value.sum(), (prediction, target), allow_unused=True)
+        assert value.isfinite().all()
+        assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("atoms", [1, 2])
+@every_dense_energy
+def test_tiny_samples(energy: elf.Energy, atoms: int, dtype: torch.dtype, generator: torch.Generator) -> None:
+    prediction, target = torch.randn(2, 3, atoms, 3, dtype=dtype, generator=generator)
+    prediction.requires_grad_()
+    value = energy(prediction, target)
+    (gradient,) = torch.autograd.grad(value.sum(), prediction)
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()
+    if atoms == 1 and isinstance(energy, elf.PairEnergy):
+        assert not value.any()
+        assert not gradient.any()
+
+
+@every_energy
+def test_no_state(energy: elf.Energy) -> None:
+    assert energy.state_dict() == {}
+    assert list(energy.parameters()) == []
+
+
+X = torch.zeros(2, 3, 3)
+NAN = torch.tensor([[[0.0, 0, 0], [0, math.nan, 0], [1, 1, 1]], [[0, 0, 0], [1, 0, 0], [0, 1, 0]]])
+REAL = torch.ones(2, 3, dtype=torch.bool)
+FLAT = torch.zeros(5, 3)
+BAD_CALLS = [
+    ((X.long(), X), {}, TypeError, "prediction has dtype torch.int64; it should be a floating-point"),
+    ((X, X.long()), {}, TypeError, "target has dtype torch.int64"),
+    ((X[0], X[0]), {}, ValueError, r"prediction has shape \(3, 3\); it should be \(batch, atoms, dim\)"),
+    ((X, X[:, :2]), {}, ValueError, r"prediction has shape \(2, 3, 3\), target has \(2, 2, 3\)"),
+    ((X, X[..., :2]), {}, ValueError, r"prediction has shape \(2, 3, 3\), target has \(2, 3, 2\)"),
+    ((X, X[:1]), {}, ValueError, r"target has \(1, 3, 3\)"),
+    ((X[:, :0], X[:, :0]), {}, ValueError, r"\(2, 0, 3\); no axis may be empty"),
+    ((X, X.double()), {}, ValueError, "prediction has dtype torch.float32, target has torch.float64"),
+    ((X, X.to("meta")), {}, ValueError, "prediction is on cpu, target on meta"),
+    ((NAN, X), {}, ValueError, r"prediction holds 1 atoms with a NaN .* first at index \(0, 1\)"),
+    ((X, X / 0), {}, ValueError, r"target holds 6 atoms with a NaN or infinite"),
+    ((X, X, REAL.float()), {}, TypeError, "mask has dtype torch.float32; it should be torch.bool"),
+    ((X, X, REAL[:1]), {}, ValueError, r"mask has shape \(1, 3\); it should be \(batch, atoms\) = \(2, 3\)"),
+    ((X, X, REAL[..., None]), {}, ValueError, r"mask has shape \(2, 3, 1\)"),
+    ((X, X, REAL.to("meta")), {}, ValueError, "mask is on meta; it should be on cpu"),
+    ((X, X, REAL & torch.tensor([[True], [False]])), {}, ValueError, "mask leaves sample 1 without a real atom"),
+    ((X, X), {"batch": torch.zeros(2).long()}, ValueError, r"\(2, 3, 3\); it should be \(nodes, dim\)"),
+    (
+        (FLAT, FLAT),
+        {"batch": torch.zeros(4).long()},
+        ValueError,
+        r"batch has shape \(4,\); it should be \(nodes,\) = \(5,\)",
+    ),
+    ((FLAT, FLAT), {"batch": torch.zeros(5)}, TypeError, "batch has dtype torch.float32"),
+    ((FLAT, FLAT), {"batch": torch.tensor([0, 1, 0, 1, 1])}, ValueError, "batch goes from 1 to 0 at node 2"),
+    (
+        (FLAT, FLAT),
+        {"batch": torch.tensor([0, 0, 2, 2, 2])},
+        ValueError,
+        "from 0 to 2 at node 2.*no sample may be empty",
+    ),
+    ((FLAT, FLAT), {"batch": torch.tensor([1, 1, 1, 2, 2])}, ValueError, "batch starts with sample 1"),
+    ((FLAT, FLAT), {"batch": torch.tensor([-1, 0, 1, 1, 1])}, ValueError, "batch starts with sample -1"),
+    (
+        (FLAT, FLAT, torch.tensor([True, True, True, False, False])),
+        {"batch": torch.tensor([0, 0, 0, 1, 1])},
+        ValueError,
+        "mask leaves sample 1 without a real atom",
+    ),
+]
+
+
+@pytest.mark.parametrize("energy", [elf.Harmonic(), elf.PairEnergy()], ids=["Harmonic", "PairEnergy"])
+@pytest.mark.parametrize(("args", "kwargs", "error", "message"), BAD_CALLS, ids=[case[-1] for case in BAD_CALLS])
+def test_errors_name_the_argument(energy: elf.Energy, args: tuple, kwargs: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        energy(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [elf.Harmonic, elf.Absolute, elf.AlignedHarmonic, elf.PairEnergy])
+def test_normalize_is_checked(kind: type[elf.Energy]) -> None:
+    with pytest.raises(ValueError, match="normalize is 'mean'; it should be one of 'sum', 'atoms'"):
+        kind(normalize="mean")
+
+
+def test_energy_is_abstract() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        elf.Energy()

@@ -1,0 +1,152 @@
+import math
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+import elf
+from elf.geometry import pairwise_distances
+from elf.geometry.symmetry import assert_invariant, automorphisms
+
+
+def polygon(n: int) -> Tensor:
+    angle = torch.arange(n, dtype=torch.float64) * 2 * math.pi / n
+    return torch.stack([angle.cos(), angle.sin()], -1)
+
+
+TETRAHEDRON = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+CUBE = torch.tensor([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=torch.float64)
+OCTAHEDRON = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+WATER = torch.tensor([[0, 0, 0.119], [0, 0.763, -0.477], [0, -0.763, -0.477]], dtype=torch.float64)
+BENZENE = torch.cat([1.39 * polygon(6), 2.48 * polygon(6)])
+BIPYRAMID = torch.cat([torch.nn.functional.pad(polygon(3), (0, 1)), torch.tensor([[0, 0, 1.7], [0, 0, -1.7]])])
+METHANE = torch.cat([torch.zeros(1, 3, dtype=torch.float64), TETRAHEDRON])
+SCALENE = torch.tensor([[0, 0], [1, 0], [0.3, 2]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("points", "order"),
+    [
+        (torch.zeros(1, 3, dtype=torch.float64), 1),
+        (torch.eye(2, dtype=torch.float64), 2),
+        (SCALENE, 1),
+        (polygon(3), 6),
+        (polygon(4), 8),
+        (polygon(4) * torch.tensor([1, 2]), 4),  # a rhombus
+        (polygon(7), 14),
+        (TETRAHEDRON, 24),
+        (OCTAHEDRON, 48),
+        (CUBE, 48),
+        (WATER, 2),
+        (BIPYRAMID, 12),
+        (METHANE, 24),
+        # D6h has 24 elements; reflection in the molecule's plane moves no atom, so they make 24 / 2 permutations.
+        (BENZENE, 12),
+        (torch.zeros(4, 3, dtype=torch.float64), 24),  # coincident atoms: all of S_4
+    ],
+)
+def test_orders_from_group_theory(points: Tensor, order: int) -> None:
+    distances = pairwise_distances(points)
+    group = automorphisms(distances)
+    assert group.shape == (order, len(points))
+    assert group[0].tolist() == list(range(len(points)))
+    for p in group:
+        torch.testing.assert_close(distances[p][:, p], distances, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("points", [SCALENE, polygon(6), OCTAHEDRON, BIPYRAMID, WATER, METHANE])
+def test_matches_brute_force(points: Tensor) -> None:
+    distances = pairwise_distances(points)
+    n = len(points)
+    expected = [
+        p
+        for p in permutations(range(n))
+        if all(abs(distances[p[i], p[j]] - distances[i, j]) < 1e-9 for i in range(n) for j in range(i))
+    ]
+    assert automorphisms(distances).tolist() == [list(p) for p in expected]
+
+
+def test_labels_tell_atoms_apart() -> None:
+    distances = pairwise_distances(METHANE)
+    assert len(automorphisms(distances, labels=["C", "H", "H", "H", "H"])) == 24
+    assert len(automorphisms(distances, labels=torch.tensor([6, 9, 1, 1, 1]))) == 6  # CH3F: C3v
+    assert len(automorphisms(pairwise_distances(polygon(4)), labels=[0, 1, 0, 1])) == 4
+
+
+def test_tolerance_is_about_distances(generator: torch.Generator) -> None:
+    noisy = polygon(5) + 1e-4 * torch.randn(5, 2, dtype=torch.float64, generator=generator)
+    assert len(automorphisms(pairwise_distances(noisy))) == 10
+    assert len(automorphisms(pairwise_distances(noisy), tolerance=1e-7)) == 1
+    assert len(automorphisms(pairwise_distances(noisy.float()))) == 10
+
+
+def test_what_is_not_a_group_is_refused() -> None:
+    # Sides 1, 1 + 0.8 t, 1 + 1.6 t: neighbours in this list look equal, the ends do not.
+    sides = torch.tensor([[0, 1, 1.0008], [1, 0, 1.0016], [1.0008, 1.0016, 0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"at tolerance 0.001.*not a group"):
+        automorphisms(sides, tolerance=1e-3)
+
+
+def test_the_limit_is_an_error() -> None:
+    distances = pairwise_distances(polygon(4))
+    assert len(automorphisms(distances, limit=8)) == 8
+    with pytest.raises(ValueError, match="more than 7 automorphisms"):
+        automorphisms(distances, limit=7)
+
+
+def test_bad_arguments() -> None:
+    distances = pairwise_distances(polygon(4))
+    with pytest.raises(ValueError, match=r"shape \(2, 4\)"):
+        automorphisms(distances[:2])
+    with pytest.raises(ValueError, match="finite and symmetric"):
+        automorphisms(distances.triu())
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
+        automorphisms(distances, labels=[1, 2, 3])
+    with pytest.raises(ValueError, match="tolerance is 0"):
+        automorphisms(distances, tolerance=0)
+
+
+def samples(generator: torch.Generator, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    return tuple(torch.randn(2, 3, 6, 3, dtype=dtype, generator=generator))
+
+
+@pytest.mark.parametrize(
+    ("energy", "group", "what"),
+    [
+        (elf.Harmonic(), ("rotations",), "the rotation .* of the prediction changes the value of sample"),
+        (elf.Harmonic(), ("reflections",), "the reflection .* of the prediction"),
+        (elf.Harmonic(), ("translations",), "the translation .* of the prediction"),
+        (elf.Absolute(), ("rotations",), "the rotation"),
+        (elf.AlignedHarmonic(), ("reflections",), "the reflection"),
+        (lambda p, t, m: elf.PairEnergy()(p, t, m) + t[:, 0, 0], ("translations",), "the translation .* of the target"),
+        (lambda p, t, m: elf.PairEnergy()(p, t, m) * math.nan, ("translations",), "to nan"),
+    ],
+)
+def test_says_what_broke_invariance(energy: object, group: tuple[str], what: str, generator: torch.Generator) -> None:
+    with pytest.raises(AssertionError, match=f"not invariant: .*{what}"):
+        assert_invariant(energy, *samples(generator), group=group)
+
+
+def test_invariant_energies_pass(dtype: torch.dtype, generator: torch.Generator) -> None:
+    prediction, target = samples(generator, dtype)
+    mask = torch.rand(3, 6, generator=generator) < 0.8
+    mask[:, 0] = True
+    for energy in (elf.PairEnergy(), elf.PairEnergy(elf.springs.Inverse()), elf.AlignedHarmonic(allow_reflection=True)):
+        assert_invariant(energy, prediction, target)
+        assert_invariant(energy, prediction, target, mask)
+    assert_invariant(elf.AlignedHarmonic(), prediction, target, group=("rotations", "translations"))
+
+
+def test_given_permutations(generator: torch.Generator) -> None:
+    target = polygon(4)[None]
+    prediction = torch.randn(1, 4, 2, dtype=torch.float64, generator=generator)
+    group = automorphisms(pairwise_distances(target[0]))
+    assert_invariant(elf.PairEnergy(), prediction, target, permutations=group)
+    with pytest.raises(AssertionError, match=r"the permutation \[1, 0, 2, 3\] of the prediction"):
+        assert_invariant(elf.PairEnergy(), prediction, target, permutations=torch.tensor([[1, 0, 2, 3]]))
+
+
+def test_unknown_group_elements(generator: torch.Generator) -> None:
+    with pytest.raises(ValueError, match="group is 'boosts'"):
+        assert_invariant(elf.PairEnergy(), *samples(generator), group=("boosts",))
