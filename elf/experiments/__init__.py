@@ -9,10 +9,13 @@ from elf.experiments.base import Experiment, find, load_result, reproduce
 from elf.experiments.tables import format_mean, mean_spread, summarise_by, text_table
 
 EXPERIMENTS: dict[str, str] = {
+    "loss_cost": "elf.experiments.loss_cost",
     "molecule_rates": "elf.experiments.molecule_rates",
     "molecules": "elf.experiments.molecules",
+    "rigidity": "elf.experiments.rigidity",
     "shapes": "elf.experiments.shapes",
     "shapes_rates": "elf.experiments.shapes_rates",
+    "sparse_springs": "elf.experiments.sparse_springs",
     "spins": "elf.experiments.spins",
 }
 """Name of each experiment and the module that holds it."""

@@ -55,8 +55,7 @@ def rigidity_matrix(
     Raises:
         ValueError: `edges` is not a simple graph on the nodes of x.
     """
-    n, dim = x.shape[-2:]
-    require_graph(n, edges)
+    require_graph(x.shape[-2], edges)
     return _rigidity_matrix(x, edges.expand(*x.shape[:-2], -1, -1))
 
 
@@ -250,8 +249,8 @@ def draw_rigid_graph(
         left = min(wanted - len(kept), max_tries * wanted - tries)
         if len(kept) < wanted and left < 1:
             raise ValueError(
-                f"max_tries is {max_tries}: of {tries} random graphs with n = {n} and degree {degree}, {len(kept)} were "
-                f"globally rigid in {dim} dimensions; take a larger degree"
+                f"max_tries is {max_tries}: of {tries} random graphs with n = {n} and degree {degree}, {len(kept)} "
+                f"were globally rigid in {dim} dimensions; take a larger degree"
             )
         if left > 0:
             candidates = random_regular_edges(n, degree, generator, count=left)
