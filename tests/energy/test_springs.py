@@ -52,7 +52,7 @@ def test_a_bond_ends_at_the_cutoff(dtype: torch.dtype) -> None:
 def curvature(potential: Callable[[torch.Tensor], torch.Tensor], at: float) -> float:
     r_hat = torch.tensor(at, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(potential(r_hat), r_hat, create_graph=True)
-    assert float(slope) == pytest.approx(0, abs=1e-12)
+    assert slope.item() == pytest.approx(0, abs=1e-12)
     return float(torch.autograd.grad(slope, r_hat)[0])
 
 
