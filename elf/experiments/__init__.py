@@ -17,6 +17,7 @@ EXPERIMENTS: dict[str, str] = {
     "shapes_rates": "elf.experiments.shapes_rates",
     "sparse_springs": "elf.experiments.sparse_springs",
     "spins": "elf.experiments.spins",
+    "springs": "elf.experiments.springs",
 }
 """Name of each experiment and the module that holds it."""
 
