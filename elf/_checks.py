@@ -1,5 +1,4 @@
-"""Argument validation shared by the whole package: each check raises an error that names the argument, what it was,
-and what it should be."""
+"""Argument validation for the whole package: an error names the argument, what it was, and what it should be."""
 
 from __future__ import annotations
 
@@ -70,6 +69,13 @@ def require_mask(mask: object, like: Tensor, layout: str = "(batch, atoms)") -> 
         raise ValueError(f"mask is on {tensor.device}; it should be on {like.device}, where the coordinates are")
 
 
+def require_occupied(mask: Tensor) -> None:
+    """At least one real atom in each sample of a (B, N) mask."""
+    if not bool((occupied := mask.any(-1)).all()):
+        empty = int((~occupied).nonzero()[0])
+        raise ValueError(f"mask leaves sample {empty} without a real atom; every sample should have at least one")
+
+
 def require_finite(name: str, value: Tensor, mask: Tensor | None) -> None:
     """No NaN and no infinity, except at atoms that the mask leaves out."""
     finite = value.isfinite().all(-1)
@@ -117,6 +123,5 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def widen(value: Tensor) -> Tensor:
-    """Half precision to float32: squared distances overflow float16 from 256 angstrom on, and bfloat16 keeps 2
-    digits."""
+    """Half precision to float32: squared distances overflow float16 from 256 angstrom on; bfloat16 has 2 digits."""
     return value.to(working_dtype(value.dtype))

@@ -15,6 +15,7 @@ from elf._checks import (
     require_coordinates,
     require_finite,
     require_mask,
+    require_occupied,
     require_one_of,
     require_tensor,
     values_are_known,
@@ -51,8 +52,7 @@ class Energy(nn.Module, ABC):
             prediction: coordinates y_hat, (B, N, D) in angstrom; or flat, (sum N, D), together with `batch`.
             target: coordinates y; same shape, device and dtype.
             mask: bool, (B, N), or flat (sum N,); True marks a real atom, None means that all are. What stands at
-            masked
-                atoms (NaN included) influences neither value nor gradient.
+                masked atoms (NaN included) influences neither value nor gradient.
             batch: for flat input, the sample of each node, (sum N,) integers: sorted, from 0, without gaps.
 
         Returns:
@@ -91,8 +91,7 @@ class Energy(nn.Module, ABC):
         target: Float[Tensor, "batch atoms dim"],
         mask: Bool[Tensor, "batch atoms"] | None,
     ) -> Float[Tensor, " batch"]:
-        """The sum over atoms or pairs, unnormalised. Inputs are valid, float32 or float64, and zero at masked
-        atoms."""
+        """The sum over atoms or pairs, not normalised. Inputs are valid, float32 or float64, zero at masked atoms."""
 
     def _flat_energy(
         self,
@@ -132,9 +131,8 @@ def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tenso
         return
     require_finite("prediction", prediction, mask)
     require_finite("target", target, mask)
-    if mask is not None and not bool((counts := _atom_counts(prediction, mask, batch)).all()):
-        empty = int((counts == 0).nonzero()[0])
-        raise ValueError(f"mask leaves sample {empty} without a real atom; every sample should have at least one")
+    if mask is not None:
+        require_occupied(mask if batch is None else _atom_counts(prediction, mask, batch)[:, None] > 0)
 
 
 def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:

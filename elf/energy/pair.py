@@ -163,7 +163,7 @@ class PairEnergy(Energy):
     def _constants(self, rest: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
         """k(r); the answers of a user's function are checked, ours are right by construction."""
         constants = self.springs(rest)
-        if isinstance(self.springs, Spring):
+        if type(self.springs).__module__ == Spring.__module__:
             return constants
         if not isinstance(constants, Tensor) or constants.shape != rest.shape or constants.dtype != rest.dtype:
             answer = f"{constants.dtype} {tuple(constants.shape)}" if isinstance(constants, Tensor) else repr(constants)

@@ -1,5 +1,4 @@
-"""Spring constants k_ij = f(r_ij) of the pair energy, Eq. 7 of arXiv:2511.02087, as functions of the TARGET's
-distances.
+"""Spring constants k_ij = f(r_ij) of the pair energy (Eq. 7 of arXiv:2511.02087): functions of TARGET distances.
 
 Each spring is a small frozen dataclass, called with distances in angstrom and answering with spring constants of the
 same shape. A plain function does as well: `PairEnergy(springs=lambda r: 1 / (1 + r))`.
@@ -123,11 +122,10 @@ class Morse(Spring):
 
 @dataclass(frozen=True)
 class LennardJones(Spring):
-    """k(r) = 72 eps / max(r, r_min)^2: second-order Taylor of eps ((r/r_hat)^12 - 2 (r/r_hat)^6) at r_hat = r (App.
-    A.3).
+    """k(r) = 72 eps / max(r, r_min)^2: the second-order Taylor expansion of Lennard-Jones (App. A.3).
 
-    `eps` is the well depth (in k_B T). As for `Morse`, k is the curvature: over i < j it gives twice the quadratic
-    term.
+    The potential is eps ((r/r_hat)^12 - 2 (r/r_hat)^6), with depth `eps` (in k_B T), expanded at r_hat = r. As for
+    `Morse`, k is the curvature: over i < j it gives twice the quadratic term.
     """
 
     eps: float = 1.0

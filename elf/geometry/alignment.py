@@ -8,7 +8,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from elf._checks import require_alike, require_count, require_finite, require_mask, values_are_known, widen
+from elf._checks import (
+    require_alike,
+    require_count,
+    require_finite,
+    require_mask,
+    require_occupied,
+    values_are_known,
+    widen,
+)
 
 
 class RigidMotion(NamedTuple):
@@ -65,7 +73,11 @@ def kabsch(
     Args:
         prediction, target: (B, N, D), same dtype.
         mask: bool, (B, N), True for a real atom.
-        allow_reflection: let det R be -1.
+        allow_reflection: let det R be -1 where that is closer.
+
+    Raises:
+        ValueError: shapes, dtypes or devices differ, a real atom has a NaN or infinite coordinate, or a sample has no
+            real atom.
 
     Source: W. Kabsch, Acta Cryst. A32 (1976) 922; A34 (1978) 827.
     """
@@ -75,6 +87,8 @@ def kabsch(
     if values_are_known(prediction, target, mask):
         require_finite("prediction", prediction, mask)
         require_finite("target", target, mask)
+        if mask is not None:
+            require_occupied(mask)
     prediction, target = widen(prediction), widen(target)
     with torch.no_grad():
         covariance = (center(prediction, mask).unsqueeze(-1) * center(target, mask).unsqueeze(-2)).sum(-3)
@@ -130,6 +144,5 @@ def random_rotations(
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in full precision: `@` is at the mercy of autocast (half precision) and of TF32. The inner axis is D, a
-    handful."""
+    """a @ b, out of reach of autocast (half precision) and of TF32; the inner axis is D, a handful."""
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)

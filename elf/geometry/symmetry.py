@@ -37,9 +37,8 @@ def assert_invariant(
         energy: anything with an energy's call, (prediction, target, mask) -> (B,).
         prediction, target: coordinates, (B, N, D); take them away from each other's minimum, where errors hide.
         mask: bool, (B, N), True for a real atom.
-        group: which of "rotations" (proper, about the centroid), "reflections" (improper), "translations" (by about
-        the
-            size of the target).
+        group: which of "rotations" (proper, about the centroid), "reflections" (improper) and "translations" (by about
+            the size of the target).
         permutations: further group elements p, that send x to x[:, p]; `automorphisms` finds those of a target.
         samples: random elements per entry of `group`.
         tolerance: allowed change relative to 1 + |value|; by default 1e-5 in float32, 1e-11 in float64.

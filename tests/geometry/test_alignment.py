@@ -156,6 +156,8 @@ def test_bad_arguments() -> None:
         kabsch(x, x.double())
     with pytest.raises(ValueError, match="target holds 1 atoms with a NaN"):
         kabsch(x, torch.tensor([[[0, 0], [0, math.nan], [1, 1]]]))
+    with pytest.raises(ValueError, match="mask leaves sample 0 without a real atom"):
+        kabsch(x, x, torch.zeros(1, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="n is 0"):
         random_rotations(0)
     with pytest.raises(ValueError, match="dim is -1"):
