@@ -1,15 +1,44 @@
 """Noise schedules: how much noise at which time, one interface for all.
 
-A noisy sample is x_t = alpha_t x + sigma_t eps (Eq. 2 of arXiv:2511.02087).
+A noisy sample is x_t = alpha_t x + sigma_t eps (Eq. 2 of arXiv:2511.02087). Time runs from clean to noisy; what it
+measures is the schedule's business: `Karras` counts it in sigma, `Polynomial` and `Straight` from 0 to 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from elf._checks import require_count, require_positive
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What noising, losses and samplers ask of a schedule."""
+
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Factor of the clean sample in x_t."""
+        ...
+
+    def sigma(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Standard deviation of the noise in x_t, in the unit of x."""
+        ...
+
+    def weight(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Factor of E(x_hat, x) in the objective, in 1 / length^2."""
+        ...
+
+    def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+        """Times of n training samples, on the generator's device."""
+        ...
+
+    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
+        """The steps + 1 times that a sampler visits, from noise to data."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +68,14 @@ class Karras:
         if not self.sigma_min < self.sigma_max:
             raise ValueError(f"Karras.sigma_min is {self.sigma_min!r}; it should be below sigma_max={self.sigma_max!r}")
 
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """1: noise is added to the sample as it is."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """t itself: time is the noise level."""
+        return t
+
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Noise levels of n training samples, on the generator's device."""
         return (self.log_mean + self.log_std * torch.randn(n, generator=generator, device=generator.device)).exp()
@@ -57,3 +94,99 @@ class Karras:
         Where sigma is small it is the paper's alpha^2 / sigma^2 (Sec. 4.2); it stays finite where sigma is large.
         """
         return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """Variance-preserving noise of the paper's molecules (C.2): alpha^2 = (1 - 2 s)(1 - t^p)^2 + s and sigma^2 = 1 - alpha^2.
+
+    The "polynomial_2" schedule of EDM (Hoogeboom et al. 2022, arXiv:2203.17003, Appendix B), with precision s, for t
+    from 0 to 1. EDM also keeps alpha_t^2 / alpha_{t-1}^2 above 0.001; that changes alpha^2 by less than 1e-8 (the tests
+    compare).
+
+    Args:
+        precision: s, below 1/2: at t = 0 sigma^2 = s, at t = 1 alpha^2 = s.
+        power: p.
+        levels: T; times in training are 0, 1/T, ..., 1.
+    """
+
+    precision: float = 1e-5
+    power: float = 2.0
+    levels: int = 1000
+
+    def __post_init__(self) -> None:
+        require_positive("Polynomial.precision", self.precision)
+        require_positive("Polynomial.power", self.power)
+        require_count("Polynomial.levels", self.levels)
+        if not self.precision < 0.5:
+            raise ValueError(f"Polynomial.precision is {self.precision!r}; it should be below 0.5")
+
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """sqrt((1 - 2 s)(1 - t^p)^2 + s)."""
+        _require_unit(t)
+        return ((1 - 2 * self.precision) * (1 - t**self.power).square() + self.precision).sqrt()
+
+    def sigma(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """sqrt(1 - alpha^2)."""
+        _require_unit(t)
+        gone = t**self.power
+        # Not as 1 - alpha^2: in float32 that would lose the digits of s.
+        return ((1 - 2 * self.precision) * gone * (2 - gone) + self.precision).sqrt()
+
+    def weight(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """alpha^2 / sigma^2: with it, |x - x_hat|^2 is the noise's squared error (Eq. 12 and 13)."""
+        return (self.alpha(t) / self.sigma(t)).square()
+
+    def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+        """Uniform over 0, 1/T, ..., 1, as in EDM."""
+        return torch.randint(self.levels + 1, (n,), generator=generator, device=generator.device) / self.levels
+
+    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
+        """Equal steps from 1 to 0; the paper takes T of them."""
+        require_count("steps", steps)
+        return torch.linspace(1, 0, steps + 1, device=device)
+
+
+@dataclass(frozen=True)
+class Straight:
+    """Flow matching's straight path x_t = (1 - t) x + t eps (A.7), for t from 0 to 1.
+
+    Args:
+        t_min: training draws t from U[t_min, 1]: at t = 0 there is nothing left to learn, and 1 / t^2 diverges.
+    """
+
+    t_min: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_positive("Straight.t_min", self.t_min)
+        if not self.t_min < 1:
+            raise ValueError(f"Straight.t_min is {self.t_min!r}; it should be below 1")
+
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """1 - t."""
+        _require_unit(t)
+        return 1 - t
+
+    def sigma(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The time t itself."""
+        _require_unit(t)
+        return t
+
+    def weight(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """1 / t^2: with it, |x - x_hat|^2 is the velocity's squared error |u - u_hat|^2."""
+        _require_unit(t)
+        return t.square().reciprocal()
+
+    def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+        """Uniform on [t_min, 1]."""
+        return self.t_min + (1 - self.t_min) * torch.rand(n, generator=generator, device=generator.device)
+
+    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
+        """Equal steps from 1 to 0."""
+        require_count("steps", steps)
+        return torch.linspace(1, 0, steps + 1, device=device)
+
+
+def _require_unit(t: Tensor) -> None:
+    if t.numel() and not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(f"t ranges from {float(t.min())} to {float(t.max())}; times should be between 0 and 1")
