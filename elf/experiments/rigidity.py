@@ -25,7 +25,7 @@ class Settings:
 SETTINGS = {
     "smoke": Settings(graphs=4, nodes=(8, 12), degrees=((2, 4), (3, 6))),
     "live": Settings(graphs=100, nodes=(8, 10, 12, 16, 24), degrees=((2, 3), (2, 4), (3, 5), (3, 6))),
-    "laptop": Settings(graphs=334, nodes=(8, 10, 12, 16, 20, 24, 32, 48, 64)),
+    "laptop": Settings(graphs=100, nodes=(8, 10, 12, 16, 24, 32, 48, 64)),
     "paper": Settings(graphs=1000, nodes=(8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)),
 }
 

@@ -52,7 +52,7 @@ SETTINGS = {
     "live": Settings(
         chains=2, atoms=(20, 80), springs=("exponential", "inverse"), edges=("dense", "sparse"), steps=150
     ),
-    "laptop": Settings(chains=4, atoms=(20, 40, 80, 160)),
+    "laptop": Settings(chains=2, atoms=(20, 40, 80, 160)),
     "paper": Settings(chains=32, atoms=(20, 40, 80, 160, 320, 640), steps=3000),
 }
 
