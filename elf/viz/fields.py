@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from elf.viz.style import COLORS, FAINT, INK
+from elf.viz.style import COLORS, FAINT, INK, equal_aspect
 
 EnergyFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -105,15 +105,29 @@ def _nice(value: float) -> float:
 
 
 def plot_particles(
-    ax: Axes, positions: Tensor, color: str, *, hollow: bool = False, edges: bool = True, **kwargs: Any
+    ax: Axes,
+    positions: Tensor,
+    color: str,
+    *,
+    hollow: bool = False,
+    edges: bool = True,
+    names: bool = False,
+    **kwargs: Any,
 ) -> None:
-    """Draw 2D particles, hollow for a target, filled for a prediction, joined by thin lines in their order."""
+    """Draw 2D particles, hollow for a target, filled for a prediction.
+
+    `edges` joins them by thin lines in their order; `names` writes 1, 2, 3 ... into them.
+    """
     xy = positions.detach().cpu().double().numpy()
     if edges and len(xy) > 1:
         closed = list(range(len(xy))) + ([0] if len(xy) > 2 else [])
         ax.plot(xy[closed, 0], xy[closed, 1], color=color, linewidth=1.2, alpha=0.55, zorder=2)
-    options: dict[str, Any] = {"s": 70, "linewidths": 1.8, "zorder": 3, "edgecolors": color}
-    ax.scatter(xy[:, 0], xy[:, 1], facecolors="white" if hollow else color, **(options | kwargs))
+    defaults = {"s": 130 if names else 70, "linewidths": 1.8, "zorder": 3, "edgecolors": color}
+    options: dict[str, Any] = defaults | kwargs
+    ax.scatter(xy[:, 0], xy[:, 1], facecolors="white" if hollow else color, **options)
+    for index in range(len(xy) if names else 0):
+        style: dict[str, Any] = {"color": color if hollow else "white", "ha": "center", "va": "center_baseline"}
+        ax.annotate(str(index + 1), xy[index], fontsize=8, fontweight="bold", zorder=options["zorder"], **style)
 
 
 def plot_forces(
@@ -127,6 +141,7 @@ def plot_forces(
     scale_bar: bool = True,
     unit: str = "",
     edges: bool = True,
+    names: bool = False,
 ) -> Tensor:
     """Draw target (hollow), prediction (filled) and the force on every predicted particle, with a scale bar.
 
@@ -137,6 +152,7 @@ def plot_forces(
         scale: length on the page per unit of force; by default the largest arrow is 0.4 of the picture's width.
             Give the same `scale` to several axes to compare them.
         unit: written after the scale bar's number.
+        edges, names: see `plot_particles`.
 
     Returns:
         The forces, (particles, dim).
@@ -147,14 +163,15 @@ def plot_forces(
     width = float((high - low).max().clamp_min(1e-6))
     largest = float(field[:, :2].norm(dim=1).max())
     length = scale if scale is not None else (0.4 * width / largest if largest > 1e-9 else 1.0)
-    plot_particles(ax, target[:, :2], COLORS["target"], hollow=True, edges=edges)
-    plot_particles(ax, prediction[:, :2], COLORS["prediction"], edges=edges)
+    plot_particles(ax, target[:, :2], COLORS["target"], hollow=True, edges=edges, names=names)
+    plot_particles(ax, prediction[:, :2], COLORS["prediction"], edges=edges, names=names)
     xy, uv = prediction.detach().cpu().double().numpy(), (field * length).cpu().double().numpy()
     ax.quiver(
         xy[:, 0], xy[:, 1], uv[:, 0], uv[:, 1], color=color, angles="xy", scale_units="xy", scale=1, width=0.011,
-        headwidth=3.6, headlength=4.2, headaxislength=3.8, minlength=0.2, zorder=5, edgecolor="white", linewidth=0.5,
+        headwidth=3.6, headlength=4.2, headaxislength=3.8, minlength=0.2, zorder=2.5 if names else 5,
+        edgecolor="white", linewidth=0.5,
     )  # fmt: skip
-    ax.set_aspect("equal", adjustable="datalim")
+    equal_aspect(ax)
     ax.margins(0.22)
     # Arrows do not enter matplotlib's data limits, so that their tips could fall outside the axes.
     ax.update_datalim(xy[:, :2] + uv[:, :2])

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from elf.viz.style import COLORS, INK, PAPER
+from elf.viz.style import COLORS, INK, PAPER, equal_aspect
 
 # "{labextensions}" is JupyterLab's own address for the files of extensions, known only in the browser.
 JS = "{labextensions}/elf-3dmol/static/3Dmol-min.js"
@@ -136,8 +136,10 @@ def draw_molecule(
     _draw_balls(ax, flat, numbers, bonds(positions, numbers), alpha)
     if forces is not None:
         arrows = (forces @ rotation.T).detach().cpu().double() * force_scale
+        seen = arrows[:, :2].norm(dim=1) > 0.05  # angstrom; matplotlib would draw shorter ones as dots
+        (x, y), (u, v) = flat[seen, :2].T.numpy(), arrows[seen, :2].T.numpy()
         ax.quiver(
-            flat[:, 0].numpy(), flat[:, 1].numpy(), arrows[:, 0].numpy(), arrows[:, 1].numpy(), color=force_color,
+            x, y, u, v, color=force_color,
             angles="xy", scale_units="xy", scale=1, width=0.012, headwidth=3.4, headlength=3.8, headaxislength=3.4,
             minlength=0.3, zorder=20, edgecolor="white", linewidth=0.5,
         )  # fmt: skip
@@ -146,7 +148,7 @@ def draw_molecule(
     ax.update_datalim((flat[:, :2] - 0.6).numpy())
     ax.update_datalim((flat[:, :2] + 0.6).numpy())
     ax.autoscale_view()
-    ax.set_aspect("equal", adjustable="datalim")
+    equal_aspect(ax)
     ax.set_axis_off()
 
 
@@ -323,7 +325,7 @@ def gallery(
     numbers: Sequence[Tensor],
     *,
     forces: Sequence[Tensor] | None = None,
-    force_color: str = COLORS["energy"],
+    force_color: str | Sequence[str] = COLORS["energy"],
     force_scale: float = 1.0,
     targets: Sequence[Tensor] | None = None,
     titles: Sequence[str] | None = None,
@@ -337,6 +339,7 @@ def gallery(
     Args:
         positions, numbers: one (atoms, 3) and (atoms,) tensor a molecule, without padding; angstrom.
         forces, targets, titles: one a molecule.
+        force_color: one colour, or one a molecule.
         columns: molecules in a row.
         width, height: pixels of the whole; by default cells are nearly square.
         alt: what the picture shows; by default the formulas.
@@ -346,7 +349,8 @@ def gallery(
     """
     import py3Dmol
 
-    lists = {"numbers": numbers, "forces": forces, "targets": targets, "titles": titles}
+    colors = [force_color] * len(positions) if isinstance(force_color, str) else force_color
+    lists = {"numbers": numbers, "force_color": colors, "forces": forces, "targets": targets, "titles": titles}
     if len(positions) == 0:
         raise ValueError("positions: got no molecule; it should hold one or more")
     for name, values in lists.items():
@@ -362,22 +366,23 @@ def gallery(
     for index, (position, number) in enumerate(zip(positions, numbers, strict=True)):
         cell = {} if alone else {"viewer": divmod(index, columns)}
         _fill(
-            view, position, number, forces[index] if forces else None, force_color, force_scale,
+            view, position, number, forces[index] if forces else None, colors[index], force_scale,
             targets[index] if targets else None, cell,
         )  # fmt: skip
         if titles:
             options = {"useScreen": True, "screenOffset": {"x": 8, "y": -8}, "showBackground": False, "fontColor": INK}
             view.addLabel(titles[index], {**options, "fontSize": 13}, **cell)
     picture = _gallery_picture(
-        positions, numbers, forces, force_color, force_scale, targets, titles, rows, columns, width, pixels
+        positions, numbers, forces, colors, force_scale, targets, titles, rows, columns, width, pixels
     )
     words = alt or "Molecules as balls and sticks: " + ", ".join(_formula(number) for number in numbers)
     return MoleculeView(view, picture, words, width, pixels)
 
 
 def _gallery_picture(
-    positions: Sequence[Tensor], numbers: Sequence[Tensor], forces: Sequence[Tensor] | None, color: str, scale: float,
-    targets: Sequence[Tensor] | None, titles: Sequence[str] | None, rows: int, columns: int, width: int, height: int,
+    positions: Sequence[Tensor], numbers: Sequence[Tensor], forces: Sequence[Tensor] | None, colors: Sequence[str],
+    scale: float, targets: Sequence[Tensor] | None, titles: Sequence[str] | None, rows: int, columns: int, width: int,
+    height: int,
 ) -> bytes:  # fmt: skip
     from matplotlib.figure import Figure
 
@@ -390,8 +395,8 @@ def _gallery_picture(
         ax.set_axis_off()
     for index, ax in enumerate(grid.flat[: len(positions)]):
         draw_molecule(
-            ax, positions[index], numbers[index], forces=forces[index] if forces else None, force_color=color,
-            force_scale=scale, target=targets[index] if targets else None,
+            ax, positions[index], numbers[index], forces=forces[index] if forces else None,
+            force_color=colors[index], force_scale=scale, target=targets[index] if targets else None,
         )  # fmt: skip
         if titles:
             ax.set_title(titles[index], fontsize=10, color=INK, loc="left")
@@ -399,5 +404,6 @@ def _gallery_picture(
         # One scale for all cells: a small molecule looks small.
         reach = max(float((position - position.mean(0)).norm(dim=1).max()) for position in positions) + 0.8
         for ax in grid.flat[: len(positions)]:
+            ax.set_aspect("equal", adjustable="box")
             ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    return png(figure, dpi=100)
+    return png(figure, dpi=100, tight=False)

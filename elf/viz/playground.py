@@ -139,6 +139,9 @@ class Playground(anywidget.AnyWidget):
     def _validate_prediction(self, proposal: Any) -> Points:
         return _points("prediction", proposal["value"])
 
+    def __repr__(self) -> str:
+        return f"Playground({len(self.target)} particles, springs={self.springs.get('name')})"
+
     def pair_energy(self) -> PairEnergy:
         """The pair energy of the springs chosen now, as in the browser (normalize="sum")."""
         spec = dict(self.springs)

@@ -37,7 +37,7 @@ _RC: dict[str, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlesize": 10.5,
-    "axes.titleweight": "medium",
+    "axes.titleweight": "normal",
     "axes.titlelocation": "left",
     "axes.labelsize": 10,
     "axes.spines.top": False,
@@ -61,12 +61,17 @@ def use() -> None:
     mpl.rcParams.update(_RC)  # type: ignore[arg-type]
 
 
-def png(fig: Figure, *, dpi: int = DPI) -> bytes:
-    """The figure as an opaque PNG, reduced to 256 colours (a third of the size, no visible difference)."""
+def png(fig: Figure, *, dpi: int = DPI, tight: bool = True) -> bytes:
+    """The figure as an opaque PNG, reduced to 256 colours (a third of the size, no visible difference).
+
+    `tight` fits the picture to what is drawn; otherwise it has the figure's size.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, edgecolor="none")
+    # "tight" because constrained layout alone can cut a title off where axes have equal aspect.
+    options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08} if tight else {}
+    fig.savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, edgecolor="none", **options)
     buffer.seek(0)
     small = io.BytesIO()
     with Image.open(buffer) as picture:
@@ -78,8 +83,8 @@ def png(fig: Figure, *, dpi: int = DPI) -> bytes:
 def show(fig: Figure, *, alt: str) -> None:
     """Display a figure as PNG with alternative text, then close it.
 
-    The picture is drawn at twice the screen's resolution and shown at its size in inches. `alt` says in words what the
-    figure shows; it is stored in the output's metadata and as its plain text.
+    The picture is drawn finer than the screen's resolution and shown at its size in inches. `alt` says in words what
+    the figure shows; it is stored in the output's metadata and as its plain text.
 
     Raises:
         ValueError: `alt` is empty.
@@ -89,10 +94,17 @@ def show(fig: Figure, *, alt: str) -> None:
 
     if not alt.strip():
         raise ValueError("alt: got an empty text; it should say in words what the figure shows")
-    width = round(fig.get_size_inches()[0] * _CSS_PIXELS_PER_INCH)
-    bundle = {"image/png": base64.b64encode(png(fig)).decode("ascii"), "text/plain": alt}
+    picture = png(fig)
+    width = round(int.from_bytes(picture[16:20], "big") / DPI * _CSS_PIXELS_PER_INCH)  # a PNG states its width there
+    bundle = {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": alt}
     plt.close(fig)
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def equal_aspect(ax: Axes) -> None:
+    """One unit of x as long as one of y, whether or not the axes are shared with others."""
+    both = len(ax.get_shared_x_axes().get_siblings(ax)) > 1 and len(ax.get_shared_y_axes().get_siblings(ax)) > 1
+    ax.set_aspect("equal", adjustable="box" if both else "datalim")
 
 
 def label(ax: Axes, text: str, x: float, y: float, color: str = INK, **kwargs: Any) -> Text:

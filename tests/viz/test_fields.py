@@ -119,7 +119,8 @@ def test_landscape_of_two_particles_on_a_line() -> None:
 def test_landscape_keeps_the_base() -> None:
     target = torch.zeros(2, 2, dtype=torch.float64)
     base = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
-    field = landscapes.landscape(elf.Harmonic(), target, ((0, 0), (0, 1)), ((-1.0, 1.0), (0.0, 2.0)), base=base, points=3)
+    limits = ((-1.0, 1.0), (0.0, 2.0))
+    field = landscapes.landscape(elf.Harmonic(), target, ((0, 0), (0, 1)), limits, base=base, points=3)
     torch.testing.assert_close(field.values, 25 + field.x[None, :] ** 2 + field.y[:, None] ** 2)
 
 

@@ -84,7 +84,9 @@ def test_show_carries_alt_text_and_closes(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught["metadata"]["image/png"]["alt"] == "a line that rises" == caught["data"]["text/plain"]
     assert not plt.get_fignums()
     with Image.open(io.BytesIO(base64.b64decode(caught["data"]["image/png"]))) as picture:
-        assert picture.width == 3 * style.DPI
+        shown = caught["metadata"]["image/png"]["width"]
+        assert shown == round(picture.width / style.DPI * style._CSS_PIXELS_PER_INCH)
+        assert picture.width == pytest.approx(3 * style.DPI, rel=0.25)
         assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 
 
