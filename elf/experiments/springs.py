@@ -8,8 +8,9 @@ molecules with a bootstrap interval. Part "fit" turns the question round: which 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,32 +18,31 @@ import torch
 from torch import Tensor
 
 from elf.data import graphs, qm9
-from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
+from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, springs
 from elf.experiments.base import Experiment
 from elf.experiments.tables import text_table
-from elf.geometry import pairwise_distances
+from elf.geometry.distances import edge_distances
+from elf.geometry.graphs import complete_edges
 from elf.metrics.force_field import BOLTZMANN, ForceField, force_fields
 from elf.metrics.ranking import bootstrap_interval, rank_correlation
 from elf.metrics.vibrations import mode_displacements, normal_modes, random_displacements, thermal_displacements
 
-SURROGATES: dict[str, Energy] = {
-    "mse": Harmonic(),
-    "kabsch": AlignedHarmonic(),
-    "mae": Absolute(),
-    "constant": PairEnergy(springs.Constant()),
-    "inverse": PairEnergy(springs.Inverse()),
-    "inverse square": PairEnergy(springs.InverseSquare()),
-    "lennard-jones": PairEnergy(springs.LennardJones()),
-    "bond-aware": PairEnergy(springs.BondAware()),
-    "exponential": PairEnergy(springs.Exponential()),
-    "exponential 0.5": PairEnergy(springs.Exponential(length=0.5)),
-    "exponential 0.25": PairEnergy(springs.Exponential(length=0.25)),
+Springs = Callable[[Tensor], Tensor]
+TRAPS: dict[str, Energy] = {"mse": Harmonic(), "kabsch": AlignedHarmonic(), "mae": Absolute()}
+SPRINGS: dict[str, springs.Spring] = {
+    "constant": springs.Constant(),
+    "inverse": springs.Inverse(),
+    "inverse square": springs.InverseSquare(),
+    "lennard-jones": springs.LennardJones(),
+    "bond-aware": springs.BondAware(),
+    "exponential": springs.Exponential(),
+    "exponential 0.5": springs.Exponential(length=0.5),
+    "exponential 0.25": springs.Exponential(length=0.25),
 }
-"""All have the paper's forms; the last two shorten the exponential's length from its 1 angstrom."""
+"""The paper's forms; the last two shorten the exponential's length from its 1 angstrom. Besides these, part "rank"
+judges "fitted", the springs of part "fit"."""
 
 DISTORTIONS = ("random", "thermal", "mode")
-# Far from the seeds 0, 1, 2, ... of the ranked molecules.
-FIT_SEED = 1_000_001
 BINS = (0.8, 1.15, 1.7, 2.0, 2.3, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 13.0)
 """Distances (angstrom) between which the fitted k(r) is constant: X-H bonds, other bonds, then beyond."""
 
@@ -52,10 +52,10 @@ class Settings:
     """One scale of the experiment.
 
     Attributes:
-        molecules: drawn from QM9 by each seed.
+        molecules: of QM9's test split, others for each seed.
         distortions: of each molecule, kind and size; kind "mode" has two for each normal mode instead.
         sizes: root mean square displacement per atom in angstrom.
-        fitted: molecules on which k(r) is fitted.
+        fitted: molecules of QM9's training split on which k(r) is fitted.
     """
 
     molecules: int
@@ -67,8 +67,8 @@ class Settings:
 SETTINGS = {
     "smoke": Settings(molecules=3, distortions=10, fitted=2, sizes=(0.05, 0.4)),
     "live": Settings(molecules=40, distortions=40, fitted=10, sizes=(0.02, 0.1, 0.4)),
-    "laptop": Settings(molecules=200, distortions=100, fitted=200),
-    "paper": Settings(molecules=5000, distortions=200, fitted=2000),
+    "laptop": Settings(molecules=200, distortions=60, fitted=200),
+    "paper": Settings(molecules=4000, distortions=200, fitted=2000),
 }
 
 
@@ -98,19 +98,46 @@ def distort(
     return Distorted(torch.stack([moves for moves, _ in drawn]), [kt for _, kt in drawn])
 
 
-def surrogate_values(energy: Energy, positions: Tensor, target: Tensor) -> Tensor:
-    """E(y_hat, y) of distorted molecules (..., atoms, 3) around one target (atoms, 3)."""
+def draw(split: str, n: int, seed: int) -> qm9.Molecules:
+    """n random molecules of a split of QM9; seeds 0, 1, ... have none in common.
+
+    Raises:
+        ValueError: the split has no n molecules left for this seed.
+    """
+    molecules = qm9.load(split=split)
+    if n * (seed + 1) > len(molecules):
+        raise ValueError(f"seed is {seed} with n={n}; the {len(molecules)} molecules of {split!r} do not go so far")
+    order = torch.randperm(len(molecules), generator=torch.Generator().manual_seed(0))
+    return molecules[order[n * seed : n * (seed + 1)]]
+
+
+def stretches(positions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(r_ij - r_hat_ij)^2 of distorted molecules (..., atoms, 3), (..., pairs), and the target's r_ij, (pairs,)."""
+    edges = complete_edges(len(target))
+    rest = edge_distances(target, edges)
+    return (edge_distances(positions, edges) - rest).square(), rest
+
+
+def surrogate_values(positions: Tensor, target: Tensor, more: Mapping[str, Springs] | None = None) -> dict[str, Tensor]:
+    """E(y_hat, y) of distorted molecules (..., atoms, 3) around one target (atoms, 3), for each surrogate.
+
+    The pair energies are those of `PairEnergy`, computed here from one set of distances for all springs.
+    """
     flat = positions.reshape(-1, *target.shape)
-    return energy(flat, target.expand_as(flat)).view(positions.shape[:-2])
+    stretch, rest = stretches(positions, target)
+    traps = {name: energy(flat, target.expand_as(flat)).view(stretch.shape[:-1]) for name, energy in TRAPS.items()}
+    every: dict[str, Springs] = {**SPRINGS, **(more or {})}
+    return traps | {name: stretch @ spring(rest) for name, spring in every.items()}
 
 
 def rank(settings: Settings, start: str, kind: str, seed: int) -> dict[str, Any]:
     """One cell of part "rank": rank correlations of every surrogate at every size."""
-    molecules = qm9.load(limit=settings.molecules, seed=seed)
+    molecules = draw("test", settings.molecules, seed)
     good, lost = force_fields(molecules, graphs.to_rdkit)
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, list[Tensor]] = {name: [] for name in SURROGATES}
-    pooled: dict[str, list[Tensor]] = {name: [] for name in ("true", *SURROGATES)}
+    fitted = {"fitted": step_springs(fit_springs(settings, seed)["k"])}
+    correlations: dict[str, list[Tensor]] = {}
+    pooled: dict[str, list[Tensor]] = {}
     kts = []
     for _, field, minimum in good:
         target = minimum if start == "minimum" else field.positions
@@ -118,56 +145,60 @@ def rank(settings: Settings, start: str, kind: str, seed: int) -> dict[str, Any]
         positions = target + moves.displacements
         true = field.energy(positions) - field.energy(target)
         kts.append(moves.kt)
-        pooled["true"].append(true)
-        for name, energy in SURROGATES.items():
-            values = surrogate_values(energy, positions, target)
-            found[name].append(rank_correlation(values, true))
-            pooled[name].append(values)
+        pooled.setdefault("true", []).append(true)
+        for name, values in surrogate_values(positions, target, fitted).items():
+            correlations.setdefault(name, []).append(rank_correlation(values, true))
+            pooled.setdefault(name, []).append(values)
     every = {name: torch.cat(values, dim=1) for name, values in pooled.items()}
-    table = {name: torch.stack(values) for name, values in found.items()}
-    best = torch.stack(list(table.values())).argmax(0)
-    scores = []
-    for s, size in enumerate(settings.sizes):
-        for number, (name, correlations) in enumerate(table.items()):
-            low, high = bootstrap_interval(correlations[:, s], seed=seed)
-            row = {
-                "mean": correlations[:, s].mean(),
-                "low": low,
-                "high": high,
-                "best_share": (best[:, s] == number).double().mean(),
-                "beats_mse": (correlations[:, s] > table["mse"][:, s]).double().mean(),
-                "pooled": rank_correlation(every[name][s], every["true"][s]),
-            }
-            scores.append({"size": size, "energy": name, **{k: round(float(v), 4) for k, v in row.items()}})
     cost = every["true"].median(dim=1).values
     return {
         "molecules": len(good),
         "lost": {reason: [molecules.smiles[i] for i in which] for reason, which in lost.items()},
         "median_cost": [float(f"{value:.4g}") for value in cost.tolist()],
         "median_kelvin": [round(float(k) / BOLTZMANN, 2) for k in torch.tensor(kts).median(0).values] if kts[0] else [],
-        "scores": scores,
+        "scores": _scores({name: torch.stack(rows) for name, rows in correlations.items()}, every, settings, seed),
     }
 
 
+def _scores(
+    table: Mapping[str, Tensor], every: Mapping[str, Tensor], settings: Settings, seed: int
+) -> list[dict[str, Any]]:
+    """From correlations (molecules, sizes) of each surrogate, and all energies (sizes, distortions), to JSON rows."""
+    rows = []
+    for s, size in enumerate(settings.sizes):
+        for name, all_sizes in table.items():
+            found = all_sizes[:, s]
+            low, high = bootstrap_interval(found, seed=seed)
+            row: dict[str, Any] = {
+                "mean": found.mean(),
+                "low": low,
+                "high": high,
+                "beats_mse": (found > table["mse"][:, s]).double().mean(),
+                "beats_exponential": (found > table["exponential"][:, s]).double().mean(),
+                "pooled": rank_correlation(every[name][s], every["true"][s]),
+            }
+            rows.append({"size": size, "energy": name, **{key: round(float(value), 4) for key, value in row.items()}})
+    return rows
+
+
+@cache
 def fit_springs(settings: Settings, seed: int) -> dict[str, Any]:
     """One cell of part "fit": the piecewise constant k(r) >= 0 with which sum_{i<j} k (r - r_hat)^2 comes closest, in
-    relative error, to the MMFF94 cost of small distortions, random and thermal ones together."""
+    relative error, to the MMFF94 cost of small distortions, random and thermal ones together. k in
+    kcal/mol/angstrom^2."""
     from scipy.optimize import nnls
 
-    good, _ = force_fields(qm9.load(limit=settings.fitted, seed=FIT_SEED + seed), graphs.to_rdkit)
+    good, _ = force_fields(draw("train", settings.fitted, seed), graphs.to_rdkit)
     generator = torch.Generator().manual_seed(seed)
-    edges = torch.tensor(BINS, dtype=torch.float64)
     rows, pairs = [], torch.zeros(len(BINS) - 1, dtype=torch.float64)
     for _, field, minimum in good:
         moves = [distort(kind, field, minimum, (0.02,), 30, generator).displacements[0] for kind in DISTORTIONS[:2]]
         positions = minimum + torch.cat(moves)
         true = field.energy(positions) - field.energy(minimum)
-        upper = torch.triu_indices(len(minimum), len(minimum), 1)
-        rest = pairwise_distances(minimum)[upper[0], upper[1]]
-        stretch = (pairwise_distances(positions)[:, upper[0], upper[1]] - rest).square()
-        bins = torch.bucketize(rest, edges, right=True) - 1
-        pairs.index_add_(0, bins, torch.ones_like(rest))
-        rows.append(stretch.new_zeros(len(stretch), len(BINS) - 1).index_add(1, bins, stretch) / true[:, None])
+        stretch, rest = stretches(positions, minimum)
+        pairs.index_add_(0, _bins(rest), torch.ones_like(rest))
+        binned = stretch.new_zeros(len(stretch), len(BINS) - 1).index_add(1, _bins(rest), stretch)
+        rows.append(binned / true[:, None])
     design = torch.cat(rows).numpy()
     k, _ = nnls(design, torch.ones(len(design), dtype=torch.float64).numpy())
     error = math.sqrt(float(((design @ k - 1) ** 2).mean()))
@@ -178,6 +209,15 @@ def fit_springs(settings: Settings, seed: int) -> dict[str, Any]:
         "pairs_per_molecule": [round(float(value) / len(good), 3) for value in pairs],
         "relative_error": round(error, 4),
     }
+
+
+def step_springs(k: Sequence[float]) -> Springs:
+    """k(r), constant between the distances of `BINS`, as `PairEnergy` takes it."""
+    return lambda r: r.new_tensor(k)[_bins(r)]
+
+
+def _bins(r: Tensor) -> Tensor:
+    return (torch.bucketize(r, r.new_tensor(BINS), right=True) - 1).clamp(0, len(BINS) - 2)
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
@@ -215,9 +255,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 key = (row["cell"]["start"], row["cell"]["distortion"], score["size"], score["energy"])
                 groups.setdefault(key, []).append(score)
                 counts[key] = counts.get(key, 0) + row["result"]["molecules"]
+    averaged = ("mean", "beats_mse", "beats_exponential", "pooled")
     summary = []
     for key, scores in groups.items():
-        mean = {name: sum(s[name] for s in scores) / len(scores) for name in ("mean", "best_share", "beats_mse", "pooled")}
+        mean = {name: sum(s[name] for s in scores) / len(scores) for name in averaged}
         below = math.sqrt(sum((s["mean"] - s["low"]) ** 2 for s in scores)) / len(scores)
         above = math.sqrt(sum((s["high"] - s["mean"]) ** 2 for s in scores)) / len(scores)
         numbers = {**mean, "low": mean["mean"] - below, "high": mean["mean"] + above}

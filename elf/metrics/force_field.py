@@ -110,8 +110,8 @@ class ForceField:
             else:
                 x = x + 0.1 * modes.directions[0]
         raise ValueError(
-            f"positions lead to no minimum within {attempts} descents: largest gradient component "
-            f"{float(self.gradient(x).abs().max()):.2g} kcal/mol/angstrom, lowest stiffness {modes.stiffness[:1].tolist()}"
+            f"positions lead to no minimum within {attempts} descents; the largest gradient component there is "
+            f"{float(self.gradient(x).abs().max()):.2g} kcal/mol/angstrom; it should be at most {tolerance}"
         )
 
     def _descend(self, positions: Tensor) -> Tensor:

@@ -1,0 +1,132 @@
+import json
+
+import pytest
+import torch
+
+from elf.data import graphs, qm9
+from elf.energy import PairEnergy
+from elf.experiments import load_result, reproduce, springs
+from elf.metrics.force_field import ForceField, force_fields
+from elf.metrics.ranking import rank_correlation
+
+
+@pytest.fixture(autouse=True)
+def _shared_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ELF_CACHE", str(tmp_path_factory.getbasetemp() / "qm9-cache"))
+    springs.fit_springs.cache_clear()
+
+
+@pytest.fixture
+def distorted(dtype):
+    generator = torch.Generator().manual_seed(0)
+    target = 1.5 * torch.randn(7, 3, generator=generator, dtype=dtype)
+    return target + 0.1 * torch.randn(2, 20, 7, 3, generator=generator, dtype=dtype), target
+
+
+def test_pair_surrogates_are_pair_energies(distorted, rtol):
+    positions, target = distorted
+    values = springs.surrogate_values(positions, target, {"step": springs.step_springs(range(1, len(springs.BINS)))})
+    flat = positions.flatten(0, 1)
+    for name, spring in {**springs.SPRINGS, "step": springs.step_springs(range(1, len(springs.BINS)))}.items():
+        expected = PairEnergy(spring)(flat, target.expand_as(flat)).view(2, 20)
+        torch.testing.assert_close(values[name], expected, rtol=10 * rtol, atol=0)
+    assert list(values)[:3] == ["mse", "kabsch", "mae"]
+
+
+def test_lennard_jones_ranks_as_inverse_square_and_no_other_pair_does(distorted):
+    positions, target = distorted
+    values = springs.surrogate_values(positions, target)
+    assert bool((rank_correlation(values["lennard-jones"], values["inverse square"]) > 0.999999).all())
+    assert bool((rank_correlation(values["constant"], values["inverse square"]) < 0.9999).all())
+
+
+def test_step_springs():
+    spring = springs.step_springs([float(i) for i in range(len(springs.BINS) - 1)])
+    r = torch.tensor([0.5, 0.8, 1.1, 1.15, 1.69, 5.5, 6.0, 40.0])
+    assert spring(r).tolist() == [0, 0, 0, 1, 1, 9, 10, 10]
+
+
+class KnownSprings(ForceField):
+    """A force field whose energy is a pair energy with known springs; its Hessian is MMFF94's, to draw from."""
+
+    def __init__(self, field, minimum, spring):
+        self.__dict__.update(field.__dict__)
+        self.minimum, self.spring = minimum, spring
+        self.hessian = field.hessian
+
+    def energy(self, positions):
+        flat = positions.reshape(-1, *self.minimum.shape)
+        return PairEnergy(self.spring)(flat, self.minimum.expand_as(flat)).view(positions.shape[:-2])
+
+
+def test_fit_finds_the_springs_of_a_molecule_made_of_springs(monkeypatch):
+    known = [300.0, 500.0, 90.0, 60.0, 20.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5]
+
+    def fields(molecules, build):
+        good, lost = force_fields(molecules, build)
+        return [(i, KnownSprings(f, x, springs.step_springs(known)), x) for i, f, x in good], lost
+
+    monkeypatch.setattr(springs, "force_fields", fields)
+    fit = springs.fit_springs(springs.Settings(molecules=1, distortions=1, fitted=12), 0)
+    assert fit["k"] == pytest.approx(known, rel=1e-3)
+    assert fit["relative_error"] < 1e-4
+
+
+def test_seeds_draw_different_molecules():
+    first, second = (springs.draw("test", 50, seed) for seed in (0, 1))
+    assert not set(first.index.tolist()) & set(second.index.tolist())
+    assert set(first.index.tolist()) <= set(qm9.load(split="test").index.tolist())
+    assert springs.draw("test", 50, 1).index.tolist() == second.index.tolist()
+    with pytest.raises(ValueError, match="seed is 3"):
+        springs.draw("test", 4000, 3)
+
+
+def test_unknown_distortion():
+    ((_, field, x),), _ = force_fields(qm9.find("water"), graphs.to_rdkit)
+    with pytest.raises(ValueError, match="kind is 'bend'; it should be one of 'random', 'thermal', 'mode'"):
+        springs.distort("bend", field, x, (0.1,), 2, torch.Generator())
+
+
+def test_smoke_run_counts_every_molecule(tmp_path, capsys):
+    path = reproduce("springs", scale="smoke", seeds=1, workdir=tmp_path / "runs", output=tmp_path / "springs.json")
+    result = json.loads(path.read_text())
+    ranked = [cell for cell in result["cells"] if cell["cell"]["part"] == "rank"]
+    assert len(ranked) == 4
+    for cell in ranked:
+        lost = sum(len(smiles) for smiles in cell["result"]["lost"].values())
+        assert cell["result"]["molecules"] + lost == result["settings"]["molecules"]
+    assert "| minimum | random     | mse " in capsys.readouterr().out
+    modes = [row for row in result["summary"] if row["distortion"] == "mode" and row["energy"] in ("mse", "kabsch")]
+    assert len(modes) == 4
+    # Modes of one size are all the same to MSE, and to Kabsch.
+    assert all(row["mean"] == row["low"] == row["high"] == 0 for row in modes)
+
+
+def test_summary_averages_seeds():
+    score = {"size": 0.1, "energy": "mse", "beats_mse": 0.0, "beats_exponential": 0.25, "pooled": 0.5}
+    cell = {"part": "rank", "start": "minimum", "distortion": "random"}
+    scores = [{**score, "mean": mean, "low": mean - 0.1, "high": high} for mean, high in ((0.4, 0.6), (0.6, 0.6))]
+    rows = [
+        {"cell": {**cell, "seed": 0}, "result": {"molecules": 10, "scores": scores[:1]}},
+        {"cell": {**cell, "seed": 1}, "result": {"molecules": 9, "scores": scores[1:]}},
+        {"cell": {**cell, "part": "fit", "seed": 1}, "result": {}},
+    ]
+    (row,) = springs.summarise(rows)
+    assert row["molecules"] == 19
+    assert row["mean"] == 0.5
+    assert row["low"] == pytest.approx(0.5 - (0.1**2 + 0.1**2) ** 0.5 / 2, abs=1e-4)
+    assert row["high"] == pytest.approx(0.5 + 0.2 / 2)
+
+
+def test_committed_result_says_what_the_notebook_says():
+    result = load_result("springs")
+    assert all(sum(len(s) for s in c["result"].get("lost", {}).values()) < 5 for c in result["cells"])
+    mean = {(r["start"], r["distortion"], r["size"], r["energy"]): r for r in result["summary"]}
+    for size in result["settings"]["sizes"]:
+        for kind in ("random", "thermal"):
+            row = {name: mean["minimum", kind, size, name] for name in (*springs.TRAPS, *springs.SPRINGS, "fitted")}
+            assert row["mse"]["molecules"] >= 200
+            assert row["exponential"]["low"] > row["mse"]["high"]
+            assert row["exponential 0.5"]["low"] > row["exponential"]["mean"]
+            assert row["inverse square"]["mean"] > row["inverse"]["mean"] > row["constant"]["mean"]
+            assert row["mse"]["mean"] > row["mae"]["mean"] - 0.05
