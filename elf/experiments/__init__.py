@@ -13,6 +13,7 @@ EXPERIMENTS: dict[str, str] = {
     "molecule_rates": "elf.experiments.molecule_rates",
     "molecules": "elf.experiments.molecules",
     "rigidity": "elf.experiments.rigidity",
+    "score": "elf.experiments.score",
     "shapes": "elf.experiments.shapes",
     "shapes_rates": "elf.experiments.shapes_rates",
     "sparse_springs": "elf.experiments.sparse_springs",

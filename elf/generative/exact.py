@@ -2,8 +2,8 @@
 
 x = R_theta y_m + tau xi, with a shape m drawn by weight, an angle theta drawn uniformly, and Gaussian xi without a net
 displacement. With noise on top, p(x_t | m, theta) is Gaussian, and the average over theta is an integral of
-exp(kappa cos theta): a Bessel function. So log p(x_t), the score, and the posterior p(x | x_t) have closed forms, and the
-propositions of Sec. 4.2 of arXiv:2511.02087 can be checked against the truth rather than against a trained network.
+exp(kappa cos theta): a Bessel function. So log p(x_t), the score, and the posterior p(x | x_t) have closed forms, and
+the propositions of Sec. 4.2 of arXiv:2511.02087 can be checked against the truth rather than a trained network.
 
 Points of the plane are treated as complex numbers: a rotation is multiplication by exp(i theta).
 """
@@ -206,7 +206,7 @@ def energy_minimiser(
     allow_reflection: bool = False,
     iterations: int = 20,
 ) -> Float[Tensor, "batch points 2"]:
-    """argmin over x_hat of E_{p(x|x_t)}[E(x_hat, x)], E the pair energy (Eq. 7), in the pose nearest to x_t (Prop. 4.4).
+    """argmin over x_hat of E_{p(x|x_t)}[E(x_hat, x)] for Eq. 7, in the pose nearest to x_t (Prop. 4.4).
 
     Args:
         system: gives p(x | x_t).

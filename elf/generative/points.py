@@ -31,9 +31,9 @@ class NoisyPoints(NamedTuple):
 def gaussian(
     shape: tuple[int, int, int], generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "batch points dim"]:
-    """Standard Gaussian noise without a net displacement: (points - 1) dim degrees of freedom, on the generator's device.
+    """Standard Gaussian noise without a net displacement, with (points - 1) dim degrees of freedom.
 
-    Where a cloud lies says nothing about its shape, so translations are left out throughout.
+    On the generator's device. Where a cloud lies says nothing about its shape: translations are left out throughout.
     """
     return center(torch.randn(*shape, generator=generator, device=generator.device, dtype=dtype))
 

@@ -98,7 +98,7 @@ class Karras:
 
 @dataclass(frozen=True)
 class Polynomial:
-    """Variance-preserving noise of the paper's molecules (C.2): alpha^2 = (1 - 2 s)(1 - t^p)^2 + s and sigma^2 = 1 - alpha^2.
+    """Variance-preserving noise of the paper's molecules (C.2): alpha^2 = (1 - 2 s)(1 - t^p)^2 + s = 1 - sigma^2.
 
     The "polynomial_2" schedule of EDM (Hoogeboom et al. 2022, arXiv:2203.17003, Appendix B), with precision s, for t
     from 0 to 1. EDM also keeps alpha_t^2 / alpha_{t-1}^2 above 0.001; that changes alpha^2 by less than 1e-8 (the tests

@@ -1,0 +1,197 @@
+"""Noise, samplers and flow matching on Gaussian data, where everything has a closed form."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from elf.energy import Harmonic, PairEnergy
+from elf.generative import flow
+from elf.generative.points import add_noise, denoised_of, denoising_loss, gaussian, noise_of, score_of
+from elf.generative.samplers import ancestral, euler, heun
+from elf.generative.schedules import Karras, Polynomial, Straight
+from elf.geometry.alignment import center
+
+SIZE = 0.7
+# The last step, from sigma_min to 0, is Euler's: its error sigma_min^2 stays, so it is made small.
+ALL = (Karras(sigma_max=5.0, sigma_min=1e-4), Polynomial(), Straight())
+ids = [type(schedule).__name__ for schedule in ALL]
+
+
+def oracle(schedule, size=SIZE):
+    """E[x | x_t] where every coordinate of x is N(0, size^2)."""
+
+    def denoise(x_t, t):
+        a, s = schedule.alpha(t)[:, None, None], schedule.sigma(t)[:, None, None]
+        return a * size**2 / (a.square() * size**2 + s.square()) * x_t
+
+    return denoise
+
+
+def flow_ratio(schedule, start, end):
+    """The probability flow of Gaussian data only rescales: x_end / x_start is the ratio of the standard deviations."""
+    a, s = schedule.alpha(torch.stack([start, end])), schedule.sigma(torch.stack([start, end]))
+    spread = (a.square() * SIZE**2 + s.square()).sqrt()
+    return spread[1] / spread[0]
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=ids)
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2)])
+def test_deterministic_samplers_converge_to_the_flow(schedule, sampler, order):
+    noise = gaussian((4, 3, 2), torch.Generator().manual_seed(1), torch.float64)
+    errors = []
+    for steps in (80, 160, 320):
+        ends = schedule.grid(steps).double()[[0, -1]]
+        exact = schedule.sigma(ends[0]) * flow_ratio(schedule, *ends) * noise
+        if schedule.sigma(ends[1]) > 0:  # the samplers then answer with x_hat
+            exact = oracle(schedule)(exact, ends[1].expand(4))
+        errors.append((sampler(oracle(schedule), schedule, noise, steps) - exact).abs().max().item())
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
+    assert abs(orders[-1] - order) < 0.35, (orders, errors)
+
+
+def test_euler_is_not_heun():
+    """The order test can fail: Euler's error at 320 steps is far above Heun's."""
+    schedule, noise = Straight(), gaussian((4, 3, 2), torch.Generator().manual_seed(1), torch.float64)
+    exact = SIZE * noise
+    rough, fine = (s(oracle(schedule), schedule, noise, 320).sub(exact).abs().max() for s in (euler, heun))
+    assert rough > 30 * fine
+
+
+def ancestral_variance(schedule, steps):
+    """Each step is x_s = c x_t + b kick, so that the variance obeys V_s = c^2 V_t + b^2."""
+    times = schedule.grid(steps).double()
+    alphas, sigmas = schedule.alpha(times).tolist(), schedule.sigma(times).tolist()
+    variance = sigmas[0] ** 2
+    for (a, s), (a_next, s_next) in pairwise(zip(alphas, sigmas, strict=True)):
+        # x_s given x_t, with x fixed at x_hat: condition two jointly Gaussian variables.
+        gain = a / a_next * s_next**2 / s**2
+        shrink = a * SIZE**2 / (a**2 * SIZE**2 + s**2)
+        variance = (gain + (a_next - gain * a) * shrink) ** 2 * variance + s_next**2 - gain**2 * s**2
+    if sigmas[-1] > 0:
+        variance *= (alphas[-1] * SIZE**2 / (alphas[-1] ** 2 * SIZE**2 + sigmas[-1] ** 2)) ** 2
+    return variance
+
+
+@pytest.mark.parametrize("schedule", [Karras(sigma_max=5.0), Polynomial()], ids=["Karras", "Polynomial"])
+def test_ancestral_variance_is_the_recursions(schedule):
+    n = 20_000
+    noise = gaussian((n, 2, 2), torch.Generator().manual_seed(2), torch.float64)
+    out = ancestral(oracle(schedule), schedule, noise, 30, torch.Generator().manual_seed(3))
+    measured = (out.square().sum() / (2 * n)).item()
+    assert measured == pytest.approx(ancestral_variance(schedule, 30), rel=4 / math.sqrt(n))
+    # With few steps the data come out too narrow; the error falls in proportion to their number.
+    lacking = [1 - ancestral_variance(schedule, steps) / SIZE**2 for steps in (300, 600)]
+    assert 0 < lacking[1] < 0.01
+    assert lacking[0] / lacking[1] == pytest.approx(2, rel=0.05)
+
+
+def test_ancestral_is_exact_where_the_answer_is_certain():
+    """With one possible x, x_t ~ N(alpha_t x, sigma_t^2) holds after every step, whatever their number."""
+    schedule, n = Polynomial(), 20_000
+    x = center(torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    seen = []
+    # Standard noise at t = 1 misses alpha_1 x, which is 0.003 x.
+    noise = gaussian((n, 3, 2), torch.Generator().manual_seed(1), torch.float64)
+    out = ancestral(
+        lambda x_t, t: x.expand_as(x_t), schedule, noise, 5, torch.Generator().manual_seed(2),
+        watch=lambda t, x_t, _: seen.append((t, x_t)),
+    )  # fmt: skip
+    torch.testing.assert_close(out, x.expand_as(out))
+    for t, x_t in seen[1:]:
+        a, s = schedule.alpha(t), schedule.sigma(t)
+        rest = x_t - a * x
+        assert rest.mean(0).abs().max() < 5 * s / math.sqrt(n) + 0.004
+        assert (rest.square().sum() / (4 * n)).sqrt().item() == pytest.approx(s.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=ids)
+def test_changes_of_variables_are_inverse(schedule, dtype, generator):
+    t = schedule.grid(4).to(dtype)[[1, 2, 3]]
+    x = torch.randn(3, 5, 3, generator=generator, dtype=dtype)
+    noisy = add_noise(x, t, schedule, generator)
+    tolerance = {"rtol": 1e-3 if dtype == torch.float32 else 1e-9, "atol": 1e-3 if dtype == torch.float32 else 1e-9}
+    torch.testing.assert_close(noise_of(noisy.points, center(x), t, schedule), noisy.noise, **tolerance)
+    torch.testing.assert_close(denoised_of(noisy.points, noisy.noise, t, schedule), center(x), **tolerance)
+    assert noisy.noise.mean(1).abs().max() < 1e-6
+
+
+def test_noise_error_is_the_weighted_denoising_error(generator):
+    """|eps - eps_hat|^2 = alpha^2 / sigma^2 |x - x_hat|^2 (Eq. 12 and 13), for any x_hat."""
+    schedule, t = Polynomial(), torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    x, x_hat = center(torch.randn(2, 50, 4, 3, generator=generator, dtype=torch.float64))
+    noisy = add_noise(x, t, schedule, generator)
+    of_noise = (noisy.noise - noise_of(noisy.points, x_hat, t, schedule)).square().sum((1, 2))
+    torch.testing.assert_close(of_noise, schedule.weight(t) * Harmonic()(x_hat, x))
+    assert not torch.allclose(of_noise, Straight().weight(t) * Harmonic()(x_hat, x), rtol=0.1)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=ids)
+def test_tweedie_on_gaussian_data(schedule):
+    """The score by autograd; and the printed Eq. 44 with its 1 / sigma fails."""
+    t = schedule.grid(5).double()[1:4]
+    x_t = gaussian((3, 3, 2), torch.Generator().manual_seed(4), torch.float64).requires_grad_()
+    variance = (schedule.alpha(t).square() * SIZE**2 + schedule.sigma(t).square())[:, None, None]
+    (true,) = torch.autograd.grad((-x_t.square() / (2 * variance)).sum(), x_t)
+    x_hat = oracle(schedule)(x_t, t)
+    torch.testing.assert_close(score_of(x_t, x_hat, t, schedule), true)
+    eps, sigma = noise_of(x_t, x_hat, t, schedule), schedule.sigma(t)[:, None, None]
+    torch.testing.assert_close(eps, -sigma * true)
+    assert ((eps + true / sigma).abs() > 0.1 * eps.abs()).any()
+
+
+def test_flow_variables_agree_with_the_general_ones(dtype, generator):
+    t, x = torch.tensor([0.1, 0.5, 0.9], dtype=dtype), torch.randn(3, 4, 2, generator=generator, dtype=dtype)
+    noisy = add_noise(x, t, Straight(), generator)
+    u = flow.velocity_of(noisy.points, center(x), t)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {}
+    torch.testing.assert_close(u, noisy.noise - center(x), **tolerance)
+    torch.testing.assert_close(flow.denoised_of_velocity(noisy.points, u, t), center(x), **tolerance)
+    by_velocity = flow.score_of_velocity(noisy.points, u, t)
+    torch.testing.assert_close(by_velocity, score_of(noisy.points, center(x), t, Straight()), **tolerance)
+
+
+def test_denoising_loss_is_the_weighted_energy(generator):
+    x = torch.randn(6, 4, 2, generator=generator, dtype=torch.float64)
+    for schedule in ALL:
+        for energy in (Harmonic(), PairEnergy()):
+            got = denoising_loss(lambda x_t, t: 0.5 * x_t, energy, x, schedule, torch.Generator().manual_seed(5))
+            g = torch.Generator().manual_seed(5)
+            t = schedule.draw(6, g).double()
+            eps = torch.randn(6, 4, 2, generator=g, dtype=torch.float64)
+            clean, eps = x - x.mean(1, keepdim=True), eps - eps.mean(1, keepdim=True)
+            x_t = schedule.alpha(t)[:, None, None] * clean + schedule.sigma(t)[:, None, None] * eps
+            torch.testing.assert_close(got, schedule.weight(t) * energy(0.5 * x_t, clean))
+
+
+def test_mse_flow_loss_is_the_velocity_error(generator):
+    network = flow.VelocityNetwork(4, 2, (16,))
+    x = torch.randn(8, 4, 2, generator=generator)
+    loss = denoising_loss(network, Harmonic(), x, Straight(t_min=0.1), torch.Generator().manual_seed(1))
+    g = torch.Generator().manual_seed(1)
+    t = Straight(t_min=0.1).draw(8, g)
+    noisy = add_noise(x, t, Straight(), g)
+    expected = (network.velocity(noisy.points, t) - (noisy.noise - center(x))).square().sum((1, 2))
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_energy_of_the_difference_is_mse_again(generator):
+    """Erratum 5: read as a function of x - x_hat, Eq. 7 with constant springs is N |x - x_hat|^2: no invariance."""
+    x = center(torch.randn(5, 4, 2, generator=generator, dtype=torch.float64))
+    turned = x @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    springs = torch.ones_like
+    read = PairEnergy(springs)(turned - x, torch.zeros_like(x))
+    torch.testing.assert_close(read, 4 * Harmonic()(turned, x))
+    assert PairEnergy(springs)(turned, x).max() < 1e-20
+    assert read.min() > 0.1
+
+
+def test_velocity_network_is_seeded_and_centred(generator):
+    x, t = torch.randn(3, 3, 2, generator=generator), torch.tensor([0.1, 0.5, 1.0])
+    a, b, c = (flow.VelocityNetwork(3, hidden=(8,), seed=s)(x, t) for s in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    torch.testing.assert_close(a.mean(1), x.mean(1), atol=1e-6, rtol=0)

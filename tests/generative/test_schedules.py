@@ -1,0 +1,94 @@
+"""One interface, three schedules: against EDM's discrete table and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from elf.generative.schedules import Karras, Polynomial, Schedule, Straight
+
+ALL = (Karras(), Polynomial(), Straight())
+
+
+def edm_table(levels: int, power: float, precision: float) -> np.ndarray:
+    """alpha^2 as EDM tabulates it, ratios clipped at 0.001 included (arXiv:2203.17003, Appendix B)."""
+    x = np.linspace(0, levels + 1, levels + 1)
+    squared = (1 - (x / (levels + 1)) ** power) ** 2
+    ratios = np.clip(np.concatenate([[1.0], squared])[1:] / np.concatenate([[1.0], squared])[:-1], 0.001, 1)
+    return (1 - 2 * precision) * np.cumprod(ratios) + precision
+
+
+@pytest.mark.parametrize("power", [2.0, 3.0])
+def test_polynomial_is_edms_table(power):
+    schedule = Polynomial(power=power)
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    table = torch.from_numpy(edm_table(1000, power, 1e-5))
+    assert (schedule.alpha(t).square() - table).abs().max() < 1e-8
+    assert (schedule.sigma(t).square() - (1 - table)).abs().max() < 1e-8
+
+
+def test_polynomial_ends_at_its_precision_in_both_dtypes(dtype):
+    ends = torch.tensor([0.0, 1.0], dtype=dtype)
+    schedule = Polynomial(precision=1e-5)
+    assert schedule.sigma(ends)[0].square().item() == pytest.approx(1e-5, rel=1e-4)
+    assert schedule.alpha(ends)[1].square().item() == pytest.approx(1e-5, rel=1e-4)
+    t = torch.linspace(0, 1, 201, dtype=dtype)
+    torch.testing.assert_close(schedule.alpha(t).square() + schedule.sigma(t).square(), torch.ones_like(t))
+    # The subtraction that sigma avoids does lose digits in float32.
+    naive = (1 - schedule.alpha(ends.float())[0].square()).item()
+    assert abs(naive / 1e-5 - 1) > 1e-4
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=lambda s: type(s).__name__)
+def test_every_schedule_has_the_interface(schedule, generator):
+    assert isinstance(schedule, Schedule)
+    assert not isinstance(object(), Schedule)
+    grid = schedule.grid(10)
+    assert len(grid) == 11
+    noise_to_signal = schedule.sigma(grid) / schedule.alpha(grid)
+    assert (noise_to_signal.diff() < 0).all()
+    t = schedule.draw(1000, generator)
+    assert t.shape == (1000,)
+    t = t[schedule.sigma(t) > 0]
+    assert (schedule.weight(t) > 0).all()
+    again = schedule.draw(1000, torch.Generator().manual_seed(7))
+    torch.testing.assert_close(schedule.draw(1000, torch.Generator().manual_seed(7)), again)
+    with pytest.raises(ValueError, match="steps"):
+        schedule.grid(0)
+
+
+def test_karras_time_is_its_noise():
+    t = torch.tensor([0.01, 1.0, 15.0])
+    assert torch.equal(Karras().sigma(t), t)
+    assert torch.equal(Karras().alpha(t), torch.ones(3))
+
+
+def test_draws_cover_what_they_should():
+    g = torch.Generator().manual_seed(0)
+    t = Polynomial(levels=4).draw(5000, g)
+    values, counts = t.unique(return_counts=True)
+    assert values.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert counts.min() > 900
+    t = Straight(t_min=0.2).draw(5000, g)
+    assert 0.2 <= t.min() < 0.21
+    assert t.mean().item() == pytest.approx(0.6, abs=4 * 0.8 / math.sqrt(12 * 5000))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Polynomial(precision=0.5), "Polynomial.precision is 0.5"),
+        (lambda: Polynomial(power=0.0), "Polynomial.power is 0.0"),
+        (lambda: Polynomial(levels=0), "Polynomial.levels is 0"),
+        (lambda: Straight(t_min=1.0), "Straight.t_min is 1.0"),
+        (lambda: Polynomial().alpha(torch.tensor([0.5, 1.5])), "t ranges from 0.5 to 1.5"),
+        (lambda: Straight().sigma(torch.tensor([-0.1])), "t ranges from -0.1"),
+        (lambda: Straight().weight(torch.tensor([math.nan])), "t ranges"),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
