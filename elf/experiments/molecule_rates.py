@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from elf.experiments import molecules
 
-RATES = (1e-3, 4e-3, 1.6e-2)
+RATES = (1e-3, 2e-3, 4e-3)
 SETTINGS = {
     scale: replace(settings, steps=(min(1000, settings.steps[0]),), learning_rates=RATES)
     for scale, settings in molecules.SETTINGS.items()

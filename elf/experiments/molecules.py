@@ -43,7 +43,7 @@ class Settings:
     steps: tuple[int, ...]
     samples: int
     losses: tuple[str, ...] = ("mse", "kabsch", "energy")
-    learning_rates: tuple[float, ...] = (4e-3,)
+    learning_rates: tuple[float, ...] = (2e-3,)
     atoms: tuple[int, int] = (5, 15)
     batch_size: int = 32
     channels: int = 64
@@ -52,15 +52,16 @@ class Settings:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     gradient_clip: float = 1.0
-    sampler_steps: int = 40
+    sampler_steps: int = 60
+    sampler_churn: float = 0.4
 
 
 SETTINGS = {
     "smoke": Settings(
         steps=(3,), samples=4, batch_size=4, channels=16, heads=2, layers=1, warmup_steps=1, sampler_steps=3
     ),
-    "live": Settings(steps=(500,), samples=200, sampler_steps=30),
-    "laptop": Settings(steps=(6000,), samples=500),
+    "live": Settings(steps=(500,), samples=100, sampler_steps=30),
+    "laptop": Settings(steps=(5000,), samples=500),
     "paper": Settings(
         steps=(2_000_000,), samples=10_000, atoms=(3, 29), batch_size=512, channels=256, heads=8, layers=9
     ),
@@ -133,7 +134,13 @@ def sample(
     pick = torch.randint(len(counts), (n or settings.samples,), generator=torch.Generator().manual_seed(seed))
     generator = torch.Generator(device).manual_seed(seed)
     return sample_molecules(
-        denoiser, counts[pick], Karras(), generator, steps=settings.sampler_steps, trajectory=trajectory
+        denoiser,
+        counts[pick],
+        Karras(),
+        generator,
+        steps=settings.sampler_steps,
+        churn=settings.sampler_churn,
+        trajectory=trajectory,
     )
 
 

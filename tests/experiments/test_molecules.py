@@ -84,7 +84,7 @@ def test_published_weights_are_checked(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds 0 runs of loss='mse'"):
         publish(tmp_path)
     for loss in molecules.LOSSES:
-        folder = tmp_path / f"molecules.laptop/loss={loss},steps=3,learning_rate=0.004,seed=0"
+        folder = tmp_path / f"molecules.laptop/loss={loss},steps=3,learning_rate=0.002,seed=0"
         folder.mkdir(parents=True)
         molecules.save_weights(folder / "weights.safetensors", molecules.make_denoiser(TINY, 5), {})
     publish(tmp_path)

@@ -54,6 +54,15 @@ def test_heun_solves_the_probability_flow(generator):
     assert (out.numbers == 6).all()
 
 
+def test_churn_keeps_the_distribution(generator):
+    schedule, size = Karras(), 1.5
+    out = sample_molecules(Oracle(size), torch.full((400,), 6), schedule, generator, steps=60, churn=0.4)
+    spread = (out.positions.square().sum() / (400 * 15)).sqrt()
+    assert spread.item() == pytest.approx(size, rel=3 / math.sqrt(2 * 400 * 15) + 0.01)
+    with pytest.raises(ValueError, match="churn is 0.5"):
+        sample_molecules(Oracle(size), torch.full((1,), 6), schedule, generator, churn=0.5)
+
+
 def test_heun_is_second_order(generator):
     start = torch.Generator().manual_seed(5)
     exact_ratio = 1.5 / math.hypot(1.5, 15.0)
@@ -62,6 +71,7 @@ def test_heun_is_second_order(generator):
         start.manual_seed(5)
         out = sample_molecules(Oracle(1.5), torch.full((8,), 5), Karras(), start, steps=steps)
         start.manual_seed(5)
+        torch.randn(8, 5, 5, generator=start)  # the noise of the types comes first
         noise = torch.randn(8, 5, 3, generator=start)
         exact = 15.0 * (noise - noise.mean(dim=1, keepdim=True)) * exact_ratio
         errors.append((out.positions - exact).abs().max().item())
