@@ -15,7 +15,6 @@ from elf.elements import ELEMENTS
 from elf.generative.diffusion import TYPE_SCALE, Denoised, Noisy, centered_noise
 from elf.generative.schedules import Karras
 
-
 CHURN_ABOVE = 0.05
 """Angstrom (S_tmin of Alg. 2): below, fresh noise would only blur finished bonds."""
 
@@ -46,8 +45,9 @@ def sample_molecules(
 ) -> Samples:
     """Heun's method for the probability flow dx/dsigma = (x - x_hat)/sigma, with fresh noise on the way if wanted.
 
-    Karras et al. 2022, arXiv:2206.00364: Alg. 1 without churn, Alg. 2 with it. 2 steps - 1 evaluations of the network a molecule. Molecules of similar size share a batch; the answer is in the
-    order of `counts`. The same generator state gives the same molecules.
+    Karras et al. 2022, arXiv:2206.00364: Alg. 1 without churn, Alg. 2 with it. 2 steps - 1 evaluations of the network
+    a molecule. Molecules of similar size share a batch; the answer is in the order of `counts`. The same generator
+    state gives the same molecules.
 
     Args:
         denoiser: an `elf.generative.diffusion.Denoiser`, or any module with its call.

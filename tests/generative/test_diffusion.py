@@ -59,7 +59,7 @@ def test_churn_keeps_the_distribution(generator):
     out = sample_molecules(Oracle(size), torch.full((400,), 6), schedule, generator, steps=60, churn=0.4)
     spread = (out.positions.square().sum() / (400 * 15)).sqrt()
     assert spread.item() == pytest.approx(size, rel=3 / math.sqrt(2 * 400 * 15) + 0.01)
-    with pytest.raises(ValueError, match="churn is 0.5"):
+    with pytest.raises(ValueError, match=r"churn is 0\.5"):
         sample_molecules(Oracle(size), torch.full((1,), 6), schedule, generator, churn=0.5)
 
 
