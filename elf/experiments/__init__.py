@@ -17,8 +17,8 @@ EXPERIMENTS: dict[str, str] = {
     "shapes": "elf.experiments.shapes",
     "shapes_rates": "elf.experiments.shapes_rates",
     "sparse_springs": "elf.experiments.sparse_springs",
-    "spins": "elf.experiments.spins",
     "springs": "elf.experiments.springs",
+    "table5": "elf.experiments.table5",
 }
 """Name of each experiment and the module that holds it."""
 

@@ -99,7 +99,7 @@ class SpinResNet(nn.Module):
         if couplings.periodic != self.periodic:
             kinds = {True: "periodic", False: "free"}
             raise ValueError(
-                f"couplings have {kinds[couplings.periodic]} boundaries; this network is for {kinds[self.periodic]} ones"
+                f"couplings have {kinds[couplings.periodic]} boundaries; this network is for {kinds[self.periodic]}"
             )
         x = self.stem(coupling_planes(couplings).to(self.stem.weight.dtype))
         return self.head(F.silu(self.norm(self.blocks(x))))[:, 0]

@@ -1,0 +1,320 @@
+"""Table 5: ground states of spin glasses predicted by a network, by the loss that trained it (Sec. 5, A.6, C.3).
+
+A residual network sees the couplings of a lattice and answers with a logit for each spin. Part "losses" compares five
+losses at equal compute; "samples", "temperature" and "offset" vary one setting at a time; "best" asks how far the two
+good losses go with more training, data made larger by gauge transformations, and a larger network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elf.data.spin_glass import SpinGlasses, load
+from elf.experiments.base import Experiment, write_json
+from elf.experiments.tables import format_mean, summarise_by, text_table
+from elf.metrics.spins import bond_accuracy, excess_energy, overlap, round_logits
+from elf.models.resnet import SpinResNet
+from elf.spins import (
+    Couplings,
+    CrossEntropy,
+    FreeEnergy,
+    Ising,
+    LocalField,
+    Margin,
+    Mattis,
+    SpinEnergy,
+    descend,
+    gauge_transform,
+)
+from elf.training import FitSettings, TrainRecord, TrainState, fit, shuffled_batches
+
+LOSSES = ("cross_entropy", "margin", "local_field", "pair", "ising")
+TITLES = {
+    "cross_entropy": "cross-entropy", "margin": "margin", "local_field": "local field", "pair": "pair energy",
+    "ising": "true energy",
+}  # fmt: skip
+OFFSET = {"local_field": 0.5, "pair": 0.5}
+"""h0 of Eq. 16 and w0 of the pair energy, where nothing else is said."""
+TEST_SEED = 1_000_001
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one network is trained.
+
+    Attributes:
+        steps: optimizer steps.
+        samples: lattices in the training set.
+        channels, blocks, dilations: see `SpinResNet`.
+        augment: train on gauge-transformed, mirrored and transposed lattices too.
+    """
+
+    steps: int
+    samples: int
+    channels: int = 24
+    blocks: int = 6
+    dilations: tuple[int, ...] = (1, 2, 4)
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    augment: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One scale of the experiment.
+
+    Attributes:
+        size: spins along each side of a training lattice.
+        main: training of part "losses".
+        study: training of parts "samples", "temperature" and "offset", seed 0 only.
+        best: training of part "best", seed 0 only; None leaves it out.
+        temperature: T of the free energy.
+        study_samples: training-set sizes for pair and true energy, each without and with augmentation.
+        study_temperatures: for the pair energy.
+        study_field_offsets: h0 for the local field.
+        study_pair_offsets: w0 for the pair energy.
+        evaluated: test lattices of the training size; a fifth of it for each of `other_sizes`.
+        other_sizes: sides of larger and smaller test lattices.
+        curve_points: how often the test energy is taken on the way, on a fifth of the test lattices.
+    """
+
+    size: int
+    main: Training
+    study: Training
+    best: Training | None
+    temperature: float = 0.1
+    study_samples: tuple[int, ...] = ()
+    study_temperatures: tuple[float, ...] = ()
+    study_field_offsets: tuple[float, ...] = ()
+    study_pair_offsets: tuple[float, ...] = ()
+    evaluated: int = 1000
+    other_sizes: tuple[int, ...] = (8, 24, 32)
+    curve_points: int = 8
+
+
+_SMOKE = Training(steps=3, samples=32, channels=4, blocks=2, batch_size=8)
+_PAPER = Training(
+    steps=8000, samples=10_000, channels=256, blocks=6, dilations=(1,), batch_size=256, learning_rate=1e-3
+)
+SETTINGS = {
+    "smoke": Settings(
+        size=6, main=_SMOKE, study=_SMOKE, best=_SMOKE, study_samples=(16,), study_temperatures=(0.3,),
+        study_field_offsets=(4.5,), study_pair_offsets=(0.1,), evaluated=20, other_sizes=(5, 8), curve_points=2,
+    ),
+    "live": Settings(
+        size=10, main=Training(steps=500, samples=4000), study=Training(steps=100, samples=4000), best=None,
+        evaluated=500, other_sizes=(8, 16), curve_points=4,
+    ),
+    "laptop": Settings(
+        size=16, main=Training(steps=1200, samples=10_000), study=Training(steps=400, samples=10_000),
+        best=Training(steps=6000, samples=20_000, channels=32, augment=True), study_samples=(300, 2000),
+        study_temperatures=(0.0, 0.4), study_field_offsets=(0.1, 4.5), study_pair_offsets=(0.05, 2.0),
+    ),
+    "paper": Settings(
+        size=16, main=_PAPER, study=_PAPER, best=replace(_PAPER, samples=50_000, dilations=(1, 2, 4), augment=True),
+        study_samples=(300, 1000, 3000), study_temperatures=(0.0, 0.03, 0.3), study_field_offsets=(0.1, 1.0, 4.5),
+        study_pair_offsets=(0.05, 0.2, 2.0), evaluated=10_000, curve_points=40,
+    ),
+}  # fmt: skip
+
+
+def make_loss(name: str, temperature: float = 0.1, offset: float | None = None) -> SpinEnergy:
+    """The loss of this name: energies with the entropy of Eq. 15, the baselines as they are.
+
+    Args:
+        name: one of `LOSSES`.
+        temperature: T of the free energy.
+        offset: h0 of the local field or w0 of the pair energy; None means `OFFSET`.
+
+    Raises:
+        ValueError: an unknown loss.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss is {name!r}; it should be one of {', '.join(map(repr, LOSSES))}")
+    if name in ("cross_entropy", "margin"):
+        return CrossEntropy() if name == "cross_entropy" else Margin()
+    offset = OFFSET.get(name) if offset is None else offset
+    energy = Ising() if name == "ising" else {"local_field": LocalField, "pair": Mattis}[name](offset)  # type: ignore[abstract]
+    return FreeEnergy(energy, temperature)
+
+
+def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+    """The five losses for each seed, then what seed 0 does with other settings."""
+
+    def cell(part: str, loss: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
+        how = {"losses": settings.main, "best": settings.best}.get(part, settings.study) or settings.main
+        usual = {"samples": how.samples, "augment": how.augment, "temperature": settings.temperature}
+        return {"part": part, "loss": loss, **usual, "offset": OFFSET.get(loss, 0.0), "seed": seed, **changes}
+
+    return [
+        *(cell("losses", loss, seed) for seed in range(seeds) for loss in LOSSES),
+        *(
+            cell("samples", loss, samples=n, augment=augment)
+            for n in (*settings.study_samples, settings.study.samples)
+            for loss in ("pair", "ising")
+            for augment in (False, True)
+            if settings.study_samples and not (augment and n > settings.study_samples[0])
+        ),
+        *(cell("temperature", "pair", temperature=t) for t in settings.study_temperatures),
+        *(cell("offset", "local_field", offset=h0) for h0 in settings.study_field_offsets),
+        *(cell("offset", "pair", offset=w0) for w0 in settings.study_pair_offsets),
+        *(cell("best", loss) for loss in ("pair", "ising") if settings.best is not None),
+    ]
+
+
+def augmented(data: SpinGlasses, generator: torch.Generator) -> SpinGlasses:
+    """The same lattices seen differently: random gauges, and one random mirror image or transposition of the batch.
+
+    A gauge transformation renames spins, so that the ground state of the new couplings is known; nothing is solved
+    again. Spins are flipped so that the first is +1.
+    """
+    g = torch.randint(2, data.spins.shape, generator=generator, device=data.spins.device) * 2 - 1
+    couplings, spins = gauge_transform(data.couplings, g), data.spins * g
+    right, down = couplings.right, couplings.down
+    turns = torch.randint(2, (3,), generator=generator, device=data.spins.device).tolist()
+    for axis in (1, 2):
+        if turns[axis - 1]:
+            right, down, spins = right.flip(axis), down.flip(axis), spins.flip(axis)
+    if turns[2]:
+        right, down, spins = down.mT, right.mT, spins.mT
+    spins = (spins * spins[:, :1, :1]).to(data.spins.dtype)
+    return SpinGlasses(Couplings(right, down), spins, data.energy)
+
+
+def train(
+    data: SpinGlasses,
+    loss: SpinEnergy,
+    how: Training,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callable[[Any], object]] = (),
+) -> TrainRecord:
+    """Train a `SpinResNet` on these lattices; the same seed gives the same first weights and batches to every loss."""
+    rows = shuffled_batches(len(data), how.batch_size, seed)
+    spins = math.prod(data.spins.shape[1:])
+
+    def mean_loss(model: nn.Module, batch: SpinGlasses, generator: torch.Generator) -> Tensor:
+        batch = augmented(batch, generator) if how.augment else batch
+        return loss(model(batch.couplings), batch.spins, batch.couplings).mean() / spins
+
+    settings = FitSettings(
+        steps=how.steps, learning_rate=how.learning_rate, warmup_steps=how.steps // 10, seed=seed, checkpoint_every=500
+    )
+    model = SpinResNet(how.channels, how.blocks, how.dilations, seed=seed)
+    return fit(model, mean_loss, lambda step: data[rows(step)], settings, checkpoint=checkpoint, callbacks=callbacks)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, couplings: Couplings, batch_size: int = 256) -> Tensor:
+    """Predicted spins, +-1, (n, H, W) on the CPU."""
+    device = next(model.parameters()).device
+    parts = (couplings[i : i + batch_size].to(device) for i in range(0, len(couplings), batch_size))
+    return torch.cat([round_logits(model(part)).cpu() for part in parts])
+
+
+def scores(model: nn.Module, data: SpinGlasses) -> dict[str, float]:
+    """Means over test lattices.
+
+    energy: above the ground state; energy_descended: the same after single-flip descent of the prediction;
+    bonds: fraction of bonds as in the ground state; overlap: |q|; spins: fraction of spins as in the data's flip.
+    """
+    spins, couplings = predict(model, data.couplings), data.couplings
+    return {
+        "energy": float(excess_energy(spins, data.spins, couplings).mean()),
+        "energy_descended": float(excess_energy(descend(spins, couplings), data.spins, couplings).mean()),
+        "bonds": float(bond_accuracy(spins, data.spins, couplings).mean()),
+        "overlap": float(overlap(spins, data.spins, couplings).mean()),
+        "spins": float((spins == data.spins).float().mean()),
+    }
+
+
+class TestCurve:
+    """Callback: the test energy above the ground state, `points` times on the way; survives a restart in a file."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    def __init__(self, data: SpinGlasses, points: int, file: Path) -> None:
+        self.data, self.points, self.file = data, points, file
+        self.curve: list[dict[str, float]] = []
+
+    def start(self, state: TrainState) -> None:
+        """Called before the first step."""
+        if state.step and self.file.exists():
+            self.curve = [point for point in json.loads(self.file.read_text()) if point["step"] <= state.step]
+
+    def __call__(self, state: TrainState) -> None:
+        """Called after every step."""
+        if state.step * self.points // state.steps > (state.step - 1) * self.points // state.steps:
+            state.model.eval()
+            spins = predict(state.model, self.data.couplings)
+            state.model.train()
+            energy = float(excess_energy(spins, self.data.spins, self.data.couplings).mean())
+            self.curve.append({"step": state.step, "energy": float(f"{energy:.5g}")})
+            if state.rank == 0:
+                write_json(self.file, self.curve)
+
+
+def run_cell(
+    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
+) -> dict[str, Any]:
+    """Train one network, test it on lattices of its own and of other sizes."""
+    how = {"losses": settings.main, "best": settings.best}.get(cell["part"], settings.study) or settings.main
+    how = replace(how, samples=cell["samples"], augment=cell["augment"])
+    # The smaller training sets are the first lattices of the largest.
+    largest = max(t.samples for t in (settings.main, settings.study, settings.best) if t is not None)
+    data = load(largest, settings.size, seed=0)[: how.samples]
+    test = load(settings.evaluated, settings.size, seed=TEST_SEED)
+    few = -(-settings.evaluated // 5)
+    curve = TestCurve(test[:few], settings.curve_points, workdir / "curve.json")
+    record = train(
+        data,
+        make_loss(cell["loss"], cell["temperature"], cell["offset"] or None),
+        how,
+        seed=cell["seed"],
+        checkpoint=workdir / "training.safetensors",
+        callbacks=[*callbacks, curve],
+    )
+    result: dict[str, Any] = {name: float(f"{value:.6g}") for name, value in scores(record.model, test).items()}
+    result["energy_per_spin"] = float(f"{result['energy'] / settings.size**2:.5g}")
+    for size in settings.other_sizes:
+        other = scores(record.model, load(few, size, seed=TEST_SEED))
+        result[f"energy_per_spin_{size}"] = float(f"{other['energy'] / size**2:.5g}")
+    result["training_seconds"] = round(record.seconds, 1)
+    result["curve"] = curve.curve
+    if cell["part"] == "best":
+        from elf.training import save_weights
+
+        save_weights(workdir / "weights.safetensors", record.model, {"cell": cell, "energy": result["energy"]})
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """Test energy above the ground state and flip-symmetric scores, mean ± standard deviation over seeds (number)."""
+    digits = {"energy": 1, "energy_descended": 1, "bonds": 3, "overlap": 3, "spins": 3, "training_seconds": 0}
+    keys = ("part", "loss", "samples", "augment", "temperature", "offset")
+    return text_table(
+        [
+            {**{key: row[key] for key in keys}, **{name: format_mean(row, name, n) for name, n in digits.items()}}
+            for row in result["summary"]
+        ]
+    )
+
+
+EXPERIMENT = Experiment(
+    name="table5",
+    title="Ground states of spin glasses (Table 5)",
+    settings=SETTINGS.__getitem__,
+    cells=cells,
+    run_cell=run_cell,
+    summarise=lambda rows: summarise_by(rows, "part", "loss", "samples", "augment", "temperature", "offset"),
+    table=table,
+)
