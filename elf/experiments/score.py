@@ -66,13 +66,13 @@ class Settings:
 
     sigmas: tuple[float, ...] = (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
     blurs: tuple[float, ...] = (0.0, 0.02, 0.1)
-    clouds: int = 200
+    clouds: int = 100
     samples: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     estimated: int = 8
-    repeats: int = 100
+    repeats: int = 60
     generated: int = 1000
     levels: int = 30
-    steps: int = 6000
+    steps: int = 4000
     batch_size: int = 256
     examples: int = 20_000
     hidden: tuple[int, ...] = (128, 128, 128)
@@ -129,7 +129,8 @@ def noisy_clouds(
 def score_errors(settings: Settings, blur: float, seed: int) -> dict[str, Any]:
     """For each kind of springs and noise level, in root mean squares: |s_hat - s| relative to |s|, |eps_hat - eps*| a
     degree of freedom, and |x_hat| relative to |E[x | x_t]|."""
-    system, out = isomers(blur, 1), {"sigma": list(settings.sigmas)}
+    system = isomers(blur, 1)
+    out: dict[str, Any] = {"sigma": list(settings.sigmas)}
     names = ("relative", "noise", "size")
     out.update({f"{name}_{kind}": [] for kind in SPRINGS for name in names})
     for index, sigma in enumerate(settings.sigmas):
@@ -225,8 +226,8 @@ def quality(x: Float[Tensor, "n 3 2"], system: RotationAveraged) -> dict[str, fl
 
 
 def ideal_denoiser(loss: str, system: RotationAveraged) -> Denoiser:
-    """What a loss would learn with endless data: "mse"; "energy" (constant springs), of two mirror images the one nearer
-    to x_t; or "one_hand", the same but of the posterior mean's hand."""
+    """What a loss would learn with endless data: "mse"; "energy" (constant springs), of two mirror images the one
+    nearer to x_t; or "one_hand", the same but of the posterior mean's hand."""
     if loss == "mse":
         return exact_denoiser(system, DIFFUSION)
     return energy_denoiser(system, DIFFUSION, allow_reflection=loss == "energy")

@@ -52,7 +52,7 @@ def noise_of(
     t: Float[Tensor, " batch"],
     schedule: Schedule,
 ) -> Float[Tensor, "batch points dim"]:
-    """eps_hat = (x_t - alpha_t x_hat) / sigma_t: the noise that a denoiser implies (Eq. 12)."""
+    """eps_hat = (x_t - alpha_t x_hat) / sigma_t: the noise that a denoiser implies (Sec. 4.2)."""
     return (x_t - _wide(schedule.alpha(t)) * x_hat) / _wide(schedule.sigma(t))
 
 
@@ -62,7 +62,7 @@ def denoised_of(
     t: Float[Tensor, " batch"],
     schedule: Schedule,
 ) -> Float[Tensor, "batch points dim"]:
-    """x_hat = (x_t - sigma_t eps_hat) / alpha_t: the clean cloud that a predicted noise implies (Eq. 12)."""
+    """x_hat = (x_t - sigma_t eps_hat) / alpha_t: the clean cloud that a predicted noise implies (Sec. 4.2)."""
     return (x_t - _wide(schedule.sigma(t)) * noise) / _wide(schedule.alpha(t))
 
 
@@ -88,7 +88,7 @@ def denoising_loss(
 ) -> Float[Tensor, " batch"]:
     """weight(t) E(x_hat(x_t, t), x) for one time and one noise a sample (Sec. 4.2; for `Straight`, the one of A.7).
 
-    With `Harmonic` and the weight alpha^2 / sigma^2 it is the usual squared error of the noise (Eq. 13), with
+    With `Harmonic` and the weight alpha^2 / sigma^2 it is the usual squared error of the noise (Sec. 2.2), with
     `Straight`'s 1 / t^2 that of the velocity.
     """
     t = schedule.draw(len(x), generator).to(x.dtype)

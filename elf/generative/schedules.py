@@ -134,7 +134,7 @@ class Polynomial:
         return ((1 - 2 * self.precision) * gone * (2 - gone) + self.precision).sqrt()
 
     def weight(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """alpha^2 / sigma^2: with it, |x - x_hat|^2 is the noise's squared error (Eq. 12 and 13)."""
+        """alpha^2 / sigma^2: with it, |x - x_hat|^2 is the noise's squared error (Sec. 4.2)."""
         return (self.alpha(t) / self.sigma(t)).square()
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:

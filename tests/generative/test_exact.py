@@ -245,10 +245,10 @@ def test_three_dimensions_inverse_springs_make_no_error():
     |m_i - m_j| up to erfc (Newton's shell theorem); constant springs are off by 2 s^2 / |m_i - m_j|."""
     g = torch.Generator().manual_seed(0)
     mean = torch.tensor([[[0, 0, 0], [1.0, 0, 0], [0.3, 1.1, 0], [0.2, 0.4, 0.9]]], dtype=F64)
-    x = mean[:, None] + 0.1 * torch.randn(1, 400_000, 4, 3, generator=g, dtype=F64)
+    x = mean[:, None] + 0.1 * torch.randn(1, 100_000, 4, 3, generator=g, dtype=F64)
     d = pair_distances(mean)
     constant, inverse = mean_network(x).rest - d, mean_network(x, torch.reciprocal).rest - d
-    noise = 5 * 0.1 * math.sqrt(2 / 400_000)
+    noise = 5 * 0.1 * math.sqrt(2 / 100_000)
     assert inverse.abs().max() < noise
     torch.testing.assert_close(constant, 2 * 0.01 / d, rtol=0.03, atol=noise)
 
@@ -278,7 +278,7 @@ def test_prop_45_projector():
 
 
 def test_prop_45_needs_the_pose_of_least_noise():
-    """Without removing v, each estimate comes in the pose of its first sample, and its variance is larger than MSE's."""
+    """Without removing v, each estimate comes in the pose of its first sample, with more variance than MSE's."""
     found, n, repeats = system(0.02, 1), 8, 400
     x_t, a, s = (v.repeat_interleave(repeats, 0) for v in noisy(found, 0.4, 4))
     x = found.posterior_sample(x_t, a, s, n, torch.Generator().manual_seed(9))
@@ -302,11 +302,11 @@ def test_at_large_noise_bias_outweighs_the_smaller_variance():
 def test_both_denoisers_sample_rigid_shapes():
     """The energy's wrong score at large noise still leads to the right shapes, where they are rigid and single."""
     found, schedule = system(0.0, 1), Karras(sigma_min=0.005, sigma_max=4.0)
-    noise = gaussian((50, 3, 2), torch.Generator().manual_seed(0), F64)
+    noise = gaussian((20, 3, 2), torch.Generator().manual_seed(0), F64)
     for denoiser in (exact_denoiser(found, schedule), energy_denoiser(found, schedule)):
         out = heun(denoiser, schedule, noise, 25)
         distances = pair_distances(found.shapes)
-        torch.testing.assert_close(pair_distances(out), distances.expand(50, -1), rtol=0, atol=5e-3)
+        torch.testing.assert_close(pair_distances(out), distances.expand(20, -1), rtol=0, atol=5e-3)
 
 
 def test_score_of_the_exact_denoiser_is_the_score():
