@@ -485,3 +485,17 @@ def test_histogram_kl_loses_no_particle():
             histogram_kl(bad, found)
     with pytest.raises(ValueError, match="samples holds 1"):
         histogram_kl(torch.tensor([[math.nan], [0.0]]), found)
+
+
+def test_nothing_lands_on_the_default_device(dtype):
+    line, plane = (grid(*[(-6, 6)] * dim, dtype=dtype, device="cpu") for dim in (1, 2))
+    target, start = torch.zeros(2, 1, dtype=dtype), torch.zeros(5, 1, dtype=dtype)
+    generator = torch.Generator("cpu").manual_seed(0)
+    with torch.device("meta"):
+        found = distribution(trap, line, 0.5)
+        both = distribution(around(elf.Harmonic(), target), plane, 0.5)
+        run = langevin(trap, start, 0.5, step=0.1, steps=3, generator=generator)
+        results = [found.entropy(), both.log_z, kl_divergence(found.log_density, found.log_density, line)]
+        results += [histogram_kl(run.positions[-1], found), run.times, *bin_probabilities(found, 10)]
+    assert {result.device.type for result in results} == {"cpu"}
+    assert {result.dtype for result in results} == {dtype}
