@@ -12,7 +12,7 @@ from typing import Any
 from elf.experiments import shapes
 from elf.experiments.base import Experiment
 
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 MANY_SIDES = 32
 
 
