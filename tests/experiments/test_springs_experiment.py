@@ -120,13 +120,20 @@ def test_summary_averages_seeds():
 
 def test_committed_result_says_what_the_notebook_says():
     result = load_result("springs")
-    assert all(sum(len(s) for s in c["result"].get("lost", {}).values()) < 5 for c in result["cells"])
-    mean = {(r["start"], r["distortion"], r["size"], r["energy"]): r for r in result["summary"]}
+    ranked = [cell["result"] for cell in result["cells"] if cell["cell"]["part"] == "rank"]
+    lost = {smiles for one in ranked for reason in one["lost"].values() for smiles in reason}
+    assert lost == {"CC#CC1=CN(C)C=C1"}
+    rows = {(r["start"], r["distortion"], r["size"], r["energy"]): r for r in result["summary"]}
     for size in result["settings"]["sizes"]:
-        for kind in ("random", "thermal"):
-            row = {name: mean["minimum", kind, size, name] for name in (*springs.TRAPS, *springs.SPRINGS, "fitted")}
+        for kind in springs.DISTORTIONS:
+            row = {name: rows["minimum", kind, size, name] for name in (*springs.TRAPS, *springs.SPRINGS, "fitted")}
             assert row["mse"]["molecules"] >= 200
-            assert row["exponential"]["low"] > row["mse"]["high"]
-            assert row["exponential 0.5"]["low"] > row["exponential"]["mean"]
-            assert row["inverse square"]["mean"] > row["inverse"]["mean"] > row["constant"]["mean"]
-            assert row["mse"]["mean"] > row["mae"]["mean"] - 0.05
+            assert row["exponential 0.5"]["beats_exponential"] > 0.9
+            for better, worse in (("exponential", "inverse"), ("inverse square", "inverse"), ("inverse", "constant")):
+                assert row[better]["low"] > row[worse]["high"]
+            assert row["kabsch"]["mean"] == pytest.approx(row["mse"]["mean"], abs=1e-4)
+        random, mode = ({name: rows["minimum", kind, size, name] for name in row} for kind in ("random", "mode"))
+        assert abs(random["mse"]["mean"] - random["constant"]["mean"]) < 0.02
+        assert random["mae"]["high"] < random["mse"]["low"]
+        assert mode["mae"]["high"] < 0 == mode["mse"]["mean"] < mode["constant"]["low"]
+        assert rows["qm9", "random", size, "exponential"]["mean"] < random["exponential"]["mean"]
