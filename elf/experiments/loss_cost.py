@@ -1,7 +1,8 @@
 """Time and memory of a loss against the number of points: pair energies dense and sparse, MSE, Kabsch (Table 11).
 
 Value and gradient with respect to the prediction, one sample in three dimensions, float32. Time is the processor time
-of one thread, so that other work on the machine does not count; memory is the peak of tensors alive beyond the inputs.
+of one thread, so that other work on the machine does not count; memory is the peak of tensors alive beyond the inputs
+(scratch space inside single operations and what the allocator holds back come on top).
 """
 
 from __future__ import annotations
