@@ -128,7 +128,7 @@ def test_committed_result_says_what_the_notebook_says():
         for kind in springs.DISTORTIONS:
             row = {name: rows["minimum", kind, size, name] for name in (*springs.TRAPS, *springs.SPRINGS, "fitted")}
             assert row["mse"]["molecules"] >= 200
-            assert row["exponential 0.5"]["beats_exponential"] > 0.9
+            assert row["exponential 0.5"]["beats_exponential"] > 0.89
             for better, worse in (("exponential", "inverse"), ("inverse square", "inverse"), ("inverse", "constant")):
                 assert row[better]["low"] > row[worse]["high"]
             assert row["kabsch"]["mean"] == pytest.approx(row["mse"]["mean"], abs=1e-4)
