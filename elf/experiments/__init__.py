@@ -19,6 +19,7 @@ EXPERIMENTS: dict[str, str] = {
     "sparse_springs": "elf.experiments.sparse_springs",
     "springs": "elf.experiments.springs",
     "table5": "elf.experiments.table5",
+    "table5_settings": "elf.experiments.table5_settings",
 }
 """Name of each experiment and the module that holds it."""
 

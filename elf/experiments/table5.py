@@ -1,8 +1,7 @@
 """Table 5: ground states of spin glasses predicted by a network, by the loss that trained it (Sec. 5, A.6, C.3).
 
-A residual network sees the couplings of a lattice and answers with a logit for each spin. Part "losses" compares five
-losses at equal compute; "samples", "temperature" and "offset" vary one setting at a time; "best" asks how far the two
-good losses go with more training, data made larger by gauge transformations, and a larger network.
+A residual network sees the couplings of a lattice and answers with a logit for each spin. Five losses are compared at
+equal compute; `table5_settings` varies what is held fixed here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ class Training:
     samples: int
     channels: int = 24
     blocks: int = 6
-    dilations: tuple[int, ...] = (1, 2, 4)
+    dilations: tuple[int, ...] = (1,)
     batch_size: int = 64
     learning_rate: float = 2e-3
     augment: bool = False
@@ -73,57 +72,31 @@ class Settings:
 
     Attributes:
         size: spins along each side of a training lattice.
-        main: training of part "losses".
-        study: training of parts "samples", "temperature" and "offset", seed 0 only.
-        best: training of part "best", seed 0 only; None leaves it out.
+        training: of every network.
         temperature: T of the free energy.
-        study_samples: training-set sizes for pair and true energy, each without and with augmentation.
-        study_temperatures: for the pair energy.
-        study_field_offsets: h0 for the local field.
-        study_pair_offsets: w0 for the pair energy.
         evaluated: test lattices of the training size; a fifth of it for each of `other_sizes`.
         other_sizes: sides of larger and smaller test lattices.
         curve_points: how often the test energy is taken on the way, on a fifth of the test lattices.
     """
 
     size: int
-    main: Training
-    study: Training
-    best: Training | None
+    training: Training
     temperature: float = 0.1
-    study_samples: tuple[int, ...] = ()
-    study_temperatures: tuple[float, ...] = ()
-    study_field_offsets: tuple[float, ...] = ()
-    study_pair_offsets: tuple[float, ...] = ()
     evaluated: int = 1000
     other_sizes: tuple[int, ...] = (8, 24, 32)
-    curve_points: int = 8
+    curve_points: int = 6
 
 
-_SMOKE = Training(steps=3, samples=32, channels=4, blocks=2, batch_size=8)
-_PAPER = Training(
-    steps=8000, samples=10_000, channels=256, blocks=6, dilations=(1,), batch_size=256, learning_rate=1e-3
-)
+SMOKE = Training(steps=3, samples=32, channels=4, blocks=2, batch_size=8)
+PAPER = Training(steps=8000, samples=10_000, channels=256, batch_size=256, learning_rate=1e-3)
 SETTINGS = {
-    "smoke": Settings(
-        size=6, main=_SMOKE, study=_SMOKE, best=_SMOKE, study_samples=(16,), study_temperatures=(0.3,),
-        study_field_offsets=(4.5,), study_pair_offsets=(0.1,), evaluated=20, other_sizes=(5, 8), curve_points=2,
-    ),
+    "smoke": Settings(size=6, training=SMOKE, evaluated=20, other_sizes=(5, 8), curve_points=2),
     "live": Settings(
-        size=10, main=Training(steps=500, samples=4000), study=Training(steps=100, samples=4000), best=None,
-        evaluated=500, other_sizes=(8, 16), curve_points=4,
+        size=10, training=Training(steps=300, samples=4000), evaluated=300, other_sizes=(8, 16), curve_points=3
     ),
-    "laptop": Settings(
-        size=16, main=Training(steps=1200, samples=10_000), study=Training(steps=400, samples=10_000),
-        best=Training(steps=6000, samples=20_000, channels=32, augment=True), study_samples=(300, 2000),
-        study_temperatures=(0.0, 0.4), study_field_offsets=(0.1, 4.5), study_pair_offsets=(0.05, 2.0),
-    ),
-    "paper": Settings(
-        size=16, main=_PAPER, study=_PAPER, best=replace(_PAPER, samples=50_000, dilations=(1, 2, 4), augment=True),
-        study_samples=(300, 1000, 3000), study_temperatures=(0.0, 0.03, 0.3), study_field_offsets=(0.1, 1.0, 4.5),
-        study_pair_offsets=(0.05, 0.2, 2.0), evaluated=10_000, curve_points=40,
-    ),
-}  # fmt: skip
+    "laptop": Settings(size=16, training=Training(steps=300, samples=10_000)),
+    "paper": Settings(size=16, training=PAPER, evaluated=10_000, curve_points=40),
+}
 
 
 def make_loss(name: str, temperature: float = 0.1, offset: float | None = None) -> SpinEnergy:
@@ -147,27 +120,8 @@ def make_loss(name: str, temperature: float = 0.1, offset: float | None = None) 
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
-    """The five losses for each seed, then what seed 0 does with other settings."""
-
-    def cell(part: str, loss: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
-        how = {"losses": settings.main, "best": settings.best}.get(part, settings.study) or settings.main
-        usual = {"samples": how.samples, "augment": how.augment, "temperature": settings.temperature}
-        return {"part": part, "loss": loss, **usual, "offset": OFFSET.get(loss, 0.0), "seed": seed, **changes}
-
-    return [
-        *(cell("losses", loss, seed) for seed in range(seeds) for loss in LOSSES),
-        *(
-            cell("samples", loss, samples=n, augment=augment)
-            for n in (*settings.study_samples, settings.study.samples)
-            for loss in ("pair", "ising")
-            for augment in (False, True)
-            if settings.study_samples and not (augment and n > settings.study_samples[0])
-        ),
-        *(cell("temperature", "pair", temperature=t) for t in settings.study_temperatures),
-        *(cell("offset", "local_field", offset=h0) for h0 in settings.study_field_offsets),
-        *(cell("offset", "pair", offset=w0) for w0 in settings.study_pair_offsets),
-        *(cell("best", loss) for loss in ("pair", "ising") if settings.best is not None),
-    ]
+    """The five losses for each seed."""
+    return [{"loss": loss, "seed": seed} for seed in range(seeds) for loss in LOSSES]
 
 
 def augmented(data: SpinGlasses, generator: torch.Generator) -> SpinGlasses:
@@ -263,26 +217,25 @@ class TestCurve:
                 write_json(self.file, self.curve)
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
-    """Train one network, test it on lattices of its own and of other sizes."""
-    how = {"losses": settings.main, "best": settings.best}.get(cell["part"], settings.study) or settings.main
-    how = replace(how, samples=cell["samples"], augment=cell["augment"])
-    # The smaller training sets are the first lattices of the largest.
-    largest = max(t.samples for t in (settings.main, settings.study, settings.best) if t is not None)
-    data = load(largest, settings.size, seed=0)[: how.samples]
+def train_and_test(
+    settings: Settings,
+    how: Training,
+    loss: SpinEnergy,
+    seed: int,
+    workdir: Path,
+    callbacks: Sequence[Callable[[Any], object]],
+    largest: int | None = None,
+) -> tuple[dict[str, Any], nn.Module]:
+    """Train one network, test it on lattices of its own and of other sizes: (numbers, model).
+
+    The training set is the first `how.samples` of a set of `largest` lattices, so that smaller sets are part of it.
+    """
+    data = load(largest or how.samples, settings.size, seed=0)[: how.samples]
     test = load(settings.evaluated, settings.size, seed=TEST_SEED)
     few = -(-settings.evaluated // 5)
     curve = TestCurve(test[:few], settings.curve_points, workdir / "curve.json")
-    record = train(
-        data,
-        make_loss(cell["loss"], cell["temperature"], cell["offset"] or None),
-        how,
-        seed=cell["seed"],
-        checkpoint=workdir / "training.safetensors",
-        callbacks=[*callbacks, curve],
-    )
+    checkpoint = workdir / "training.safetensors"
+    record = train(data, loss, how, seed=seed, checkpoint=checkpoint, callbacks=[*callbacks, curve])
     result: dict[str, Any] = {name: float(f"{value:.6g}") for name, value in scores(record.model, test).items()}
     result["energy_per_spin"] = float(f"{result['energy'] / settings.size**2:.5g}")
     for size in settings.other_sizes:
@@ -290,20 +243,26 @@ def run_cell(
         result[f"energy_per_spin_{size}"] = float(f"{other['energy'] / size**2:.5g}")
     result["training_seconds"] = round(record.seconds, 1)
     result["curve"] = curve.curve
-    if cell["part"] == "best":
-        from elf.training import save_weights
+    return result, record.model
 
-        save_weights(workdir / "weights.safetensors", record.model, {"cell": cell, "energy": result["energy"]})
-    return result
+
+def run_cell(
+    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
+) -> dict[str, Any]:
+    """One loss, one seed."""
+    loss = make_loss(cell["loss"], settings.temperature)
+    return train_and_test(settings, settings.training, loss, cell["seed"], workdir, callbacks)[0]
+
+
+SHOWN = {"energy": 1, "energy_descended": 1, "bonds": 3, "overlap": 3, "spins": 3, "training_seconds": 0}
+"""Numbers of the tables, and their digits."""
 
 
 def table(result: dict[str, Any]) -> str:
     """Test energy above the ground state and flip-symmetric scores, mean ± standard deviation over seeds (number)."""
-    digits = {"energy": 1, "energy_descended": 1, "bonds": 3, "overlap": 3, "spins": 3, "training_seconds": 0}
-    keys = ("part", "loss", "samples", "augment", "temperature", "offset")
     return text_table(
         [
-            {**{key: row[key] for key in keys}, **{name: format_mean(row, name, n) for name, n in digits.items()}}
+            {"loss": TITLES[row["loss"]], **{name: format_mean(row, name, n) for name, n in SHOWN.items()}}
             for row in result["summary"]
         ]
     )
@@ -315,6 +274,6 @@ EXPERIMENT = Experiment(
     settings=SETTINGS.__getitem__,
     cells=cells,
     run_cell=run_cell,
-    summarise=lambda rows: summarise_by(rows, "part", "loss", "samples", "augment", "temperature", "offset"),
+    summarise=lambda rows: summarise_by(rows, "loss"),
     table=table,
 )
