@@ -129,7 +129,8 @@ def load(
 
 
 def _solve(chunk: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    return ground_state(Couplings(*(torch.from_numpy(x) for x in chunk)), "matching").spins.numpy()
+    right, down = map(torch.from_numpy, chunk)
+    return ground_state(Couplings(right, down), "matching").spins.numpy()
 
 
 def _solved(couplings: Couplings, workers: int) -> Iterator[Tensor]:

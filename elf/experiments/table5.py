@@ -92,9 +92,13 @@ PAPER = Training(steps=8000, samples=10_000, channels=256, batch_size=256, learn
 SETTINGS = {
     "smoke": Settings(size=6, training=SMOKE, evaluated=20, other_sizes=(5, 8), curve_points=2),
     "live": Settings(
-        size=10, training=Training(steps=300, samples=4000), evaluated=300, other_sizes=(8, 16), curve_points=3
+        size=10,
+        training=Training(steps=300, samples=4000, channels=16),
+        evaluated=300,
+        other_sizes=(8, 16),
+        curve_points=3,
     ),
-    "laptop": Settings(size=16, training=Training(steps=300, samples=10_000)),
+    "laptop": Settings(size=16, training=Training(steps=300, samples=10_000, channels=16)),
     "paper": Settings(size=16, training=PAPER, evaluated=10_000, curve_points=40),
 }
 
@@ -114,9 +118,10 @@ def make_loss(name: str, temperature: float = 0.1, offset: float | None = None) 
         raise ValueError(f"loss is {name!r}; it should be one of {', '.join(map(repr, LOSSES))}")
     if name in ("cross_entropy", "margin"):
         return CrossEntropy() if name == "cross_entropy" else Margin()
-    offset = OFFSET.get(name) if offset is None else offset
-    energy = Ising() if name == "ising" else {"local_field": LocalField, "pair": Mattis}[name](offset)  # type: ignore[abstract]
-    return FreeEnergy(energy, temperature)
+    if name == "ising":
+        return FreeEnergy(Ising(), temperature)
+    offset = OFFSET[name] if offset is None else offset
+    return FreeEnergy(LocalField(offset) if name == "local_field" else Mattis(offset), temperature)
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ SETTINGS = {
         (300,), (0.4,), (4.5,), (2.0,),
     ),
     "laptop": Settings(
-        TABLE5["laptop"], Training(steps=150, samples=10_000), Training(steps=1500, samples=10_000, augment=True),
+        TABLE5["laptop"], Training(steps=150, samples=10_000, channels=16),
+        Training(steps=2500, samples=10_000, augment=True),
         (300,), (0.0, 0.4), (0.1, 4.5), (0.05, 2.0),
     ),
     "paper": Settings(

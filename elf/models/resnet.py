@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle, islice
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from elf._checks import require_bool, require_count
 from elf.spins.lattice import Couplings
 
 PLANES = 5
+Padding = Literal["zeros", "circular"]
 
 
 def coupling_planes(couplings: Couplings) -> Float[Tensor, "batch 5 height width"]:
@@ -35,7 +37,7 @@ def coupling_planes(couplings: Couplings) -> Float[Tensor, "batch 5 height width
 class ResidualBlock(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), 3 x 3, with one dilation; starts as the identity."""
 
-    def __init__(self, channels: int, dilation: int, padding_mode: str) -> None:
+    def __init__(self, channels: int, dilation: int, padding_mode: Padding) -> None:
         super().__init__()
         groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
 
@@ -82,7 +84,7 @@ class SpinResNet(nn.Module):
         for dilation in dilations:
             require_count("dilations", dilation)
         self.periodic = periodic
-        mode = "circular" if periodic else "zeros"
+        mode: Padding = "circular" if periodic else "zeros"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Conv2d(PLANES, channels, 3, padding=1, padding_mode=mode)

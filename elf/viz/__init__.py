@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_SUBMODULES = ("fields", "landscapes", "molecules", "playground", "style")
+_SUBMODULES = ("fields", "landscapes", "molecules", "playground", "spins", "style")
 __all__ = list(_SUBMODULES)
 
 
