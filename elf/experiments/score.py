@@ -207,7 +207,7 @@ def quality(x: Float[Tensor, "n 3 2"], system: RotationAveraged) -> dict[str, fl
 
     w1: mean over pairs of the Wasserstein-1 distance of its lengths (angstrom), floor: the same for two true samples.
     first: share of the first isomer. wrong_hand: share of clockwise triangles, of which there are none in the data.
-    broken: share with a distance more than five standard deviations away from both isomers'.
+    broken: share with a distance more than three standard deviations away from both isomers'.
     """
     generator = torch.Generator().manual_seed(TEST_SEED)
     true, other = (pair_distances(system.sample(len(x), generator)).sort(0).values for _ in range(2))
@@ -221,7 +221,7 @@ def quality(x: Float[Tensor, "n 3 2"], system: RotationAveraged) -> dict[str, fl
         "floor": _round((other - true).abs().mean()),
         "first": _round((found[:, 2] < sides[:, 2].mean()).to(x.dtype).mean()),
         "wrong_hand": _round((area < 0).to(x.dtype).mean()),
-        "broken": _round((off > 5 * width).to(x.dtype).mean()),
+        "broken": _round((off > 3 * width).to(x.dtype).mean()),
     }
 
 
