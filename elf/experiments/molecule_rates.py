@@ -8,7 +8,9 @@ from elf.experiments import molecules
 
 RATES = (1e-3, 2e-3, 4e-3)
 SETTINGS = {
-    scale: replace(settings, steps=(min(1000, settings.steps[0]),), learning_rates=RATES)
+    scale: replace(
+        settings, steps=(min(1000, settings.steps[0]),), learning_rates=RATES, samples=min(200, settings.samples)
+    )
     for scale, settings in molecules.SETTINGS.items()
 }
 
