@@ -1,0 +1,101 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from elf.data import spin_glass
+from elf.experiments import table5, table5_settings
+from elf.spins import FreeEnergy, LocalField, Mattis, frustrated_plaquettes, ground_state, ising_energy
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELF_CACHE", str(tmp_path / "cache"))
+
+
+def test_augmented_lattices_come_with_their_ground_states(generator):
+    data = spin_glass.load(6, 4)
+    seen = set()
+    for _ in range(12):
+        other = table5.augmented(data, generator)
+        torch.testing.assert_close(ising_energy(other.spins, other.couplings), data.energy)
+        torch.testing.assert_close(ground_state(other.couplings).energy, data.energy)
+        assert (other.spins[:, 0, 0] == 1).all()
+        assert int(frustrated_plaquettes(other.couplings).sum()) == int(frustrated_plaquettes(data.couplings).sum())
+        seen.add(tuple(other.couplings.values[0].abs().tolist()))
+    assert len(seen) > 3
+    assert not torch.equal(other.couplings.right.sign(), data.couplings.right.sign())
+
+
+def test_rectangles_are_transposed_too(generator):
+    data = spin_glass.load(3, 2, 5)
+    shapes = {table5.augmented(data, generator).couplings.shape for _ in range(12)}
+    assert shapes == {(3, 2, 5), (3, 5, 2)}
+
+
+def test_losses_are_what_their_names_say():
+    pair, field = table5.make_loss("pair", 0.3, 2.0), table5.make_loss("local_field")
+    assert isinstance(pair, FreeEnergy)
+    assert isinstance(pair.energy, Mattis)
+    assert (pair.temperature, pair.energy.offset) == (0.3, 2.0)
+    assert isinstance(field, FreeEnergy)
+    assert isinstance(field.energy, LocalField)
+    assert field.energy.offset == table5.OFFSET["local_field"]
+    with pytest.raises(ValueError, match="loss is 'hinge'; it should be one of 'cross_entropy'"):
+        table5.make_loss("hinge")
+
+
+def test_the_true_energy_uses_no_data():
+    """Its gradient is the same whatever the target."""
+    data = spin_glass.load(4, 3)
+    z = torch.zeros(4, 3, 3).normal_(generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = table5.make_loss("ising")
+    gradients = [
+        torch.autograd.grad(loss(z, y, data.couplings).sum(), z)[0] for y in (data.spins, torch.ones_like(data.spins))
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_training_on_few_lattices_finds_their_ground_states(tmp_path: Path):
+    data = spin_glass.load(8, 4)
+    how = table5.Training(steps=150, samples=8, channels=16, blocks=2, batch_size=8, learning_rate=5e-3)
+    before = table5.scores(table5.SpinResNet(16, 2), data)
+    # The local field is convex in the spins; the pair energy may freeze a domain wall in one of eight lattices.
+    for name, share in (("local_field", 0.01), ("pair", 0.15)):
+        record = table5.train(data, table5.make_loss(name), how, seed=0)
+        after = table5.scores(record.model, data)
+        assert after["energy"] < share * before["energy"]
+        assert after["energy_descended"] <= after["energy"]
+        assert after["bonds"] > 0.9
+
+
+@pytest.mark.parametrize("module", [table5, table5_settings])
+def test_a_cell_is_reproducible_and_goes_on_where_it_was(tmp_path: Path, module):
+    settings = module.EXPERIMENT.settings("smoke")
+    cells = module.EXPERIMENT.cells(settings, 2)
+    assert len({str(cell) for cell in cells}) == len(cells)
+    cell = cells[-1]
+    results = [module.run_cell(settings, cell, tmp_path / where, ()) for where in ("a", "b", "a")]
+    for result in results:
+        del result["training_seconds"]
+    assert results[0] == results[1] == results[2]
+    assert [point["step"] for point in results[0]["curve"]] == [2, 3]
+    assert {"energy_per_spin_5", "energy_per_spin_8"} < results[0].keys()
+
+
+def test_tables_have_a_row_for_each_setting():
+    for module in (table5, table5_settings):
+        cells = module.EXPERIMENT.cells(module.EXPERIMENT.settings("laptop"), 3)
+        result = dict.fromkeys(table5.SHOWN, 1.0)
+        rows = [{"cell": cell, "result": result, "seconds": 1.0} for cell in cells]
+        summary = module.EXPERIMENT.summarise(rows)
+        assert len(module.EXPERIMENT.table({"summary": summary}).splitlines()) == len(summary) + 2
+
+
+def test_smaller_training_sets_are_part_of_the_larger():
+    settings = table5_settings.SETTINGS["smoke"]
+    assert replace(settings.study, samples=settings.samples[0]).samples < settings.study.samples
+    small, large = spin_glass.load(16, 6), spin_glass.load(32, 6)
+    assert torch.equal(small.couplings.values, large.couplings.values[:16])
+    assert torch.equal(small.spins, large.spins[:16])
