@@ -76,7 +76,7 @@ class Settings:
     batch_size: int = 256
     examples: int = 20_000
     hidden: tuple[int, ...] = (128, 128, 128)
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-3
     trained_blur: float = 0.05
 
 
