@@ -1,0 +1,123 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from elf.data.polygons import mean_shrinkage, regular_polygon, sample
+from elf.energy import PairEnergy
+from elf.experiments import find, load_result, shapes, shapes_rates
+
+SMOKE = shapes.SETTINGS["smoke"]
+
+
+def weights_after_training(loss, angle, **changes):
+    settings = replace(SMOKE, steps=30, **changes)
+    record = shapes.train(settings, loss, sides=6, angle=angle, learning_rate=1e-2, batch_size=8, seed=0)
+    return torch.cat([p.detach().flatten() for p in record.model.parameters()])
+
+
+@pytest.mark.parametrize("loss", ["kabsch", "energy", "sparse"])
+def test_training_with_an_invariant_loss_does_not_see_how_targets_are_turned(loss):
+    """Prop. 4.2 and what it does to a training: the weights at theta = pi are those at theta = 0, up to rounding."""
+    torch.testing.assert_close(weights_after_training(loss, 1.0), weights_after_training(loss, 0.0), rtol=0, atol=2e-4)
+
+
+def test_training_with_mse_sees_it():
+    change = weights_after_training("mse", 1.0) - weights_after_training("mse", 0.0)
+    assert change.abs().max() > 2e-2
+
+
+def test_mse_learns_the_mean_of_the_turned_polygons():
+    """Its minimiser has sin(theta) / theta of the radius: a linear fit shows it without any network."""
+    data = sample(20_000, 5, 0.75 * math.pi, torch.Generator().manual_seed(0), dtype=torch.float64)
+    upright = regular_polygon(data.radius, torch.zeros_like(data.angle), 5)
+    factor = float((data.vertices * upright).sum() / upright.square().sum())
+    assert factor == pytest.approx(mean_shrinkage(0.75 * math.pi), abs=0.01)
+
+
+def test_sparse_graphs_are_regular_and_drawn_once():
+    graphs = shapes.sparse_edges(12, 5)
+    assert graphs.shape == (5, 2, 24)
+    assert all((graph.flatten().bincount() == 4).all() for graph in graphs)
+    assert len({tuple(graph.flatten().tolist()) for graph in graphs}) > 1
+    assert shapes.sparse_edges(12, 5) is graphs
+
+
+def test_sparse_loss_averages_to_the_dense_one(generator):
+    """Each pair is an edge with probability 4 / (N - 1): scaled up, the mean over graphs is the dense energy."""
+    prediction, target = torch.randn(2, 1, 9, 2, generator=generator)
+    dense = PairEnergy(shapes.SPRINGS, normalize="atoms")(prediction, target)
+    for name in shapes.SPARSE:
+        loss = shapes.make_loss(name, 9, 200)
+        draws = torch.stack([loss(prediction, target, generator) for _ in range(300)])
+        assert float(draws.mean()) * 8 / 4 == pytest.approx(float(dense), rel=0.1)
+        assert draws.std() > 0
+        assert float(loss(target, target, generator)) == 0
+
+
+def test_every_cell_runs_and_summarises(tmp_path):
+    experiment = find("shapes")
+    rows = []
+    for i, cell in enumerate(experiment.cells(SMOKE, 1)):
+        (tmp_path / str(i)).mkdir()
+        rows.append({"cell": cell, "result": experiment.run_cell(SMOKE, cell, tmp_path / str(i), []), "seconds": 0})
+    assert all(math.isfinite(row["result"]["quality"]) for row in rows)
+    polygons = [row["result"]["polygon"] for row in rows if row["cell"]["part"] == "theta"]
+    assert all(len(x) == len(y) == SMOKE.sides for x, y in polygons)
+    summary = experiment.summarise(rows)
+    assert len(summary) == len(rows)
+    assert experiment.summarise(rows)[0]["n"] == 1
+    assert "radius_ratio" in experiment.table({"summary": summary})
+
+
+def test_rate_of_a_place_that_was_not_swept_is_its_neighbours():
+    settings = replace(SMOKE, learning_rates={"mse,20,0.0": 1.0, "mse,20,1.0": 2.0, "mse,64,1.0": 3.0})
+    assert shapes.nearest_rate(settings, "mse", 20, 0.0) == 1
+    assert shapes.nearest_rate(settings, "mse", 20, 0.25) == 2
+    assert shapes.nearest_rate(settings, "mse", 32, 1.0) == 2
+    assert shapes.nearest_rate(settings, "mse", 128, 1.0) == 3
+
+
+def test_best_rate_has_the_lowest_validation_loss():
+    places = {"loss": "mse", "sides": 20, "angle": 1.0}
+    summary = [
+        {**places, "learning_rate": rate, "validation_loss": {"mean": loss}}
+        for rate, loss in ((1e-3, 3.0), (3e-3, 1.0), (1e-2, 2.0))
+    ]
+    assert shapes_rates.best_rates({"summary": summary}) == {"mse,20,1.0": 3e-3}
+
+
+def test_unknown_loss_is_named():
+    with pytest.raises(ValueError, match="loss is 'huber'; it should be one of 'mse', 'kabsch', 'energy', 'sparse'"):
+        shapes.make_loss("huber", 6, 2)
+
+
+def laptop(part, loss, name, **where):
+    """One number of the committed result: {(sides, angle, rate): mean over seeds}."""
+    rows = [row for row in load_result("shapes")["summary"] if row["part"] == part and row["loss"] == loss]
+    rows = [row for row in rows if all(row[key] == value for key, value in where.items())]
+    return {(row["sides"], row["angle"], row["learning_rate"]): row[name]["mean"] for row in rows}
+
+
+def test_committed_rates_are_those_of_the_sweep():
+    assert shapes_rates.best_rates(load_result("shapes_rates")) == shapes.RATES
+    assert load_result("shapes")["settings"]["learning_rates"] == shapes.RATES
+
+
+def test_committed_result_holds_what_the_notebook_says():
+    assert load_result("shapes")["seeds"] >= 3
+    result = load_result("shapes")
+    few = [row for row in result["summary"] if row["n"] < 3]
+    assert all(row["loss"] == "energy" and row["sides"] > result["settings"]["dense_seeds_up_to"] for row in few)
+    for loss in ("energy", "kabsch"):
+        scores = laptop("theta", loss, "quality", sides=20)
+        assert max(scores.values()) - min(scores.values()) < 0.7
+        assert min(scores.values()) > 5
+    for (_, angle, _), ratio in laptop("theta", "mse", "radius_ratio", sides=20).items():
+        assert ratio == pytest.approx(mean_shrinkage(angle * math.pi), abs=0.05)
+    assert max(laptop("theta", "mse", "radius_ratio", angle=1.0).values()) < 0.2
+    dense = {sides: score for (sides, *_), score in laptop("sides", "energy", "quality").items()}
+    sparse = {sides: score for (sides, *_), score in laptop("sides", "sparse", "quality").items()}
+    assert sorted(dense) == sorted(sparse) == [8, 32, 128]
+    assert all(dense[sides] - sparse[sides] < 1.5 for sides in dense)
