@@ -54,9 +54,9 @@ def plot_bonds(ax: Axes, couplings: Couplings, spins: Tensor | None = None) -> N
 def plot_spins(ax: Axes, spins: Tensor, size: float = 60) -> None:
     """Spins (1, H, W) as discs: filled for +1, open for -1."""
     _, height, width = spins.shape
-    place = [(c, r) for r in range(height) for c in range(width)]
+    x, y = zip(*((c, r) for r in range(height) for c in range(width)), strict=True)
     face = [style.INK if value > 0 else style.PAPER for value in spins.flatten().tolist()]
-    ax.scatter(*zip(*place, strict=True), s=size, c=face, edgecolors=style.INK, linewidths=1.2, zorder=4)
+    ax.scatter(x, y, s=size, c=face, edgecolors=style.INK, linewidths=1.2, zorder=4)
 
 
 def plot_frustration(ax: Axes, couplings: Couplings) -> None:
