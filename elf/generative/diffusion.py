@@ -1,7 +1,7 @@
 """Diffusion of molecules with the denoised molecule as the prediction, so that any energy can be the loss (Sec. 4.2).
 
 The paper replaces |x - x_hat|^2 in the diffusion objective by E(x_hat, x), with the weight of the noise level kept;
-atom types keep a loss of their own. The paper predicts noise and recovers x_hat from it (Eq. 12 and 13); here the
+atom types keep a loss of their own. The paper predicts noise and recovers x_hat from it (Sec. 4.2); here the
 network is preconditioned to give x_hat directly (Karras et al. 2022, arXiv:2206.00364), which trains faster at small
 budgets.
 """

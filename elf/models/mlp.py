@@ -50,6 +50,6 @@ class MLP(nn.Module):
                 layers += [nn.Linear(before, after), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, conditions: Float[Tensor, "batch inputs"]) -> Float[Tensor, batch *shape]:
+    def forward(self, conditions: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch ..."]:
         """One configuration for each row of conditions."""
         return self.layers(conditions).unflatten(-1, self.output_shape)
