@@ -57,3 +57,16 @@ def test_dir_and_unknown_names() -> None:
 def test_annotations_are_checked_while_testing() -> None:
     with pytest.raises(TypeCheckError):
         elf.geometry.pairwise_distances(torch.zeros(3, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "path", ["data.qm9.load", "generative.sampling", "metrics.molecules", "models.mlp", "viz.style"]
+)
+def test_modules_of_packages_load_on_first_use(path: str) -> None:
+    run(f"import elf; elf.{path}")
+    run(f"import elf; assert {path.split('.')[1]!r} in dir(elf.{path.split('.')[0]})")
+
+
+def test_unknown_module_of_a_package() -> None:
+    with pytest.raises(AttributeError, match=r"module 'elf\.data' has no attribute 'qm10'"):
+        _ = elf.data.qm10

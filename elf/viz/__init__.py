@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from elf._lazy import lazy_submodules
 
-_SUBMODULES = ("fields", "landscapes", "molecules", "playground", "spins", "style")
-__all__ = list(_SUBMODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_SUBMODULES)
+__getattr__, __dir__ = lazy_submodules(__name__)
