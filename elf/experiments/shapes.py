@@ -90,7 +90,10 @@ SETTINGS = {
     "live": Settings(
         steps=300, samples=10_000, batch_size=100, sides_batch_size=50, learning_rates=RATES, many_sides=(8, 32)
     ),
-    "laptop": Settings(steps=1000, samples=100_000, batch_size=100, sides_batch_size=32, learning_rates=RATES),
+    "laptop": Settings(
+        steps=1000, samples=100_000, batch_size=100, sides_batch_size=32, learning_rates=RATES,
+        invariant_angles=(0.0, 0.25, 0.5, 0.75, 1.0), many_sides=(8, 16, 32, 64, 128), dense_seeds_up_to=128,
+    ),
     "paper": Settings(
         steps=50_000, samples=100_000, batch_size=100, sides_batch_size=100, learning_rates=RATES,
         invariant_angles=(0.0, 0.25, 0.5, 0.75, 1.0), many_sides=(8, 16, 32, 64, 128), dense_seeds_up_to=128,

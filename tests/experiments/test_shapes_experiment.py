@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 import torch
@@ -117,7 +118,14 @@ def test_committed_result_holds_what_the_notebook_says():
     for (_, angle, _), ratio in laptop("theta", "mse", "radius_ratio", sides=20).items():
         assert ratio == pytest.approx(mean_shrinkage(angle * math.pi), abs=0.05)
     assert max(laptop("theta", "mse", "radius_ratio", angle=1.0).values()) < 0.2
-    dense = {sides: score for (sides, *_), score in laptop("sides", "energy", "quality").items()}
-    sparse = {sides: score for (sides, *_), score in laptop("sides", "sparse", "quality").items()}
-    assert sorted(dense) == sorted(sparse) == [8, 32, 128]
-    assert all(dense[sides] - sparse[sides] < 1.5 for sides in dense)
+    runs = [c for c in load_result("shapes")["cells"] if c["cell"]["part"] == "sides" and c["cell"]["loss"] != "mse"]
+    stuck = [c["cell"] for c in runs if c["result"]["validation_loss"] > 0.1]
+    assert [(c["loss"], c["sides"], c["seed"]) for c in stuck] == [("sparse", 64, 2)]
+    whole = [c for c in runs if c["cell"] not in stuck]
+    for sides in (8, 16, 32, 64, 128):
+        dense, sparse = (
+            [c["result"]["quality"] for c in whole if (c["cell"]["loss"], c["cell"]["sides"]) == (loss, sides)]
+            for loss in ("energy", "sparse")
+        )
+        assert len(dense) == 3
+        assert mean(dense) - mean(sparse) < 1.5
