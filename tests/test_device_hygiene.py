@@ -14,7 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import elf
+from elf.generative.diffusion import Denoiser, Noisy
+from elf.generative.sampling import sample_molecules
+from elf.generative.schedules import Karras
 from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
+from elf.models.equivariant import EquivariantTransformer
+from elf.models.mlp import MLP
 
 Factory = Callable[..., Tensor]
 
@@ -36,6 +41,29 @@ def edges_of(x: Tensor) -> Tensor:
 def sparse(x: Factory) -> Tensor:
     prediction = x(2, 5, 3)
     return elf.PairEnergy(edges=edges_of(prediction))(prediction, x(2, 5, 3))
+
+
+def small_denoiser() -> Denoiser:
+    with torch.device("cpu"):
+        return Denoiser(EquivariantTransformer(channels=8, heads=2, layers=2))
+
+
+def placed(network: torch.nn.Module, x: Tensor) -> torch.nn.Module:
+    # `.to` where there is nothing to do fails on fake parameters.
+    return network if x.device.type == "cpu" else network.to(x.device)
+
+
+def denoised(x: Factory) -> Any:
+    positions = x(2, 5, 3)
+    mask = torch.ones(2, 5, dtype=torch.bool, device=positions.device)
+    return placed(small_denoiser(), positions)(Noisy(positions, x(2, 5, 5), 1 + x(2).abs()), mask)
+
+
+def perceptron(x: Factory) -> Tensor:
+    conditions = x(4, 1)
+    with torch.device("cpu"):
+        network = MLP(1, (6, 2), hidden=(8,))
+    return placed(network, conditions)(conditions)
 
 
 SPRINGS = [
@@ -63,6 +91,8 @@ CASES: dict[str, Callable[[Factory], Any]] = {
     "center": lambda x: center(x(2, 5, 3)),
     "kabsch": lambda x: kabsch(x(2, 5, 3), x(2, 5, 3)),
     "align": lambda x: align(x(2, 5, 3), x(2, 5, 3)),
+    "denoiser": denoised,
+    "MLP": perceptron,
 }
 
 
@@ -109,3 +139,11 @@ def test_float32_stays_float32(case: Callable[[Factory], Any]) -> None:
         results = tensors(case(lambda *shape: torch.randn(shape, generator=generator)))
     assert results
     assert all(result.dtype == torch.float32 for result in results)
+
+
+def test_the_sampler_stays_where_its_generator_is() -> None:
+    denoiser, counts = small_denoiser(), torch.tensor([3, 5])
+    with torch.device("meta"):
+        drawn = sample_molecules(denoiser, counts, Karras(), torch.Generator("cpu").manual_seed(0), steps=3, churn=0.4)
+    assert drawn.positions.device.type == drawn.numbers.device.type == "cpu"
+    assert drawn.positions.isfinite().all()
