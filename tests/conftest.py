@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch
+from browser import chromium, open_page, serve
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -16,6 +17,9 @@ assert "elf" not in sys.modules, "elf was imported before the import hook that c
 install_import_hook("elf", "runtime_types.typechecked")
 
 torch.set_num_threads(1)
+# Fixtures of tests/browser.py, for every folder of tests.
+__all__ = ["chromium", "open_page", "serve"]
+
 settings.register_profile("elf", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("elf")
 

@@ -1,0 +1,167 @@
+"""A real browser for tests: Chromium with the network off, driven by Playwright, and a small file server beside it.
+
+    def test_page(open_page, serve):
+        with serve(folder, prefix="/some/sub/path") as address:
+            page = open_page(address + "/index.html", dark=True, width=390)
+
+`open_page` gives a Playwright page. When the test ends it fails for any request to another host than 127.0.0.1, any
+response of 400 or more, any page error, any console error, and any breach of a content-security policy; a test that
+means to see one of these says so: `open_page(..., allow="pattern")`.
+
+Chromium is Debian's package (`apt-get install chromium`), or whatever ELF_CHROMIUM names; where there is none these
+tests skip, and say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json"}
+
+
+def executable() -> str | None:
+    """Chromium's path, or None."""
+    wanted = os.environ.get("ELF_CHROMIUM")
+    return wanted or next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *args: Any, prefix: str, headers: dict[str, str], **kwargs: Any) -> None:
+        self._prefix, self._headers = prefix, headers
+        super().__init__(*args, **kwargs)
+
+    def translate_path(self, path: str) -> str:
+        address = urlsplit(path).path
+        inside = address == self._prefix or address.startswith(self._prefix + "/")
+        return super().translate_path(address[len(self._prefix) :] or "/") if inside else os.devnull + "/nothing"
+
+    def end_headers(self) -> None:
+        for name, value in self._headers.items():
+            self.send_header(name, value)
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(folder: str | Path, prefix: str = "", headers: dict[str, str] | None = None) -> Iterator[str]:
+    """Serve a folder's files on 127.0.0.1 under `prefix` ("" or "/some/sub/path"); gives "http://127.0.0.1:port/prefix".
+
+    `headers` go with every answer, a Content-Security-Policy for instance.
+    """
+    handler = functools.partial(_Handler, directory=str(folder), prefix=prefix.rstrip("/"), headers=headers or {})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}{prefix.rstrip('/')}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., contextlib.AbstractContextManager[str]]:
+    """`with serve(folder, prefix=..., headers=...) as address:`, see `serving`."""
+    return serving
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A running Chromium (a Playwright browser), one a test session."""
+    path = executable()
+    if path is None:
+        pytest.skip("NO BROWSER: nothing was checked; `apt-get install chromium`, or name one in ELF_CHROMIUM")
+    api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER: nothing was checked; pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def watch(page: Any) -> list[str]:
+    """What goes wrong on a page from now on: remote requests, bad answers, page errors, console errors."""
+    wrong: list[str] = []
+
+    def on_request(request: Any) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob", "about") and parts.hostname != "127.0.0.1":
+            wrong.append(f"request to {request.url}")
+
+    def on_response(response: Any) -> None:
+        if response.status >= 400 and not response.url.endswith("/favicon.ico"):
+            wrong.append(f"answer {response.status} from {response.url}")
+
+    def on_console(message: Any) -> None:
+        place = (message.location or {}).get("url", "")
+        if message.type == "error" and not place.endswith("/favicon.ico"):
+            wrong.append(f"console: {message.text} ({place})")
+
+    page.on("request", on_request)
+    page.on("response", on_response)
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
+    return wrong
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """`open_page(address, dark=False, width=1100, height=800, reduced_motion=False, touch=False, allow=None)`."""
+    contexts: list[Any] = []
+    watched: list[tuple[list[str], str | None]] = []
+
+    def open_(
+        address: str,
+        *,
+        dark: bool = False,
+        width: int = 1100,
+        height: int = 800,
+        reduced_motion: bool = False,
+        touch: bool = False,
+        allow: str | None = None,
+    ) -> Any:
+        context = chromium.new_context(
+            color_scheme="dark" if dark else "light",
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce" if reduced_motion else "no-preference",
+            has_touch=touch,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        watched.append((watch(page), allow))
+        page.goto(address)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    wrong = [text for found, allow in watched for text in found if not (allow and re.search(allow, text))]
+    assert not wrong
