@@ -1,7 +1,8 @@
-// The playground: two energies of one configuration, side by side. No build step, no imports, no network.
+import { make, put, short, calm, root, fail, voice, button, painter, sender, mounter } from "./dom.js";
+// The playground: two energies of one configuration, side by side.
 // The formulas are those of elf.Harmonic and elf.PairEnergy with normalize="sum", in double precision; the tests compare them.
 
-const R_MIN = 1e-2;
+const R_MIN = 1e-2, LARGEST = 64;
 
 export const SPRINGS = {
   constant: (r, { k }) => k,
@@ -68,40 +69,64 @@ export const mirrored = (points) => {
 
 /** What is wrong with a configuration, or "" if nothing is. */
 export function problem(points, count) {
-  if (!Array.isArray(points) || points.length < 1 || points.length > 64) return "needs 1 to 64 particles";
+  if (!Array.isArray(points)) return "should be a list of points";
+  if (points.length < 1 || points.length > LARGEST) return `has ${points.length} particles; it should have 1 to ${LARGEST}`;
   if (count !== undefined && points.length !== count) return `has ${points.length} particles, the target has ${count}`;
   const good = (p) => Array.isArray(p) && p.length === 2 && p.every(Number.isFinite);
-  return points.every(good) ? "" : "needs two finite numbers for each particle";
+  const bad = points.findIndex((p) => !good(p));
+  return bad < 0 ? "" : `should have two finite numbers for each particle; number ${bad + 1} has not`;
 }
 
-const SVG = "http://www.w3.org/2000/svg";
-function make(tag, attributes = {}, text = "", parent = null) {
-  const svg = ["svg", "g", "circle", "line", "path", "text"].includes(tag);
-  const node = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text) node.textContent = text; // text is only ever set as text, never as HTML
-  if (parent) parent.appendChild(node);
-  return node;
+function springsProblem(springs, count) {
+  const good = (value) => Number.isFinite(value) && value >= 0;
+  if (springs?.name === "custom") {
+    const fits = Array.isArray(springs.matrix) && springs.matrix.length === count && springs.matrix.every((row) => row.length === count && row.every(good));
+    return fits ? "" : `springs should be ${count} x ${count} constants, finite and 0 or more`;
+  }
+  if (!Object.hasOwn(SPRINGS, springs?.name ?? "")) return `springs should be one of ${Object.keys(SPRINGS).join(", ")}`;
+  return good(springs.k) && (springs.name !== "exponential" || springs.length > 0) ? "" : "springs should have a finite k, 0 or more, and a positive length";
 }
-const put = (node, attributes) => { for (const name in attributes) node.setAttribute(name, attributes[name]); };
-const short = (value) => (value === 0 ? "0" : value < 5e-7 ? "0.000" : value < 1000 ? value.toFixed(3) : value.toExponential(2));
+
+const STYLES = `
+.elf-playground { max-width: 46rem; }
+.elf-playground .elf-panels { display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; }
+@container (max-width: 30rem) { .elf-playground .elf-panels { grid-template-columns: 1fr; } }
+.elf-playground figure { margin: 0; }
+.elf-playground figcaption { display: flex; justify-content: space-between; align-items: baseline; gap: 0.5rem; text-align: left; }
+.elf-playground .elf-value { font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.elf-playground .elf-mse .elf-value { color: var(--elf-mse-text); }
+.elf-playground .elf-energy .elf-value { color: var(--elf-energy); }
+.elf-playground .elf-meter { height: 6px; border-radius: 3px; background: color-mix(in srgb, currentColor 15%, transparent); }
+.elf-playground .elf-meter > div { height: 100%; border-radius: 3px; width: 0; }
+.elf-playground .elf-mse .elf-meter > div { background: var(--elf-mse); }
+.elf-playground .elf-energy .elf-meter > div { background: var(--elf-energy); }
+.elf-playground svg {
+  aspect-ratio: 1; margin-top: 0.35rem; border-radius: 8px; overflow: hidden; touch-action: manipulation; user-select: none;
+  border: 1px solid color-mix(in srgb, currentColor 25%, transparent);
+}
+.elf-playground .elf-movable { cursor: grab; outline: none; touch-action: none; }
+.elf-playground .elf-movable:active { cursor: grabbing; }
+.elf-playground .elf-movable > text { fill: #00182e; font-weight: 600; }
+.elf-playground .elf-halo { fill: transparent; stroke: transparent; }
+.elf-playground .elf-movable:focus-visible .elf-halo { stroke: currentColor; }
+`;
 
 const ARROW = 0.25; // page length of an arrow per unit of force, the same in both panels
+const TITLES = { mse: "Squared error (MSE)", energy: "Pair energy" };
 
 /** One panel: an SVG that shows target, prediction, springs and forces, in the world's coordinates with y upwards. */
 function panel(parent, kind, state, act) {
-  const figure = make("figure", {}, "", parent);
+  const figure = make("figure", { class: `elf-${kind}` }, "", parent);
   const caption = make("figcaption", {}, "", figure);
-  make("span", {}, kind === "mse" ? "Squared error (MSE)" : "Pair energy", caption);
-  const value = make("span", { class: "elf-value", style: `color: var(--elf-${kind})` }, "", caption);
-  const meter = make("div", { style: `background: var(--elf-${kind})` }, "", make("div", { class: "elf-meter", "aria-hidden": "true" }, "", figure));
+  make("span", {}, TITLES[kind], caption);
+  const value = make("span", { class: "elf-value", "data-elf-value": kind }, "", caption);
+  const meter = make("div", {}, "", make("div", { class: "elf-meter", "aria-hidden": "true" }, "", figure));
   // The right-hand panel moves with the pointer too, but is hidden from the keyboard: the same particles, one tab stop each.
   const first = kind === "mse";
   const box = make("svg", first ? { role: "group", "aria-label": "Particles to drag" } : { "aria-hidden": "true" }, "", figure);
-  const layers = ["springs", "targets", "ring", "arrows", "particles"].map((name) => make("g", { class: `elf-${name}` }, "", box));
-  const [springs, targets, ring, arrows, particles] = layers;
+  put(box, { viewBox: "-100 -100 200 200", "data-elf-panel": kind });
+  const [springs, targets, ring, arrows, particles] = ["springs", "targets", "ring", "arrows", "particles"].map(() => make("g", {}, "", box));
   const u = state.half / 100;
-  put(box, { viewBox: [-100, -100, 200, 200].join(" ") });
   const X = (p) => (p[0] - state.centre[0]) / u, Y = (p) => -(p[1] - state.centre[1]) / u;
   const world = (event) => {
     const rect = box.getBoundingClientRect();
@@ -111,18 +136,19 @@ function panel(parent, kind, state, act) {
 
   const n = state.target.length;
   const size = n > 16 ? 4 : n > 6 ? 5.5 : 7;
+  const name = (i) => state.names?.[i] ?? String(i + 1);
   const bondLines = [], trapLines = [], dots = [], arrowPaths = [];
   for (let i = 0; i < n; i++) {
     for (let j = i + 1; j < n && kind === "energy"; j++) bondLines.push(make("line", { "stroke-linecap": "round" }, "", springs));
     if (kind === "mse") trapLines.push(make("line", { stroke: "var(--elf-mse)", "stroke-width": 1.4, "stroke-dasharray": "3 3" }, "", springs));
     const ghost = make("g", {}, "", targets);
     make("circle", { cx: X(state.target[i]), cy: Y(state.target[i]), r: size + 1.5, fill: "none", stroke: "var(--elf-target)", "stroke-width": 1.6 }, "", ghost);
-    if (n <= 16 && kind === "mse") make("text", { x: X(state.target[i]), y: Y(state.target[i]) - size - 5.5, "font-size": 6.5 }, String(i + 1), ghost);
+    if (n <= 6 && kind === "mse") make("text", { x: X(state.target[i]), y: Y(state.target[i]), "font-size": 6.5 }, name(i), ghost);
     arrowPaths.push(make("path", { fill: `var(--elf-${kind})`, stroke: `var(--elf-${kind})`, "stroke-width": 1.8, "stroke-linejoin": "round", "pointer-events": "none" }, "", arrows));
-    const dot = make("g", { class: "elf-movable" }, "", particles);
+    const dot = make("g", { class: "elf-movable", "data-elf-particle": i }, "", particles);
     make("circle", { class: "elf-halo", r: size + 5, "stroke-width": 1.5 }, "", dot);
     make("circle", { r: size, fill: "var(--elf-prediction)" }, "", dot);
-    if (n <= 16) make("text", { "font-size": size + 1, style: "fill: #00182e" }, String(i + 1), dot);
+    if (n <= 16) make("text", { "font-size": size + 1 }, name(i), dot);
     if (first) put(dot, { tabindex: 0, role: "button", "aria-roledescription": "movable particle" });
     grab(dot, (event) => act.move(i, world(event)), act);
     dot.addEventListener("keydown", (event) => {
@@ -132,13 +158,13 @@ function panel(parent, kind, state, act) {
       event.preventDefault();
       event.stopPropagation();
       act.move(i, [state.prediction[i][0] + by[0], state.prediction[i][1] + by[1]]);
-      act.done();
+      act.done(false);
     });
     dots.push(dot);
   }
 
   const circle = make("circle", { fill: "none", stroke: "currentColor", "stroke-opacity": 0.35, "stroke-dasharray": "1 4" }, "", ring);
-  const knob = make("g", { class: "elf-movable" }, "", ring);
+  const knob = make("g", { class: "elf-movable", "data-elf-knob": kind }, "", ring);
   make("circle", { class: "elf-halo", r: 10, "stroke-width": 1.5 }, "", knob);
   make("circle", { r: 5, fill: "currentColor" }, "", knob);
   const degrees = make("text", { "font-size": 7 }, "", ring);
@@ -153,7 +179,7 @@ function panel(parent, kind, state, act) {
     event.preventDefault();
     event.stopPropagation();
     act.turn((by * Math.PI) / 180);
-    act.done();
+    act.done(false);
   });
 
   return (result, top) => {
@@ -162,18 +188,19 @@ function panel(parent, kind, state, act) {
     const p = state.prediction;
     p.forEach((point, i) => {
       put(dots[i], { transform: `translate(${X(point)} ${Y(point)})` });
-      if (first) put(dots[i], { "aria-label": `Particle ${i + 1} at x ${point[0].toFixed(2)}, y ${point[1].toFixed(2)}. Move it with the arrow keys.` });
+      if (first) put(dots[i], { "aria-label": `Particle ${state.names ? `${i + 1}, ${name(i)},` : i + 1} at x ${point[0].toFixed(2)}, y ${point[1].toFixed(2)}. Move it with the arrow keys.` });
       put(arrowPaths[i], { d: arrowPath(X(point), Y(point), (result.forces[i][0] * ARROW) / u, (-result.forces[i][1] * ARROW) / u) });
       if (kind === "mse") put(trapLines[i], { x1: X(point), y1: Y(point), x2: X(state.target[i]), y2: Y(state.target[i]) });
     });
     (result.bonds ?? []).forEach(({ i, j, tension }, b) => {
       // Half of the strongest spring's constant, stretched by the picture's half width, is full colour.
-      const strength = Math.min(1, Math.abs(tension) / state.fullTension);
+      const strength = Math.sqrt(Math.min(1, Math.abs(tension) / state.fullTension));
       const tone = tension > 0 ? "var(--elf-stretched)" : "var(--elf-squeezed)";
       put(bondLines[b], {
         x1: X(p[i]), y1: Y(p[i]), x2: X(p[j]), y2: Y(p[j]),
-        stroke: `color-mix(in srgb, ${tone} ${Math.round(100 * Math.sqrt(strength))}%, #8a8f98)`,
-        "stroke-width": 1.2 + 3.3 * Math.sqrt(strength), "stroke-dasharray": tension < 0 && strength > 2e-3 ? "5 4" : "none",
+        stroke: `color-mix(in srgb, ${tone} ${Math.round(100 * strength)}%, #8a8f98)`,
+        "stroke-width": (n > 6 ? 0.5 : 1) * (1.2 + 3.3 * Math.sqrt(state.stiff[b])) * (0.6 + 0.8 * strength),
+        "stroke-dasharray": tension < 0 && strength > 0.05 ? "5 4" : "none",
       });
     });
     const c = centroid(p);
@@ -197,46 +224,47 @@ function arrowPath(x, y, dx, dy) {
 }
 
 function grab(node, move, act) {
+  // A finger on a particle drags it; a finger beside it scrolls the page.
+  node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   node.addEventListener("pointerdown", (event) => {
     event.preventDefault();
     node.focus?.({ preventScroll: true });
     node.setPointerCapture(event.pointerId);
     act.start();
-    const end = () => { node.removeEventListener("pointermove", move); act.done(); };
-    node.addEventListener("pointermove", move);
-    node.addEventListener("pointerup", end, { once: true });
-    node.addEventListener("pointercancel", end, { once: true });
+    let moved = false;
+    const on = (next) => { moved = true; move(next); };
+    const end = () => {
+      for (const [name, listener] of [["pointermove", on], ["pointerup", end], ["pointercancel", end]]) node.removeEventListener(name, listener);
+      act.done(moved);
+    };
+    for (const [name, listener] of [["pointermove", on], ["pointerup", end], ["pointercancel", end]]) node.addEventListener(name, listener);
   });
 }
 
 function render({ model, el }) {
-  const root = make("div", { class: "elf-playground", role: "group", "aria-label": "Playground: two energies of one configuration" }, "", el);
-  const body = make("div", {}, "", root);
-  const state = { angle: 0, dragging: false, frame: 0, timer: 0 };
-  let draw = () => {};
+  const home = root(el, "playground", "Playground: two energies of one configuration", STYLES);
+  const body = make("div", {}, "", home);
+  const state = { angle: 0, dragging: false, frame: 0, release: "stay" };
+  const out = sender(model, "prediction", () => state.prediction.map((p) => [...p]));
+  let paint = null;
 
-  const send = () => {
-    clearTimeout(state.timer);
-    state.timer = 0;
-    model.set("prediction", state.prediction.map((p) => [...p]));
-    // On a static page there is no kernel to hear it; the picture must not care.
-    try { model.save_changes(); } catch (error) { /* no kernel */ }
-  };
-  const changed = () => { draw(); state.timer ||= setTimeout(send, 100); };
-  const stop = () => { cancelAnimationFrame(state.frame); state.frame = 0; };
+  const changed = () => { paint.ask(); out.send(); };
+  const stop = () => { cancelAnimationFrame(state.frame); state.frame = 0; home.dataset.elfBusy = ""; };
+  const clamp = (x, middle, reach) => Math.min(middle + reach, Math.max(middle - reach, x));
   const act = {
     start: () => { stop(); state.dragging = true; },
     move: (i, place) => { stop(); state.prediction[i] = place.map((x, a) => clamp(x, state.centre[a], 0.95 * state.half)); changed(); },
     turn: (angle) => { stop(); state.angle += angle; state.prediction = rotated(state.prediction, angle); changed(); },
-    done: () => { state.dragging = false; send(); say(); },
-  };
-  const clamp = (x, middle, reach) => Math.min(middle + reach, Math.max(middle - reach, x));
-
-  const say = () => {
-    const { mse, energy } = evaluate();
-    state.live.textContent = `Squared error ${short(mse.value)}, pair energy ${short(energy.value)}.`;
+    done: (let_go) => {
+      state.dragging = false;
+      out.flush();
+      paint.now();
+      if (let_go && state.release !== "stay") descend(state.release);
+      else say();
+    },
   };
   const evaluate = () => ({ mse: squaredError(state.prediction, state.target), energy: pairEnergy(state.prediction, state.target, state.k) });
+  const say = () => { const { mse, energy } = evaluate(); state.say(`Squared error ${short(mse.value)}, pair energy ${short(energy.value)}.`); };
 
   function descend(kind) {
     stop();
@@ -247,17 +275,15 @@ function render({ model, el }) {
       state.forces = evaluate()[kind].forces;
       state.prediction = state.prediction.map((p, i) => p.map((x, a) => x + rate * state.forces[i][a]));
     };
+    const rest = () => { stop(); out.flush(); paint.now(); say(); };
     let left = 900;
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
-      do step(); while (--left && !still());
-      changed(); say();
-      return;
-    }
+    if (calm()) { do step(); while (--left && !still()); rest(); return; }
+    home.dataset.elfBusy = kind;
     const tick = () => {
       step(); step();
       changed();
       if ((left -= 2) > 0 && !still()) state.frame = requestAnimationFrame(tick);
-      else { send(); say(); }
+      else rest();
     };
     state.frame = requestAnimationFrame(tick);
   }
@@ -265,80 +291,112 @@ function render({ model, el }) {
   function build() {
     stop();
     body.replaceChildren();
-    const target = model.get("target"), prediction = model.get("prediction");
-    const wrong = (problem(target) && `target ${problem(target)}`) || (problem(prediction, target.length) && `prediction ${problem(prediction, target.length)}`);
-    if (wrong) { make("p", { class: "elf-error", role: "alert" }, `The playground cannot draw this: ${wrong}.`, body); draw = () => {}; return; }
+    const target = model.get("target"), prediction = model.get("prediction"), springs = model.get("springs");
+    const wrong = (problem(target) && `target ${problem(target)}`) || (problem(prediction, target.length) && `prediction ${problem(prediction, target.length)}`) || springsProblem(springs, target.length);
+    home.dataset.elfState = wrong ? "error" : "ready";
+    if (wrong) { fail(body, `The playground cannot draw this: ${wrong}.`); paint = null; return; }
     Object.assign(state, { target, prediction: prediction.map((p) => [...p]), begin: prediction.map((p) => [...p]), angle: 0 });
-    state.springs = { ...model.get("springs") };
+    state.springs = { ...springs };
     state.centre = centroid(target);
+    const known = (model.get("presets") ?? []).find((preset) => JSON.stringify(preset.target) === JSON.stringify(target));
+    state.names = model.get("names")?.length === target.length ? model.get("names") : known?.names;
     const reach = Math.max(...[...target, ...prediction].map((p) => distance(p, state.centre)), 1e-3);
     state.half = 1.75 * reach;
 
     const panels = make("div", { class: "elf-panels" }, "", body);
     const left = panel(panels, "mse", state, act), right = panel(panels, "energy", state, act);
-    const stiffen = () => {
+    state.stiffen = () => {
       state.k = constants(target, state.springs);
-      state.fullTension = Math.max(...state.k.flat(), 1e-9) * 0.5 * state.half;
+      const largest = Math.max(...state.k.flat(), 1e-9);
+      state.fullTension = largest * 0.5 * state.half;
+      state.stiff = [];
+      for (let i = 0; i < target.length; i++) for (let j = i + 1; j < target.length; j++) state.stiff.push(state.k[i][j] / largest);
       // Full meters: every particle half a picture away from its place; every spring stretched by as much.
       state.top = [target.length * 0.25 * state.half ** 2, Math.max(state.k.flat().reduce((a, b) => a + b, 0) / 2, 1e-9) * 0.25 * state.half ** 2];
     };
-    draw = () => { const { mse, energy } = evaluate(); left(mse, state.top[0]); right(energy, state.top[1]); };
-    controls(stiffen);
+    paint = painter(home, () => {
+      const { mse, energy } = evaluate();
+      left(mse, state.top[0]);
+      right(energy, state.top[1]);
+      Object.assign(home.dataset, { elfMse: mse.value, elfEnergy: energy.value, elfPrediction: JSON.stringify(state.prediction) });
+    });
+    controls();
     make("p", { class: "elf-note" },
       "Green rings: the target. Blue: the prediction; drag it, or Tab and arrow keys. Arrows: forces, one scale for both. " +
       "Left: every particle is tied to its place. Right: springs between particles, red when stretched, dashed teal when squeezed.", body);
-    state.live = make("p", { class: "elf-sr", "aria-live": "polite" }, "", body);
-    stiffen();
-    draw();
+    state.say = voice(body);
+    state.stiffen();
+    paint.now();
   }
 
-  function controls(stiffen) {
+  function choice(bar, label, options, value, action) {
+    const select = make("select", { "aria-label": label }, "", bar);
+    for (const [key, text] of options) make("option", { value: key }, text, select);
+    select.value = value;
+    select.addEventListener("change", () => action(select.value, select));
+    return select;
+  }
+
+  function controls() {
     const bar = make("div", { class: "elf-controls" }, "", body);
-    const button = (text, action) => make("button", { type: "button" }, text, bar).addEventListener("click", action);
-    button("Follow MSE", () => descend("mse"));
-    button("Follow pair energy", () => descend("energy"));
-    button("Mirror", () => { stop(); state.prediction = mirrored(state.prediction); changed(); act.done(); });
-    button("Start again", () => { stop(); state.prediction = state.begin.map((p) => [...p]); state.angle = 0; changed(); act.done(); });
+    button(bar, "Follow MSE", () => descend("mse"));
+    button(bar, "Follow pair energy", () => descend("energy"));
+    button(bar, "Mirror", () => { stop(); state.prediction = mirrored(state.prediction); changed(); act.done(false); });
+    button(bar, "Start again", () => { stop(); state.prediction = state.begin.map((p) => [...p]); state.angle = 0; changed(); act.done(false); });
+    choice(bar, "When a particle is let go", [["stay", "let go: stay"], ["mse", "let go: follow MSE"], ["energy", "let go: follow pair energy"]], state.release, (value) => { state.release = value; });
     const presets = model.get("presets") ?? [];
     if (presets.length > 1) {
-      const select = make("select", { "aria-label": "Configuration" }, "", bar);
-      presets.forEach((preset, i) => make("option", { value: i }, preset.name, select));
-      select.value = String(Math.max(0, presets.findIndex((preset) => JSON.stringify(preset.target) === JSON.stringify(state.target))));
-      select.addEventListener("change", () => {
-        const preset = presets[Number(select.value)];
-        const springs = state.springs.name === "custom" ? { name: "constant", k: 1 } : state.springs;
+      const present = presets.findIndex((preset) => JSON.stringify(preset.target) === JSON.stringify(state.target));
+      const options = presets.map((preset, i) => [i, preset.name]);
+      if (present < 0) options.unshift([-1, "your own"]);
+      choice(bar, "Configuration", options, present, (value) => {
+        if (Number(value) < 0) return;
+        const preset = presets[Number(value)];
         state.loading = true; // target and prediction change together: draw once, when both are there
-        model.set("springs", springs);
+        if (state.springs.name === "custom") model.set("springs", { name: "constant", k: 1 });
+        model.set("names", preset.names ?? []);
         model.set("target", preset.target);
         model.set("prediction", preset.prediction);
         try { model.save_changes(); } catch (error) { /* no kernel */ }
         state.loading = false;
         build();
-        body.querySelector("select")?.focus();
+        body.querySelector('select[aria-label="Configuration"]')?.focus();
       });
     }
     if (state.springs.name === "custom") return;
-    const names = { constant: "constant springs", inverse: "springs 1/r", inverse_square: "springs 1/r²", exponential: "springs exp(−r)" };
-    const select = make("select", { "aria-label": "Springs" }, "", bar);
-    for (const [name, text] of Object.entries(names)) make("option", { value: name }, text, select);
-    select.value = state.springs.name;
-    select.addEventListener("change", () => {
-      state.springs = { k: state.springs.k, length: state.springs.length ?? 1, name: select.value };
-      model.set("springs", state.springs);
-      stiffen();
+    const label = make("label", {}, "range ", null);
+    const range = make("input", { type: "range", min: 0.2, max: 5, step: 0.1, "aria-label": "Range of the springs, in units of length" }, "", label);
+    const number = make("span", { class: "elf-number" }, "", label);
+    const spring = (settings) => {
+      state.springs = { k: state.springs.k, length: state.springs.length ?? 1, name: state.springs.name, ...settings };
+      number.textContent = state.springs.length.toFixed(1);
+      label.style.display = state.springs.name === "exponential" ? "" : "none";
+    };
+    const tell = () => {
+      state.loading = true;
+      model.set("springs", { ...state.springs });
+      state.loading = false;
+      state.stiffen();
       changed();
-      act.done();
-    });
+    };
+    const names = { constant: "constant springs", inverse: "springs 1/r", inverse_square: "springs 1/r²", exponential: "springs exp(−r/range)" };
+    choice(bar, "Springs", Object.entries(names), state.springs.name, (value) => { spring({ name: value }); tell(); act.done(false); });
+    bar.appendChild(label);
+    spring({});
+    range.value = state.springs.length;
+    range.addEventListener("input", () => { spring({ length: Number(range.value) }); tell(); });
+    range.addEventListener("change", () => act.done(false));
   }
 
   const outside = () => {
-    const same = JSON.stringify(model.get("prediction")) === JSON.stringify(state.prediction) && model.get("target") === state.target;
-    if (!state.loading && !state.dragging && !state.frame && !state.timer && !same) build();
+    const same = (name) => JSON.stringify(model.get(name)) === JSON.stringify(state[name]);
+    if (!state.loading && !state.dragging && !state.frame && !out.pending() && !["prediction", "target", "springs"].every(same)) build();
   };
-  model.on("change:target", outside);
-  model.on("change:prediction", outside);
+  const traits = ["target", "prediction", "springs"];
+  for (const name of traits) model.on(`change:${name}`, outside);
   build();
-  return () => { stop(); clearTimeout(state.timer); model.off("change:target", outside); model.off("change:prediction", outside); };
+  return () => { stop(); out.end(); paint?.end(); for (const name of traits) model.off(`change:${name}`, outside); };
 }
 
+export const mount = mounter(render);
 export default { render };

@@ -6,6 +6,7 @@ The widget (anywidget; JavaScript beside this file, no build step, no network) w
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from elf.energy import Harmonic, PairEnergy
 from elf.energy import springs as elf_springs
+from elf.viz import web
 from elf.viz.fields import forces
 
 MAX_PARTICLES = 64
@@ -80,12 +82,21 @@ def rotate(points: Tensor, degrees: float) -> Tensor:
 
 
 def presets() -> list[dict[str, Any]]:
-    """Configurations offered in the playground: name, target, and the prediction to begin with."""
+    """Configurations offered in the playground: name, target, the prediction to begin with, and names of the particles.
+
+    Water and benzene are QM9's, in their plane (angstrom), from `presets.json`; the tests compare them with the data.
+    """
     pair = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
     shapes = {"triangle": polygon(3), "square": polygon(4, angle=math.pi / 4), "hexagon": polygon(6)}
-    entries = [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
-    entries.append(("two, swapped", pair, -pair))
-    return [{"name": name, "target": t.tolist(), "prediction": p.tolist()} for name, t, p in entries]
+    molecules = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+    shapes |= {name: torch.tensor(entry["points"], dtype=torch.float64) for name, entry in molecules.items()}
+    entries: list[tuple[str, Tensor, Tensor]] = [("two on a line", pair, -pair)]
+    entries += [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
+    made: list[dict[str, Any]] = [{"name": n, "target": t.tolist(), "prediction": p.tolist()} for n, t, p in entries]
+    for preset in made:
+        if preset["name"] in molecules:
+            preset["names"] = molecules[preset["name"]]["names"]
+    return made
 
 
 class Playground(anywidget.AnyWidget):
@@ -96,6 +107,7 @@ class Playground(anywidget.AnyWidget):
         prediction: same shape; by default the target turned by 40 degrees.
         springs: an `elf.springs` spring or any function of distances; constant springs by default.
         choices: offer the presets in a menu.
+        names: a short name for each particle, written on it; numbers by default.
 
     Attributes:
         prediction: where the particles are now, nested lists; follows the drag, and may be set.
@@ -105,13 +117,14 @@ class Playground(anywidget.AnyWidget):
         ValueError: wrong shape, no particle or more than 64, coordinates that are not finite, or bad spring constants.
     """
 
-    _esm = Path(__file__).with_name("playground.js")
-    _css = Path(__file__).with_name("playground.css")
+    module_name = "playground"
+    _esm = web.module("playground")
 
     target: traitlets.List[Any] = traitlets.List().tag(sync=True)
     prediction: traitlets.List[Any] = traitlets.List().tag(sync=True)
     springs: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
     presets: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    names: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(
         self,
@@ -120,8 +133,11 @@ class Playground(anywidget.AnyWidget):
         springs: SpringFunction | None = None,
         *,
         choices: bool = True,
+        names: Sequence[str] | None = None,
     ) -> None:
         goal = _points("target", polygon(3) if target is None else target)
+        if names is not None and len(names) != len(goal):
+            raise ValueError(f"names: got {len(names)}; it should have {len(goal)}, one a particle")
         start = rotate(torch.tensor(goal, dtype=torch.float64), 40.0) if prediction is None else prediction
         self._spring: SpringFunction = elf_springs.Constant() if springs is None else springs
         super().__init__(
@@ -129,6 +145,7 @@ class Playground(anywidget.AnyWidget):
             prediction=_points("prediction", start, len(goal)),
             springs=_springs(self._spring, goal),
             presets=presets() if choices else [],
+            names=list(names or []),
         )
 
     @traitlets.validate("target")

@@ -14,8 +14,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from elf.viz import web
+
 HERE = Path(__file__).parent
-SOURCE = HERE.parents[1] / "elf" / "viz" / "playground.js"
+SOURCE = web.HERE / "playground.js"
 GOLDEN = HERE / "playground_golden.json"
 
 
@@ -43,7 +45,7 @@ def digest() -> str:
 
 def from_node(node: str) -> dict[str, Any]:
     """The JavaScript's answers, run by node."""
-    question = json.dumps({"source": SOURCE.read_text(encoding="utf-8"), "cases": cases()})
+    question = json.dumps({"source": web.module("playground"), "cases": cases()})
     script = str(HERE / "playground_values.mjs")
     run = subprocess.run([node, script], input=question, capture_output=True, text=True, timeout=60, check=True)
     return json.loads(run.stdout)

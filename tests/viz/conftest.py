@@ -1,0 +1,10 @@
+"""Fixtures for widgets in a browser."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from widget_page import show
+
+__all__ = ["show"]
