@@ -26,7 +26,7 @@ Watcher = Callable[[Tensor, Tensor, Tensor], object]
 """Called as watch(t, x_t, x_hat) at every time visited."""
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """One time of the sampler, with scalar tensors."""
 
     t: Tensor
@@ -34,7 +34,7 @@ class _Level(NamedTuple):
     sigma: Tensor
 
 
-Step = Callable[[Tensor, Tensor, _Level, _Level], Tensor]
+Step = Callable[[Tensor, Tensor, Level, Level], Tensor]
 
 
 def euler(
@@ -57,7 +57,7 @@ def euler(
         ValueError: steps is less than 1.
     """
 
-    def step(x: Tensor, x_hat: Tensor, now: _Level, after: _Level) -> Tensor:
+    def step(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> Tensor:
         return after.alpha * x_hat + after.sigma * _noise(x, x_hat, now)
 
     return _run(step, denoiser, schedule, noise, steps, watch)
@@ -75,7 +75,7 @@ def heun(
     Arguments as for `euler`.
     """
 
-    def step(x: Tensor, x_hat: Tensor, now: _Level, after: _Level) -> Tensor:
+    def step(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> Tensor:
         eps = _noise(x, x_hat, now)
         trial = after.alpha * x_hat + after.sigma * eps
         if after.sigma == 0:
@@ -96,10 +96,9 @@ def ancestral(
     generator: torch.Generator,
     watch: Watcher | None = None,
 ) -> Float[Tensor, "batch points dim"]:
-    """Draws x_s from p(x_s | x_t, x = x_hat), step by step: the sampler of DDPM (Ho et al. 2020) and of EDM.
+    """Draws x_s from p(x_s | x_t, x = x_hat) (`posterior`), step by step: the sampler of DDPM (Ho et al. 2020) and EDM.
 
-    With a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2, the mean is (a sigma_s^2 x_t + alpha_s v x_hat) /
-    sigma_t^2 and the variance v sigma_s^2 / sigma_t^2. Exact at any number of steps where x_hat is certain.
+    Exact at any number of steps where x_hat is certain.
 
     Args:
         generator: of the noise that each step adds.
@@ -107,26 +106,40 @@ def ancestral(
     The other arguments are `euler`'s.
     """
 
-    def step(x: Tensor, x_hat: Tensor, now: _Level, after: _Level) -> Tensor:
-        ratio = now.alpha / after.alpha
-        fresh = now.sigma.square() - (ratio * after.sigma).square()
-        mean = (ratio * after.sigma.square() * x + after.alpha * fresh * x_hat) / now.sigma.square()
+    def step(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> Tensor:
+        mean, spread = posterior(x, x_hat, now, after)
         if after.sigma == 0:
             return mean
-        kick = gaussian((x.shape[0], x.shape[1], x.shape[2]), generator, x.dtype).to(x.device)
-        return mean + fresh.sqrt() * after.sigma / now.sigma * kick
+        return mean + spread * gaussian((x.shape[0], x.shape[1], x.shape[2]), generator, x.dtype).to(x.device)
 
     return _run(step, denoiser, schedule, noise, steps, watch)
+
+
+def posterior(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of x_s given x_t and x = x_hat, for s = `after` less noisy than t = `now`.
+
+    With a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2, the mean is (a sigma_s^2 x_t + alpha_s v x_hat) /
+    sigma_t^2 and the variance v sigma_s^2 / sigma_t^2. The deviation is a scalar tensor.
+    """
+    ratio = now.alpha / after.alpha
+    fresh = now.sigma.square() - (ratio * after.sigma).square()
+    mean = (ratio * after.sigma.square() * x + after.alpha * fresh * x_hat) / now.sigma.square()
+    return mean, fresh.sqrt() * after.sigma / now.sigma
+
+
+def levels_of(schedule: Schedule, steps: int, device: torch.device, dtype: torch.dtype) -> list[Level]:
+    """The steps + 1 levels of a sampler, noisiest first."""
+    times = schedule.grid(steps, device).to(dtype)
+    return [Level(*level) for level in zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)]
 
 
 @torch.no_grad()
 def _run(
     step: Step, denoiser: Denoiser, schedule: Schedule, noise: Tensor, steps: int, watch: Watcher | None
 ) -> Tensor:
-    times = schedule.grid(steps, noise.device).to(noise.dtype)
-    levels = [_Level(*level) for level in zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)]
+    levels = levels_of(schedule, steps, noise.device, noise.dtype)
 
-    def ask(x: Tensor, level: _Level) -> Tensor:
+    def ask(x: Tensor, level: Level) -> Tensor:
         x_hat = denoiser(x, level.t.expand(len(x)))
         if watch is not None:
             watch(level.t, x, x_hat)
@@ -138,5 +151,5 @@ def _run(
     return ask(x, levels[-1]) if levels[-1].sigma > 0 else x
 
 
-def _noise(x: Tensor, x_hat: Tensor, level: _Level) -> Tensor:
+def _noise(x: Tensor, x_hat: Tensor, level: Level) -> Tensor:
     return (x - level.alpha * x_hat) / level.sigma

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count, require_positive
+from elf._checks import require_count, require_positive, values_are_known
 
 
 @runtime_checkable
@@ -188,5 +188,5 @@ class Straight:
 
 
 def _require_unit(t: Tensor) -> None:
-    if t.numel() and not bool(((t >= 0) & (t <= 1)).all()):
+    if t.numel() and values_are_known(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"t ranges from {float(t.min())} to {float(t.max())}; times should be between 0 and 1")
