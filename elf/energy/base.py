@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, final
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -64,7 +65,7 @@ class Energy(nn.Module, ABC):
                 real atom, `batch` is unsorted or skips a sample. Checks of values (not of shapes) are left out for
                 meta and fake tensors and under torch.compile.
         """
-        _check(prediction, target, mask, batch)
+        mask = _check(prediction, target, mask, batch)
         prediction, target = widen(prediction), widen(target)
         if mask is not None:
             prediction = prediction.masked_fill(~mask[..., None], 0)
@@ -74,7 +75,10 @@ class Energy(nn.Module, ABC):
                 value = self._energy(prediction, target, mask)
             else:
                 value = self._flat_energy(prediction, target, mask, batch.long())
-        return value if self.normalize == "sum" else value / _atom_counts(prediction, mask, batch)
+        if self.normalize == "sum":
+            return value
+        whole = mask is None and batch is None
+        return value / (prediction.shape[1] if whole else _atom_counts(prediction, mask, batch))
 
     if TYPE_CHECKING:
 
@@ -118,7 +122,8 @@ class Energy(nn.Module, ABC):
         return f"normalize={self.normalize!r}"
 
 
-def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tensor | None) -> None:
+def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor | None:
+    """The mask, once all arguments are known to be good; or None, if it is known to hide nothing."""
     ndim = 3 if batch is None else 2
     require_coordinates("prediction", prediction, ndim)
     require_coordinates("target", target, ndim)
@@ -128,11 +133,14 @@ def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tenso
     if batch is not None:
         _check_batch_index(batch, prediction)
     if not values_are_known(prediction, target, mask):
-        return
+        return mask
     require_finite("prediction", prediction, mask)
     require_finite("target", target, mask)
+    if mask is not None and bool(mask.all()):
+        return None
     if mask is not None:
         require_occupied(mask if batch is None else _atom_counts(prediction, mask, batch)[:, None] > 0)
+    return mask
 
 
 def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:
@@ -157,16 +165,19 @@ def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:
 
 
 def _atom_counts(prediction: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor:
-    """The number of real atoms in each sample, (B,)."""
+    """The number of real atoms in each sample, (B,); where neither mask nor batch is given, it is N."""
     if batch is None:
-        return prediction.new_full(prediction.shape[:1], prediction.shape[1]) if mask is None else mask.sum(1)
+        assert mask is not None
+        return mask.sum(1)
     batch = batch.long()
     if mask is None:
         return batch.bincount()
     return batch.new_zeros(int(batch[-1]) + 1).index_add(0, batch, mask.long())
 
 
-def _full_precision(device_type: str) -> Any:
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
     """Inside an autocast region matrix products would fall back to half precision: switch that off."""
     available = torch.amp.autocast_mode.is_autocast_available(device_type)
+    if available and not torch.is_autocast_enabled(device_type):
+        return nullcontext()
     return torch.autocast(device_type if available else "cpu", enabled=False)

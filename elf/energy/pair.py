@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from math import inf
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,12 +12,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from elf._checks import require_count, require_tensor, values_are_known
+from elf._checks import require_count, values_are_known
 from elf.energy.base import Energy
+from elf.energy.closed_form import ValueAndGradient, applies, closed_form
+from elf.energy.dense import value_and_gradient
+from elf.energy.edges import undirected_pairs
+from elf.energy.sparse import terms_and_gradient
 from elf.energy.springs import Exponential, Spring
 from elf.geometry.distances import cross_distances, edge_distances
-
-PADDING = -1
 
 
 @final
@@ -31,9 +34,14 @@ class PairEnergy(Energy):
     Value and gradient are finite everywhere. Where two predicted atoms coincide, their spring pulls in no direction.
     One-atom samples have energy and gradient zero. The springs depend on the target alone, differentiably.
 
+    Value and gradient to the prediction come from one pass over the pairs (`elf.energy.dense`, `elf.energy.sparse`),
+    which keeps (B, N, D) for the backward pass and needs no N x N array. Where more is asked for (derivatives of the
+    gradient, gradients to the target or to parameters of the springs, torch.func, torch.compile), autograd works
+    through the plain formula instead, and its N x N arrays.
+
     Args:
-        springs: k(r), a callable that answers target distances (angstrom) with spring constants of the same shape; None
-            is `elf.springs.Exponential()`. It is asked about the distances of real pairs and, elsewhere, about r = 1 as
+        springs: k(r), a callable that answers target distances (angstrom) with spring constants, each distance for
+            itself: it is given distances in portions of any shape. None is `elf.springs.Exponential()`. It is asked about the distances of real pairs and, elsewhere, about r = 1 as
             a filler. It should answer with finite numbers, also at r = 0 if target atoms coincide, and none negative: a
             negative spring makes the energy unbounded below, and the target no longer a minimum.
         normalize: see `Energy`.
@@ -41,8 +49,9 @@ class PairEnergy(Energy):
             samples; or (B, 2, E), one list per sample, where columns (-1, -1) pad the shorter lists; or, for flat input
             with `batch`, (2, E) node indices that join nodes of one sample. Each undirected pair stands there once.
             Edges that touch a masked atom contribute nothing.
-        chunk_size: work through this many rows of the distance matrix at a time: memory grows as chunk_size * N instead
-            of N^2, in the backward pass too, which computes each chunk again. Value and gradient stay the same.
+        chunk_size: where the plain formula is needed, work through this many rows of the distance matrix at a time:
+            memory grows as chunk_size * N instead of N^2, in the backward pass too, which computes each chunk again.
+            Value and gradient stay the same.
 
     Raises:
         TypeError, ValueError: an argument is not as described; edges hold a self-loop, a duplicate or a bad index.
@@ -70,9 +79,10 @@ class PairEnergy(Energy):
                 )
         self.springs = Exponential() if springs is None else springs
         self.chunk_size = chunk_size
-        self.register_buffer("edges", None if edges is None else _undirected_pairs(edges), persistent=False)
-        # A plain number: comparing it with N in each call costs no device synchronisation.
+        self.register_buffer("edges", None if edges is None else undirected_pairs(edges), persistent=False)
+        # Plain numbers: looking at them in each call costs no device synchronisation.
         self._largest_node = int(edges.max()) if edges is not None and edges.numel() and values_are_known(edges) else -1
+        self._may_be_padded = edges is not None and edges.ndim == 3
 
     def _energy(
         self,
@@ -82,8 +92,39 @@ class PairEnergy(Energy):
     ) -> Float[Tensor, " batch"]:
         if self.edges is not None:
             return self._edge_energy(prediction, target, mask)
+        if self._closed_form_applies(prediction, target):
+            return closed_form(prediction, target, mask, self._one_pass, self._plain_energy)
+        return self._plain_energy(prediction, target, mask)
+
+    def _closed_form_applies(self, prediction: Tensor, target: Tensor) -> bool:
+        """Springs that learn (parameters of a module, tensors that a function refers to) need autograd, too."""
+        if not applies(prediction, target):
+            return False
+        if self._ours or not torch.is_grad_enabled():
+            return True
+        return not getattr(self.springs(target.new_ones(1)), "requires_grad", False)
+
+    @property
+    def _ours(self) -> bool:
+        """Whether the springs are those of this package, which need no filler and give no bad answers."""
+        return type(self.springs).__module__ == Spring.__module__
+
+    def _one_pass(self, prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> ValueAndGradient:
+        tile = None if self.chunk_size is None else self.chunk_size * prediction.shape[1]
+        return value_and_gradient(
+            prediction, target, mask, gradient, constants=self._constants, filler=not self._ours, tile=tile
+        )
+
+    def _plain_energy(
+        self,
+        prediction: Float[Tensor, "batch atoms dim"],
+        target: Float[Tensor, "batch atoms dim"],
+        mask: Bool[Tensor, "batch atoms"] | None,
+    ) -> Float[Tensor, " batch"]:
+        """Eq. 7 as it stands, for autograd to differentiate as often, and in whatever, as it is asked to."""
         atoms = prediction.shape[1]
-        if self.chunk_size is None:
+        # torch.func knows no checkpoints.
+        if self.chunk_size is None or torch._C._are_functorch_transforms_active():
             return self._row_energy(prediction, target, mask, 0, atoms)
         value = prediction.new_zeros(prediction.shape[0])
         for start in range(0, atoms, self.chunk_size):
@@ -122,12 +163,12 @@ class PairEnergy(Energy):
         edges = self._edges_among(atoms, prediction.device)
         if edges.ndim == 3 and edges.shape[0] != samples:
             raise ValueError(f"edges holds a list for each of {edges.shape[0]} samples, but the batch has {samples}")
-        real = edges[..., 0, :] != PADDING
-        nodes = edges.clamp(min=0)
-        if mask is not None:
-            first, second = nodes.expand(samples, -1, -1).unbind(1)
-            real = real & mask.gather(1, first) & mask.gather(1, second)
-        return self._stretch(edge_distances(prediction, nodes), edge_distances(target, nodes), real).sum(-1)
+        if self._may_be_padded:
+            edges = edges.clamp(min=0)  # (-1, -1) becomes the loop (0, 0), which has no length to stretch
+        if samples > 1:
+            first_nodes = atoms * torch.arange(samples, device=edges.device)
+            edges = (edges.expand(samples, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
+        return self._sum_over_edges(prediction, target, mask, edges.reshape(2, -1), samples, None)
 
     def _flat_energy(
         self,
@@ -149,9 +190,52 @@ class PairEnergy(Energy):
                 f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
                 "an edge should stay inside its sample"
             )
-        real = torch.ones_like(first, dtype=torch.bool) if mask is None else mask[first] & mask[second]
-        terms = self._stretch(edge_distances(prediction, edges), edge_distances(target, edges), real)
-        return terms.new_zeros(int(batch[-1]) + 1).index_add(0, sample, terms)
+        return self._sum_over_edges(prediction, target, mask, edges, int(batch[-1]) + 1, batch)
+
+    def _sum_over_edges(
+        self,
+        prediction: Float[Tensor, "*nodes dim"],
+        target: Float[Tensor, "*nodes dim"],
+        mask: Bool[Tensor, "*nodes"] | None,
+        edges: Int[Tensor, "2 edges"],
+        samples: int,
+        batch: Int[Tensor, " nodes"] | None,
+    ) -> Float[Tensor, " samples"]:
+        """Edges join flat node indices. Without `batch`, nodes are (batch, atoms), and every sample has equally many
+        edges, in order."""
+        first, second = edges
+
+        def flat(x: Any) -> Any:
+            return x if x is None or batch is not None else x.flatten(0, 1)
+
+        def total(terms: Tensor) -> Tensor:
+            if batch is None:
+                return terms.view(samples, -1).sum(1)
+            return terms.new_zeros(samples).index_add(0, batch[first], terms)
+
+        def plain(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+            prediction, target, mask = flat(prediction), flat(target), flat(mask)
+            real = first != second
+            if mask is not None:
+                real = real & mask[first] & mask[second]
+            return total(self._stretch(edge_distances(prediction, edges), edge_distances(target, edges), real))
+
+        def one_pass(prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> ValueAndGradient:
+            terms, force = terms_and_gradient(
+                flat(prediction),
+                flat(target),
+                flat(mask),
+                first,
+                second,
+                gradient,
+                constants=self._constants,
+                filler=not self._ours,
+            )
+            return ValueAndGradient(total(terms), None if force is None else force.view_as(prediction))
+
+        if self._closed_form_applies(prediction, target):
+            return closed_form(prediction, target, mask, one_pass, plain, batch)
+        return plain(prediction, target, mask)
 
     def _stretch(
         self, predicted: Float[Tensor, "*pairs"], rest: Float[Tensor, "*pairs"], real: Bool[Tensor, "*#pairs"]
@@ -168,7 +252,11 @@ class PairEnergy(Energy):
         if not isinstance(constants, Tensor) or constants.shape != rest.shape or constants.dtype != rest.dtype:
             answer = f"{constants.dtype} {tuple(constants.shape)}" if isinstance(constants, Tensor) else repr(constants)
             raise ValueError(f"springs answers {rest.dtype} {tuple(rest.shape)} with {answer}; these should be alike")
-        if values_are_known(constants) and not bool((good := (constants >= 0) & constants.isfinite()).all()):
+        if not values_are_known(constants):
+            return constants
+        smallest, largest = constants.detach().aminmax()
+        if not 0 <= float(smallest) <= float(largest) < inf:
+            good = (constants >= 0) & constants.isfinite()
             worst = tuple((~good).nonzero()[0].tolist())
             raise ValueError(
                 f"springs answers distance {rest[worst].item()} with {constants[worst].item()}; "
@@ -194,29 +282,3 @@ class PairEnergy(Energy):
         edges = "" if self.edges is None else f", edges={tuple(self.edges.shape)}"
         chunks = "" if self.chunk_size is None else f", chunk_size={self.chunk_size}"
         return f"{springs}{super().extra_repr()}{edges}{chunks}"
-
-
-def _undirected_pairs(edges: object) -> Int[Tensor, "*samples 2 edges"]:
-    """The edge list as int64, once it is known to be a set of undirected pairs in each sample."""
-    edges = require_tensor("edges", edges)
-    if edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
-        raise TypeError(f"edges has dtype {edges.dtype}; it should be an integer type (torch.int64)")
-    if edges.ndim not in (2, 3) or edges.shape[-2] != 2:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E), a list per sample")
-    edges = edges.long()
-    if not values_are_known(edges) or edges.numel() == 0:
-        return edges
-    low, high = edges.amin(-2), edges.amax(-2)
-    padding = (high == PADDING) & (low == PADDING) & (edges.ndim == 3)
-    if bool(((low < 0) & ~padding).any()):
-        raise ValueError(f"edges mentions node {int(low[~padding].min())}; node indices should not be negative")
-    if bool((loops := (low == high) & ~padding).any()):
-        raise ValueError(f"edges joins node {int(low[loops][0])} to itself; a self-loop has no length")
-    # One number per pair: equal neighbours after sorting are duplicates. Padding gets numbers that no pair has.
-    base = int(high.max()) + 1
-    fillers = -1 - torch.arange(edges.shape[-1], device=edges.device).expand_as(low)
-    keys = (low * base + high).where(~padding, fillers).sort(-1).values
-    if bool((twice := keys.diff() == 0).any()):
-        pair = divmod(int(keys[..., 1:][twice][0]), base)
-        raise ValueError(f"edges holds the pair {pair} more than once, in one or both directions; once is enough")
-    return edges

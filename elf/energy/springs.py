@@ -101,7 +101,8 @@ class Exponential(Spring):
 
     @override
     def __call__(self, distances: Tensor) -> Tensor:
-        return self.k * (distances / -self.length).exp()
+        decay = (distances / -self.length).exp()
+        return decay if self.k == 1 else self.k * decay
 
 
 @dataclass(frozen=True)

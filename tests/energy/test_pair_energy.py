@@ -10,6 +10,7 @@ from torch import Tensor
 
 import elf
 from elf import PairEnergy, springs
+from elf.energy.dense import tile_elements
 
 SPRINGS = {
     "constant": (springs.Constant(2.0), lambda r: 2.0),
@@ -106,8 +107,8 @@ def test_chunks_change_nothing(chunk_size: int, dtype: torch.dtype, rtol: float,
         )
 
 
-def kept_for_backward(energy: PairEnergy, atoms: int) -> int:
-    """Bytes that autograd keeps alive between forward and backward."""
+def kept_for_backward(energy: PairEnergy, atoms: int, plain: bool) -> int:
+    """Bytes that autograd keeps from forward to backward. A gradient to the target takes the plain formula."""
     storages = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -116,11 +117,11 @@ def kept_for_backward(energy: PairEnergy, atoms: int) -> int:
 
     prediction = torch.zeros(1, atoms, 3, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        energy(prediction, torch.ones(1, atoms, 3)).sum().backward()
+        energy(prediction, torch.ones(1, atoms, 3, requires_grad=plain)).sum().backward()
     return sum(storages.values())
 
 
-def largest_tensor(energy: PairEnergy, atoms: int) -> int:
+def largest_tensor(energy: PairEnergy, atoms: int, plain: bool) -> int:
     """Elements of the largest tensor that forward or backward makes."""
     largest = 0
 
@@ -136,16 +137,24 @@ def largest_tensor(energy: PairEnergy, atoms: int) -> int:
 
     prediction = torch.zeros(1, atoms, 3, requires_grad=True)
     with Watch():
-        energy(prediction, torch.ones(1, atoms, 3)).sum().backward()
+        energy(prediction, torch.ones(1, atoms, 3, requires_grad=plain)).sum().backward()
     return largest
 
 
-def test_chunks_bound_memory() -> None:
+def test_chunks_bound_the_memory_of_the_plain_formula() -> None:
     n, rows = 256, 8
-    assert kept_for_backward(PairEnergy(), n) > 4 * n * n
-    assert kept_for_backward(PairEnergy(chunk_size=rows), n) < 4 * n * n / 10
-    assert largest_tensor(PairEnergy(), n) == 3 * n * n
-    assert largest_tensor(PairEnergy(chunk_size=rows), n) == 3 * rows * n
+    assert kept_for_backward(PairEnergy(), n, plain=True) > 4 * n * n
+    assert kept_for_backward(PairEnergy(chunk_size=rows), n, plain=True) < 4 * n * n / 10
+    assert largest_tensor(PairEnergy(), n, plain=True) == 3 * n * n
+    assert largest_tensor(PairEnergy(chunk_size=rows), n, plain=True) == 3 * rows * n
+
+
+def test_the_closed_form_keeps_coordinates_only_and_works_in_tiles() -> None:
+    n = 1500
+    coordinates = 4 * 3 * n
+    assert kept_for_backward(PairEnergy(), n, plain=False) == 3 * coordinates  # prediction, target, gradient
+    assert largest_tensor(PairEnergy(), n, plain=False) <= 2 * 3 * tile_elements(torch.device("cpu")) < n * n / 2
+    assert largest_tensor(PairEnergy(chunk_size=8), n, plain=False) == 2 * 3 * 8 * n
 
 
 def complete(n: int) -> Tensor:
@@ -258,8 +267,8 @@ def test_bad_settings() -> None:
 
 
 BAD_SPRINGS = [
-    (lambda r: r.sum(), r"answers torch.float32 \(2, 3, 3\) with torch.float32 \(\)"),
-    (lambda r: r.double(), r"with torch.float64 \(2, 3, 3\)"),
+    (lambda r: r.sum(), r"answers torch.float32 \(1, 6\) with torch.float32 \(\)"),
+    (lambda r: r.double(), r"with torch.float64 \(1, 6\)"),
     (lambda r: 1.0, "with 1.0"),
     (lambda r: 1 - r, "answers distance .* with -.*finite and not negative"),
     (lambda r: 1 / (r - r), "with inf; spring constants should be finite"),
