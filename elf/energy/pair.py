@@ -41,9 +41,10 @@ class PairEnergy(Energy):
 
     Args:
         springs: k(r), a callable that answers target distances (angstrom) with spring constants, each distance for
-            itself: it is given distances in portions of any shape. None is `elf.springs.Exponential()`. It is asked about the distances of real pairs and, elsewhere, about r = 1 as
-            a filler. It should answer with finite numbers, also at r = 0 if target atoms coincide, and none negative: a
-            negative spring makes the energy unbounded below, and the target no longer a minimum.
+            itself: it is given distances in portions of any shape. None is `elf.springs.Exponential()`. It is asked
+            about the distances of real pairs and, elsewhere, about r = 1 as a filler. It should answer with finite
+            numbers, also at r = 0 if target atoms coincide, and none negative: a negative spring makes the energy
+            unbounded below, and the target no longer a minimum.
         normalize: see `Energy`.
         edges: sum over these pairs alone, in O(edges) time and memory (Sec. 4.3). Integers: (2, E), shared by all
             samples; or (B, 2, E), one list per sample, where columns (-1, -1) pad the shorter lists; or, for flat input
