@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from elf._checks import require_count, require_tensor
+from elf._checks import require_count, require_one_of, require_tensor
 
 
 def complete_edges(n: int) -> Int[Tensor, "2 edges"]:
@@ -16,29 +18,37 @@ def complete_edges(n: int) -> Int[Tensor, "2 edges"]:
 
 
 def random_regular_edges(
-    n: int, degree: int, generator: torch.Generator | int, *, count: int | None = None
+    n: int,
+    degree: int,
+    generator: torch.Generator | int,
+    *,
+    count: int | None = None,
+    method: str = "pairing",
 ) -> Int[Tensor, "*count 2 edges"]:
     """Random graphs in which every one of n nodes has the same degree (Sec. 4.3 of arXiv:2511.02087 takes 2 D).
 
-    Steger and Wormald's pairing, as networkx has it: nearly uniform among all simple regular graphs, disconnected ones
-    included. 100 graphs of 300 nodes and degree 6 take 0.3 s.
+    Both methods are nearly uniform among all simple regular graphs, disconnected ones included; they draw different
+    graphs from the same seed. "pairing" is Steger and Wormald's, one graph after the other, as networkx has it: the
+    graphs behind the committed results. "switching" joins the ends of all edges of all graphs at random, all at once,
+    and exchanges ends of the few loops and double edges with ends of random edges until none is left: 100 graphs of 300
+    nodes and degree 6 in 0.05 s, one of 300,000 nodes in half a second.
 
     Args:
         n: nodes.
         degree: edges at each node.
-        generator: the source of randomness, or its seed.
+        generator: the source of randomness, or its seed. With a seed, the last few graphs are remembered.
         count: None for one graph, (2, E); a number for that many, (count, 2, E). E = n * degree / 2.
+        method: "pairing" or "switching".
 
     Returns:
         int64 on the CPU, i < j in each column, columns in lexicographic order.
 
     Raises:
-        ValueError: n * degree is odd, or degree is n or more: there is no such graph.
+        ValueError: n * degree is odd, or degree is n or more: there is no such graph; or no such method.
     """
-    import networkx as nx
-
     require_count("n", n)
     require_count("degree", degree)
+    require_one_of("method", method, ("pairing", "switching"))
     if degree >= n:
         raise ValueError(
             f"degree is {degree} with n = {n}; a node has at most n - 1 = {n - 1} neighbours: "
@@ -49,13 +59,49 @@ def random_regular_edges(
     if count is not None:
         require_count("count", count)
     if isinstance(generator, int):
-        generator = torch.Generator().manual_seed(generator)
-    seeds = torch.randint(2**31, (count or 1,), generator=generator, device=generator.device).tolist()
-    graphs = []
-    for seed in seeds:
-        pairs = torch.tensor(sorted(sorted(edge) for edge in nx.random_regular_graph(degree, n, seed=seed).edges))
-        graphs.append(pairs.mT)
-    return graphs[0] if count is None else torch.stack(graphs)
+        graphs = _drawn_from_seed(n, degree, generator, count or 1, method).clone()
+    else:
+        graphs = _drawn(n, degree, generator, count or 1, method)
+    return graphs[0] if count is None else graphs
+
+
+@lru_cache(maxsize=8)
+def _drawn_from_seed(n: int, degree: int, seed: int, count: int, method: str) -> Tensor:
+    return _drawn(n, degree, torch.Generator().manual_seed(seed), count, method)
+
+
+def _drawn(n: int, degree: int, generator: torch.Generator, count: int, method: str) -> Tensor:
+    if method == "switching" and (graphs := _by_switching(n, degree, generator, count)) is not None:
+        return graphs
+    import networkx as nx
+
+    seeds = torch.randint(2**31, (count,), generator=generator, device=generator.device).tolist()
+    drawn = (nx.random_regular_graph(degree, n, seed=seed).edges for seed in seeds)
+    return torch.stack([torch.tensor(sorted(sorted(edge) for edge in edges)).mT for edges in drawn])
+
+
+def _by_switching(n: int, degree: int, generator: torch.Generator, count: int) -> Tensor | None:
+    """The configuration model, repaired by switchings; None if dense graphs keep it from coming to an end."""
+    import numpy as np
+
+    random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+    ends = np.tile(np.repeat(np.arange(n), degree), (count, 1))
+    ends = random.permuted(ends, axis=1).reshape(count, -1, 2)
+    edges = ends.shape[1]
+    for _ in range(100):
+        keys = np.sort(ends, axis=2) @ np.array([n, 1])
+        order = np.argsort(keys, axis=1, kind="stable")
+        ranked = np.take_along_axis(keys, order, axis=1)
+        bad = ends[:, :, 0] == ends[:, :, 1]
+        graph, place = np.nonzero(ranked[:, 1:] == ranked[:, :-1])
+        bad[graph, order[graph, place + 1]] = True
+        graph, edge = np.nonzero(bad)
+        if not len(graph):
+            return torch.from_numpy(np.stack(np.divmod(ranked, n), axis=1))
+        # Each in its turn, as several may fall on one partner.
+        for g, e, partner in zip(graph, edge, random.integers(edges, size=len(graph)), strict=True):
+            ends[g, e, 1], ends[g, partner, 1] = ends[g, partner, 1], ends[g, e, 1]
+    return None
 
 
 def require_graph(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import networkx as nx
 import numpy as np
@@ -288,22 +289,49 @@ def test_special_positions_may_bend_where_generic_ones_do_not():
 
 
 @pytest.mark.parametrize(("n", "degree"), [(5, 4), (20, 4), (33, 6), (64, 9)])
-def test_random_regular_graphs_are_regular_simple_and_repeatable(n, degree):
-    edges = random_regular_edges(n, degree, 0, count=3)
+@pytest.mark.parametrize("method", ["pairing", "switching"])
+def test_random_regular_graphs_are_regular_simple_and_repeatable(n, degree, method):
+    draw = partial(random_regular_edges, method=method)
+    edges = draw(n, degree, 0, count=3)
     assert edges.shape == (3, 2, n * degree // 2)
     for graph in edges:
         assert graph.flatten().bincount(minlength=n).tolist() == [degree] * n
         assert bool((graph[0] < graph[1]).all())
         assert len({tuple(pair) for pair in graph.T.tolist()}) == graph.shape[1]
-    assert torch.equal(edges, random_regular_edges(n, degree, torch.Generator().manual_seed(0), count=3))
-    assert torch.equal(edges[0], random_regular_edges(n, degree, 0))
+    assert bool((graph[0, 1:] * n + graph[1, 1:] > graph[0, :-1] * n + graph[1, :-1]).all())
+    assert torch.equal(edges, draw(n, degree, torch.Generator().manual_seed(0), count=3))
+    if method == "pairing":
+        assert torch.equal(edges[0], draw(n, degree, 0))
+    # What is remembered is not what the caller may write to.
+    draw(n, degree, 0, count=3).zero_()
+    assert torch.equal(edges, draw(n, degree, 0, count=3))
     assert degree == n - 1 or not torch.equal(edges[0], edges[1])
 
 
-def test_a_hundred_graphs_of_300_nodes_in_two_seconds():
+@pytest.mark.parametrize("method", ["pairing", "switching"])
+def test_a_hundred_graphs_of_300_nodes_in_two_seconds(method):
+    random_regular_edges(10, 4, 0, method=method)  # imports
     begin = time.process_time()
-    assert random_regular_edges(300, 6, 0, count=100).shape == (100, 2, 900)
-    assert time.process_time() - begin < 2
+    assert random_regular_edges(300, 6, torch.Generator(), count=100, method=method).shape == (100, 2, 900)
+    assert time.process_time() - begin < (2 if method == "pairing" else 0.5)
+
+
+def test_switching_draws_as_uniformly_as_pairing():
+    """Triangles of random 6-regular graphs: (d - 1)^3 / 6 = 20.8 of them, Poisson, as n grows (Bollobas, Wormald)."""
+    triangles = []
+    for edges in random_regular_edges(400, 6, 0, count=200, method="switching"):
+        adjacency = torch.zeros(400, 400)
+        adjacency[tuple(edges)] = adjacency[tuple(edges.flip(0))] = 1
+        triangles.append(float((adjacency @ adjacency * adjacency).sum()) / 6)
+    mean = sum(triangles) / 200
+    variance = sum((found - mean) ** 2 for found in triangles) / 199
+    assert mean == pytest.approx(125 / 6, abs=4 * (125 / 6 / 200) ** 0.5)
+    assert variance == pytest.approx(125 / 6, rel=0.4)
+    # Every pair of nodes is equally likely to be an edge: 12 nodes, degree 3, 3/11 each.
+    edges = random_regular_edges(12, 3, 1, count=4000, method="switching")
+    often = (edges[:, 0] * 12 + edges[:, 1]).flatten().bincount(minlength=144).view(12, 12).float() / 4000
+    upper = often[torch.triu_indices(12, 12, 1).unbind()]
+    assert float((upper - 3 / 11).abs().max()) < 5 * (3 / 11 * 8 / 11 / 4000) ** 0.5
 
 
 def test_connectedness_as_networkx_sees_it():
@@ -337,6 +365,7 @@ SQUARE = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
         (lambda: random_regular_edges(6, 6, 0), "degree is 6 with n = 6"),
         (lambda: random_regular_edges(6, 0, 0), "degree is 0"),
         (lambda: random_regular_edges(6, 2, 0, count=0), "count is 0"),
+        (lambda: random_regular_edges(6, 2, 0, method="luck"), "method is 'luck'"),
         (lambda: is_rigid(4, torch.tensor([[0, 2], [1, 2]]), 2), "joins node 2 to itself"),
         (lambda: is_rigid(4, torch.tensor([[0, 1, 2], [1, 0, 3]]), 2), "pair \\(0, 1\\) more than once"),
         (lambda: is_rigid(4, torch.tensor([[0, 1], [1, 4]]), 2), "mentions node 4"),
