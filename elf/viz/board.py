@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anywidget
 import torch
 import traitlets
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from elf.metrics.spins import overlap
 from elf.spins import Couplings, ground_state, ising_energy, local_fields
 from elf.viz import web
+from elf.viz.widget import Widget
 
 LARGEST_SIDE = 24
 Table = list[list[int]]
@@ -36,7 +36,7 @@ def _table(name: str, value: Any, height: int, width: int) -> Table:
     return array.int().tolist()
 
 
-class SpinBoard(anywidget.AnyWidget):
+class SpinBoard(Widget):
     """A spin glass to play: each click flips a spin; energy, local fields, broken bonds, overlap follow.
 
     E = -sum_<ij> J_ij y_i y_j (Sec. 5 of arXiv:2511.02087), h_i = sum_j J_ij y_j. Buttons show greedy descent,
@@ -110,6 +110,25 @@ class SpinBoard(anywidget.AnyWidget):
     def __repr__(self) -> str:
         _, height, width = self.couplings.shape
         return f"SpinBoard({height} x {width} spins, energy {self.energy:.2f})"
+
+    @property
+    def alt(self) -> str:
+        """The board in words."""
+        _, height, width = self.couplings.shape
+        return (
+            f"Spin board, {height} x {width} spins: energy {self.energy:.2f}, {self.excess:.2f} above the ground state"
+        )
+
+    def still(self) -> bytes:
+        """The lattice as a PNG: bonds (broken ones orange), frustrated plaquettes, spins."""
+        from matplotlib.figure import Figure
+
+        from elf.viz import spins, style
+
+        _, height, width = self.couplings.shape
+        figure = Figure(figsize=(0.7 * width + 0.2, 0.7 * height + 0.2), layout="constrained")
+        spins.plot_lattice(figure.subplots(), self.couplings, self.tensor)
+        return style.png(figure, dpi=92)
 
     @property
     def tensor(self) -> Tensor:

@@ -2,7 +2,7 @@
 // Python puts this file's text before a widget's own (elf/viz/web.py); a plain page imports it as the module that it is.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SVG_TAGS = new Set(["svg", "g", "circle", "line", "path", "polygon", "polyline", "rect", "text", "title"]);
+const SVG_TAGS = new Set(["svg", "g", "circle", "line", "path", "polygon", "polyline", "rect", "text", "defs", "radialGradient", "stop"]);
 
 /** An element. Text is only ever set as text, never as HTML; styles go through the CSSOM, which a strict style-src allows. */
 export function make(tag, attributes = {}, text = "", parent = null) {
@@ -44,6 +44,8 @@ const COMMON = `
 .elf-widget button:disabled { opacity: 0.6; cursor: default; }
 .elf-widget :is(button, select, input):focus-visible { outline: 2px solid currentColor; outline-offset: 1px; }
 .elf-widget label { display: inline-flex; align-items: center; gap: 0.4rem; }
+.elf-widget .elf-grow { flex: 1 1 12rem; }
+.elf-widget .elf-grow input { flex: 1; }
 .elf-widget input[type="range"] { accent-color: var(--elf-prediction); min-width: 6rem; }
 .elf-widget svg { display: block; width: 100%; }
 .elf-widget svg text { fill: currentColor; text-anchor: middle; dominant-baseline: central; pointer-events: none; }
@@ -105,6 +107,46 @@ export function sender(model, name, value) {
     try { model.save_changes(); } catch (error) { /* no kernel */ }
   };
   return { send: () => { timer ||= setTimeout(flush, 100); }, flush, pending: () => timer !== 0, end: () => clearTimeout(timer) };
+}
+
+/** Play button, slider and label for something with `count` frames; `show(i)` draws one. Gives { go, stop }. */
+export function player(parent, home, { count, labels, name, fps, start }, show, rest) {
+  const bar = make("div", { class: "elf-controls" }, "", parent);
+  let at = start, timer = 0;
+  const play = button(bar, "Play", () => (timer ? stop() : run()));
+  const label = make("label", { class: "elf-grow" }, "", bar);
+  make("span", {}, name, label);
+  const slider = make("input", { type: "range", min: 0, max: count - 1, step: 1, value: start }, "", label);
+  const words = make("span", { class: "elf-number", "data-elf-label": "" }, "", bar);
+  const say = (i) => labels[i] ?? `${i + 1} of ${count}`;
+  const go = (i) => {
+    at = i;
+    slider.value = i;
+    slider.setAttribute("aria-valuetext", say(i));
+    words.textContent = say(i);
+    home.dataset.elfFrame = i;
+    show(i);
+  };
+  const stop = () => {
+    if (!timer) return;
+    clearInterval(timer);
+    timer = 0;
+    play.textContent = "Play";
+    home.dataset.elfBusy = "";
+    rest(at);
+  };
+  const run = () => {
+    if (at === count - 1) go(0);
+    play.textContent = "Pause";
+    home.dataset.elfBusy = "play";
+    timer = setInterval(() => { if (at < count - 1) go(at + 1); else stop(); }, 1000 / fps);
+  };
+  slider.addEventListener("input", () => { stop(); go(Number(slider.value)); rest(at); });
+  slider.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab has other uses for arrow keys
+  if (!fps || count < 2) play.remove();
+  if (count < 2) bar.remove();
+  go(start);
+  return { go, stop };
 }
 
 /** A repeatable source of numbers in [0, 1) (mulberry32). */

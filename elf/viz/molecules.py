@@ -30,7 +30,7 @@ JS = "{labextensions}/elf-3dmol/static/3Dmol-min.js"
 LABEXTENSIONS = Path(__file__).parent / "labextensions"
 
 # Atomic number: symbol, covalent radius in angstrom (Cordero et al. 2008, doi:10.1039/b801115j), CPK colour.
-_ELEMENTS: dict[int, tuple[str, float, str]] = {
+ELEMENTS: dict[int, tuple[str, float, str]] = {
     1: ("H", 0.31, "#f2f2f2"), 5: ("B", 0.84, "#ffb5b5"), 6: ("C", 0.76, "#4a4a4a"), 7: ("N", 0.71, "#3050f8"),
     8: ("O", 0.66, "#e0200d"), 9: ("F", 0.57, "#5fbf3a"), 14: ("Si", 1.11, "#c8a878"), 15: ("P", 1.07, "#ff8000"),
     16: ("S", 1.05, "#e0c020"), 17: ("Cl", 1.02, "#1fb01f"), 35: ("Br", 1.20, "#a62929"), 53: ("I", 1.39, "#940094"),
@@ -68,9 +68,9 @@ def _check(positions: Tensor, numbers: Tensor, name: str = "positions") -> None:
         raise ValueError(f"numbers: got shape {tuple(numbers.shape)}; it should be ({len(positions)},), one an atom")
     if not bool(torch.isfinite(positions).all()):
         raise ValueError(f"{name}: got values that are not finite; coordinates should be finite numbers in angstrom")
-    unknown = sorted({int(number) for number in numbers} - set(_ELEMENTS))
+    unknown = sorted({int(number) for number in numbers} - set(ELEMENTS))
     if unknown:
-        raise ValueError(f"numbers: got {unknown}; known atomic numbers are {sorted(_ELEMENTS)} (drop padding first)")
+        raise ValueError(f"numbers: got {unknown}; known atomic numbers are {sorted(ELEMENTS)} (drop padding first)")
 
 
 def bonds(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) -> Int[Tensor, "bonds 2"]:
@@ -82,7 +82,7 @@ def bonds(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) -
         ValueError: wrong shapes, coordinates that are not finite, or an unknown element.
     """
     _check(positions, numbers)
-    radii = positions.new_tensor([_ELEMENTS[int(number)][1] for number in numbers])
+    radii = positions.new_tensor([ELEMENTS[int(number)][1] for number in numbers])
     near = torch.cdist(positions, positions) < radii[:, None] + radii[None, :] + _BOND_TOLERANCE
     return near.triu(1).nonzero()
 
@@ -161,7 +161,7 @@ def _draw_balls(ax: Axes, flat: Tensor, numbers: Tensor, pairs: Tensor, alpha: f
         order = 2 + 0.01 * min(depth[first], depth[second])
         ax.plot(ends[:, 0], ends[:, 1], color="#8a8f98", linewidth=4, alpha=alpha, solid_capstyle="round", zorder=order)
     for atom, number in enumerate(numbers.tolist()):
-        _, radius, color = _ELEMENTS[number]
+        _, radius, color = ELEMENTS[number]
         ax.add_patch(
             Circle(
                 (float(flat[atom, 0]), float(flat[atom, 1])), 0.2 + 0.28 * radius, facecolor=color, edgecolor=INK,
@@ -174,7 +174,7 @@ def _draw_outline(ax: Axes, flat: Tensor, numbers: Tensor, pairs: Tensor) -> Non
     for first, second in pairs.tolist():
         ends = flat[[first, second]]
         ax.plot(ends[:, 0], ends[:, 1], color=COLORS["target"], linewidth=1.4, alpha=0.6, zorder=1)
-    sizes = [60 + 160 * _ELEMENTS[number][1] for number in numbers.tolist()]
+    sizes = [60 + 160 * ELEMENTS[number][1] for number in numbers.tolist()]
     color = COLORS["target"]
     ax.scatter(flat[:, 0], flat[:, 1], s=sizes, facecolors="none", edgecolors=color, linewidths=1.4, zorder=1)
 
@@ -183,7 +183,7 @@ def draw_legend(ax: Axes, numbers: Int[Tensor, ...]) -> None:
     """Name the CPK colours of the elements that occur in `numbers`, in a row; padding (0) is ignored."""
     present = sorted({int(number) for number in numbers.reshape(-1)} - {0})
     for column, number in enumerate(present):
-        ax.scatter([column], [0], s=90, color=_ELEMENTS[number][2], edgecolors=INK, linewidths=0.9)
+        ax.scatter([column], [0], s=90, color=ELEMENTS[number][2], edgecolors=INK, linewidths=0.9)
         ax.annotate(NAMES[number], (column, 0), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9)
     ax.set_xlim(-0.3, max(len(present), 1) - 0.1)
     ax.set_ylim(-1, 1)
@@ -251,7 +251,7 @@ def _molfile(positions: Tensor, numbers: Tensor) -> str:
     """A V2000 molfile, the shortest format that carries our own bonds to 3Dmol."""
     pairs = bonds(positions, numbers).tolist()
     atoms = [
-        f"{x:10.4f}{y:10.4f}{z:10.4f} {_ELEMENTS[number][0]:<3} 0  0"
+        f"{x:10.4f}{y:10.4f}{z:10.4f} {ELEMENTS[number][0]:<3} 0  0"
         for (x, y, z), number in zip(positions.tolist(), numbers.tolist(), strict=True)
     ]
     lines = [f"{first + 1:3d}{second + 1:3d}  1  0" for first, second in pairs]
@@ -260,7 +260,7 @@ def _molfile(positions: Tensor, numbers: Tensor) -> str:
 
 
 def _style(numbers: Tensor) -> dict[str, Any]:
-    present = [_ELEMENTS[number] for number in sorted(set(numbers.tolist()))]
+    present = [ELEMENTS[number] for number in sorted(set(numbers.tolist()))]
     colours = {"prop": "elem", "map": {symbol: colour for symbol, _, colour in present}}
     return {"stick": {"radius": 0.11, "color": "#8a8f98"}, "sphere": {"scale": 0.26, "colorscheme": colours}}
 
@@ -292,7 +292,7 @@ def _fill(
 
 def _formula(numbers: Tensor) -> str:
     present = sorted(set(numbers.tolist()), key=lambda number: (number != 6, number))  # carbon first, as chemists write
-    counts = [(_ELEMENTS[number][0], int((numbers == number).sum())) for number in present]
+    counts = [(ELEMENTS[number][0], int((numbers == number).sum())) for number in present]
     return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in counts)
 
 

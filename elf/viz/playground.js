@@ -297,6 +297,7 @@ function render({ model, el }) {
     if (wrong) { fail(body, `The playground cannot draw this: ${wrong}.`); paint = null; return; }
     Object.assign(state, { target, prediction: prediction.map((p) => [...p]), begin: prediction.map((p) => [...p]), angle: 0 });
     state.springs = { ...springs };
+    state.given = JSON.stringify(springs);
     state.centre = centroid(target);
     const known = (model.get("presets") ?? []).find((preset) => JSON.stringify(preset.target) === JSON.stringify(target));
     state.names = model.get("names")?.length === target.length ? model.get("names") : known?.names;
@@ -375,6 +376,7 @@ function render({ model, el }) {
     const tell = () => {
       state.loading = true;
       model.set("springs", { ...state.springs });
+      state.given = JSON.stringify(state.springs);
       state.loading = false;
       state.stiffen();
       changed();
@@ -389,8 +391,9 @@ function render({ model, el }) {
   }
 
   const outside = () => {
-    const same = (name) => JSON.stringify(model.get(name)) === JSON.stringify(state[name]);
-    if (!state.loading && !state.dragging && !state.frame && !out.pending() && !["prediction", "target", "springs"].every(same)) build();
+    const same = (name, mine) => JSON.stringify(model.get(name)) === mine;
+    const known = same("prediction", JSON.stringify(state.prediction)) && same("target", JSON.stringify(state.target)) && same("springs", state.given);
+    if (!known && !state.loading && !state.dragging && !state.frame && !out.pending()) build();
   };
   const traits = ["target", "prediction", "springs"];
   for (const name of traits) model.on(`change:${name}`, outside);

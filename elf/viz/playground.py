@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import torch
 import traitlets
@@ -22,6 +21,7 @@ from elf.energy import Harmonic, PairEnergy
 from elf.energy import springs as elf_springs
 from elf.viz import web
 from elf.viz.fields import forces
+from elf.viz.widget import Widget
 
 MAX_PARTICLES = 64
 Points = list[list[float]]
@@ -99,7 +99,7 @@ def presets() -> list[dict[str, Any]]:
     return made
 
 
-class Playground(anywidget.AnyWidget):
+class Playground(Widget):
     """A configuration to drag, with the squared error (Eq. 6) and the pair energy (Eq. 7) of it side by side.
 
     Args:
@@ -158,6 +158,31 @@ class Playground(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"Playground({len(self.target)} particles, springs={self.springs.get('name')})"
+
+    @property
+    def alt(self) -> str:
+        """The playground in words."""
+        mse, energy = self.energies().values()
+        return f"Playground with {len(self.target)} particles: squared error {mse:.3f}, pair energy {energy:.3f}"
+
+    def still(self) -> bytes:
+        """Both panels as a PNG: target, prediction, and the forces of each energy on one scale."""
+        from matplotlib.figure import Figure
+
+        from elf.viz import style
+        from elf.viz.fields import plot_forces
+
+        prediction, target = (torch.tensor(points, dtype=torch.float64) for points in (self.prediction, self.target))
+        figure = Figure(figsize=(6.6, 3.2), layout="constrained")
+        both = {"mse": ("Squared error", Harmonic()), "energy": ("Pair energy", self.pair_energy())}
+        for ax, (name, (title, energy)) in zip(figure.subplots(1, 2), both.items(), strict=True):
+            plot_forces(
+                ax, prediction, target, energy, color=style.COLORS[name], scale=0.25, scale_bar=False,
+                names=len(target) < 10, edges=name == "energy",
+            )  # fmt: skip
+            ax.set_title(f"{title} {self.energies()[name]:.3f}", color=style.COLORS[name])
+            ax.set(xticks=[], yticks=[])
+        return style.png(figure, dpi=92)
 
     def pair_energy(self) -> PairEnergy:
         """The pair energy of the springs chosen now, as in the browser (normalize="sum")."""

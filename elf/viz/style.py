@@ -26,7 +26,7 @@ INK = "#1f2328"
 PAPER = "#ffffff"
 FAINT = "#d0d4da"
 DPI = 144
-_CSS_PIXELS_PER_INCH = 92
+CSS_PIXELS_PER_INCH = 92
 
 _RC: dict[str, Any] = {
     "figure.dpi": DPI,
@@ -61,8 +61,8 @@ def use() -> None:
     mpl.rcParams.update(_RC)  # type: ignore[arg-type]
 
 
-def png(fig: Figure, *, dpi: int = DPI, tight: bool = True) -> bytes:
-    """The figure as an opaque PNG, reduced to 256 colours (a third of the size, no visible difference).
+def png(fig: Figure, *, dpi: int = DPI, tight: bool = True, colors: int = 256) -> bytes:
+    """The figure as an opaque PNG, reduced to `colors` colours (256: a third of the size, no visible difference).
 
     `tight` fits the picture to what is drawn; otherwise it has the figure's size.
     """
@@ -75,7 +75,7 @@ def png(fig: Figure, *, dpi: int = DPI, tight: bool = True) -> bytes:
     buffer.seek(0)
     small = io.BytesIO()
     with Image.open(buffer) as picture:
-        reduced = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        reduced = picture.convert("RGB").quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         reduced.save(small, format="png", optimize=True)
     return small.getvalue()
 
@@ -95,7 +95,7 @@ def show(fig: Figure, *, alt: str) -> None:
     if not alt.strip():
         raise ValueError("alt: got an empty text; it should say in words what the figure shows")
     picture = png(fig)
-    width = round(int.from_bytes(picture[16:20], "big") / DPI * _CSS_PIXELS_PER_INCH)  # a PNG states its width there
+    width = round(int.from_bytes(picture[16:20], "big") / DPI * CSS_PIXELS_PER_INCH)  # a PNG states its width there
     bundle = {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": alt}
     plt.close(fig)
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})

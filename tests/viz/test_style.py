@@ -66,9 +66,9 @@ def test_contrast_on_paper() -> None:
         assert 1.05 / (luminance + 0.05) > 2.9, name
 
 
-def test_playground_wears_the_palette() -> None:
-    css = Path(style.__file__).with_name("playground.css").read_text(encoding="utf-8")
-    light = dict(re.findall(r"--elf-(\w+): (#\w{6});", css.split("}")[0]))
+def test_widgets_wear_the_palette() -> None:
+    source = Path(style.__file__).with_name("dom.js").read_text(encoding="utf-8")
+    light = dict(re.findall(r"--elf-(\w+): (#\w{6});", source.split("const LIGHT")[1].split("`;")[0]))
     assert {name: light[name] for name in ("target", "prediction", "mse", "energy")} == {
         name: style.COLORS[name] for name in ("target", "prediction", "mse", "energy")
     }
@@ -85,7 +85,7 @@ def test_show_carries_alt_text_and_closes(monkeypatch: pytest.MonkeyPatch) -> No
     assert not plt.get_fignums()
     with Image.open(io.BytesIO(base64.b64decode(caught["data"]["image/png"]))) as picture:
         shown = caught["metadata"]["image/png"]["width"]
-        assert shown == round(picture.width / style.DPI * style._CSS_PIXELS_PER_INCH)
+        assert shown == round(picture.width / style.DPI * style.CSS_PIXELS_PER_INCH)
         assert picture.width == pytest.approx(3 * style.DPI, rel=0.25)
         assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 

@@ -46,12 +46,14 @@ def show(
     """`show(widget, ..., dark=False, width=1100, ...)`: a page with the widgets, drawn."""
     with contextlib.ExitStack() as stack:
 
-        def show_(*widgets: Any, **options: Any) -> Any:
+        def show_(*widgets: Any, expect: int | None = None, **options: Any) -> Any:
             write_page(tmp_path, widgets)
             address = stack.enter_context(serve(tmp_path, "/some/sub/path", {"Content-Security-Policy": POLICY}))
             page = open_page(address + "/index.html", **options)
             page.wait_for_function(
-                "n => document.querySelectorAll('[data-elf-state]').length === n", arg=len(widgets), timeout=10_000
+                "n => document.querySelectorAll('[data-elf-state]').length === n",
+                arg=len(widgets) if expect is None else expect,
+                timeout=10_000,
             )
             return page
 
