@@ -256,9 +256,9 @@ def test_thirty_frames_a_second_for_twelve_particles(show):
     x, y = middle(particle(page, 4))
     page.mouse.move(x, y)
     page.mouse.down()
-    # Moves come from inside the page, one a frame, as a mouse would give them: the driver's own take longer. Other tests
-    # may have the processors at the same time, so one good half-second of eight is enough for the clock; the work of
-    # the page's thread is counted in its own time.
+    # Moves come from inside the page, one a frame, as a mouse would give them: the driver's own take longer. Other
+    # tests may have the processors at the same time, so one good half-second of eight is enough for the clock; the work
+    # of the page's thread is counted in its own time.
     client = page.context.new_cdp_session(page)
     client.send("Performance.enable", {"timeDomain": "threadTicks"})
 
