@@ -8,7 +8,13 @@ from typing import Any
 from elf._lazy import lazy_submodules
 
 # Loaded on first use: a widget needs anywidget, a figure does not.
-_CLASSES = {"FrameSlider": "frames", "Playground": "playground", "SpinBoard": "board", "Trajectory": "trajectory"}
+_CLASSES = {
+    "Dashboard": "dashboard",
+    "FrameSlider": "frames",
+    "Playground": "playground",
+    "SpinBoard": "board",
+    "Trajectory": "trajectory",
+}
 _submodule, _submodules = lazy_submodules(__name__)
 
 

@@ -6,11 +6,12 @@ const STYLES = `
 `;
 
 /** What is wrong with the state, or "". */
-export function problem({ pictures, labels, alts }) {
+export function problem({ pictures, labels, alts, choices }) {
   if (!Array.isArray(pictures) || pictures.length < 1) return "pictures should be one or more";
   if (!pictures.every((text) => typeof text === "string" && /^[A-Za-z0-9+/]+=*$/.test(text))) return "pictures should be PNG data in base64";
-  for (const [name, value] of [["labels", labels], ["alts", alts]])
-    if (!Array.isArray(value) || value.length !== pictures.length) return `${name} should be ${pictures.length} texts, one a picture`;
+  if (!Array.isArray(alts) || alts.length !== pictures.length) return `alts should be ${pictures.length} texts, one a picture`;
+  const rows = Math.max(choices?.length ?? 0, 1);
+  if (!Array.isArray(labels) || labels.length * rows !== pictures.length) return `labels should be ${pictures.length / rows} texts, one a position of the slider`;
   return "";
 }
 
@@ -21,18 +22,33 @@ function render({ model, el }) {
   const build = () => {
     shown?.stop();
     home.replaceChildren();
-    const state = Object.fromEntries(["pictures", "labels", "alts", "name", "width", "fps", "frame"].map((name) => [name, model.get(name)]));
+    const state = Object.fromEntries(["pictures", "labels", "alts", "name", "width", "fps", "frame", "choices", "choice", "question"].map((name) => [name, model.get(name)]));
     const wrong = problem(state);
     home.dataset.elfState = wrong ? "error" : "ready";
     if (wrong) { fail(home, `The pictures cannot be shown: ${wrong}.`); shown = null; return; }
     home.style.maxWidth = `${Math.max(state.width, 320)}px`;
     const picture = make("img", { width: state.width }, "", home);
     const say = voice(home);
-    const count = state.pictures.length;
+    const count = state.labels.length, choices = state.choices ?? [];
+    let row = choices.length ? Math.min(Math.max(0, state.choice ?? 0), choices.length - 1) : 0;
+    const rest = (i) => { out.flush(); say(state.alts[row * count + i]); };
     shown = player(home, home, { ...state, count, start: Math.min(Math.max(0, state.frame ?? 0), count - 1) }, (i) => {
-      picture.src = `data:image/png;base64,${state.pictures[i]}`;
-      picture.alt = state.alts[i];
-    }, (i) => { out.flush(); say(state.alts[i]); });
+      picture.src = `data:image/png;base64,${state.pictures[row * count + i]}`;
+      picture.alt = state.alts[row * count + i];
+    }, rest);
+    if (!choices.length) return;
+    const label = make("label", {}, "", null);
+    make("span", {}, state.question, label);
+    const menu = make("select", {}, "", label);
+    choices.forEach((text, i) => make("option", { value: i }, text, menu));
+    menu.value = row;
+    menu.addEventListener("change", () => {
+      row = Number(menu.value);
+      shown.go(Number(home.dataset.elfFrame));
+      model.set("choice", row);
+      rest(Number(home.dataset.elfFrame));
+    });
+    (home.querySelector(".elf-controls") ?? make("div", { class: "elf-controls" }, "", home)).prepend(label);
   };
   const moved = () => { const frame = model.get("frame"); if (shown && String(frame) !== home.dataset.elfFrame) shown.go(frame); };
   model.on("change:pictures", build);

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-FILES = ("dom.js", "playground.js", "board.js", "frames.js", "trajectory.js", "mount.js")
+FILES = ("dom.js", "playground.js", "board.js", "frames.js", "trajectory.js", "dashboard.js", "mount.js")
 _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./(\w+)\.js\";\n", flags=re.MULTILINE)
 
 

@@ -42,7 +42,7 @@ def test_pictures_labels_and_words_travel():
     ("arguments", "words"),
     [
         (([], [], []), "pictures: got none"),
-        (([b"x"], ["a", "b"], ["c"]), "labels: got 2"),
+        (([b"x"], ["a", "b"], ["c"]), "labels: got 2 for 1 pictures"),
         (([b"x"], ["a"], []), "alts: got 0"),
     ],
 )
@@ -54,6 +54,27 @@ def test_bad_sliders_are_refused(arguments, words):
     widget = slider()
     with pytest.raises(ValueError, match="frame: got -1"):
         widget.frame = -1
+    with pytest.raises(ValueError, match="choice: got 1"):
+        widget.choice = 1
+    with pytest.raises(ValueError, match="one a picture for each of 2 choices"):
+        FrameSlider([b"x"] * 3, ["a"], ["b"] * 3, choices=["c", "d"])
+
+
+def test_a_menu_chooses_between_rows_of_pictures(show):
+    def draw(value: float, power: int) -> tuple[Figure, str]:
+        return picture(value**power)
+
+    widget = flip(draw, [1.0, 2.0], choices={"line": 1, "square": 2}, name="x", question="kind", choice=1, start=1)
+    assert widget.alts == ["a line to 1.0", "a line to 2.0", "a line to 1.0", "a line to 4.0"]
+    assert widget.alt == "a line to 4.0"
+    page = show(widget)
+    image, menu = page.locator(".elf-frames img"), page.get_by_label("kind")
+    assert image.get_attribute("alt") == "a line to 4.0"
+    menu.select_option("line")
+    assert image.get_attribute("alt") == "a line to 2.0"
+    page.get_by_role("slider", name="x").fill("0")
+    assert image.get_attribute("src").endswith(widget.pictures[0])
+    assert page.evaluate("document.querySelector('[data-elf-widget]').widget.model.get('choice')") == 0
 
 
 def test_the_slider_flips_through_the_pictures(show):
@@ -77,7 +98,7 @@ def test_the_slider_flips_through_the_pictures(show):
     [
         ({"pictures": []}, "one or more"),
         ({"pictures": ["<b>"] * 3}, "base64"),
-        ({"labels": ["a"]}, "labels should be 3"),
+        ({"labels": ["a"]}, "labels should be 3 texts"),
     ],
 )
 def test_bad_state_is_answered_by_a_message(show, change, words):
