@@ -6,7 +6,7 @@ PY := .venv/bin/python
 # Every cell must run; cells that begin with "# NBVAL_CHECK_OUTPUT" must print what the committed notebook shows.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 
-.PHONY: help setup run lab test format lock clean
+.PHONY: help setup run lab test bench format lock clean
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -28,6 +28,9 @@ test: setup      ## lint, types, unit tests, and every notebook at smoke scale
 	$(PY) -m mypy
 	$(PY) -m pytest -q -n 2 tests
 	ELF_SCALE=smoke $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
+
+bench: setup     ## measure speed and memory: benchmarks/bench.json and bench.png
+	$(PY) -m benchmarks
 
 format: setup    ## rewrite the code as the linter wants it
 	$(PY) -m ruff check --fix .

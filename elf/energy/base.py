@@ -68,8 +68,8 @@ class Energy(nn.Module, ABC):
         mask = _check(prediction, target, mask, batch)
         prediction, target = widen(prediction), widen(target)
         if mask is not None:
-            prediction = prediction.masked_fill(~mask[..., None], 0)
-            target = target.masked_fill(~mask[..., None], 0)
+            hidden = ~mask.unsqueeze(-1)
+            prediction, target = prediction.masked_fill(hidden, 0), target.masked_fill(hidden, 0)
         with _full_precision(prediction.device.type):
             if batch is None:
                 value = self._energy(prediction, target, mask)

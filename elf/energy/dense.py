@@ -83,19 +83,19 @@ class _Workspace(NamedTuple):
     components: tuple[Float[Tensor, "2 count places"], ...]
     squared: Float[Tensor, "2 count places"]
     reciprocal: Float[Tensor, "2 count places"]
-    pulled: Float[Tensor, "dim count places"]
-    pushed: Float[Tensor, "dim count width"]
+    later: Float[Tensor, "dim count width"]
+    """The differences of the prediction, those of shift s moved on by s atoms, where their second atoms are."""
 
 
 def _workspace(like: Tensor, samples: int, atoms: int, dim: int, count: int) -> _Workspace:
     shifts, places = atoms // 2, atoms * samples
     width = places + (count - 1) * samples
     planes = like.new_empty(2, dim, atoms + shifts, samples)
-    twice = planes.flatten(2)
-    difference = like.new_empty(2, dim, count, places)
-    # Each row ends with `count - 1` atoms of zeros, which nobody overwrites.
-    weighted = like.new_zeros(dim, count, width)
     prediction, target = planes[:, :, :atoms].permute(0, 3, 2, 1)
+    twice = planes.flatten(2)
+    # Each row ends with `count - 1` atoms of zeros, which nobody overwrites: the next row, read later, starts there.
+    wide = like.new_zeros(2, dim, count, width)
+    difference = wide[..., :places]
     return _Workspace(
         prediction,
         target,
@@ -106,9 +106,7 @@ def _workspace(like: Tensor, samples: int, atoms: int, dim: int, count: int) -> 
         difference.unbind(1),
         like.new_empty(2, count, places),
         like.new_empty(2, count, places),
-        weighted[..., :places],
-        # The second atom of shift s stands s atoms on: read each row that much later, with zeros before it.
-        weighted.as_strided((dim, count, width), (count * width, width - samples, 1)),
+        wide[0].as_strided((dim, count, width), (count * width, width - samples, 1)),
     )
 
 
@@ -120,7 +118,7 @@ class _Shelf(threading.local):
 
 
 _shelf = _Shelf()
-SHELF_SIZE = 4
+SHELF_SIZE = 8
 
 
 def _borrow(like: Tensor, samples: int, atoms: int, dim: int, count: int) -> _Workspace:
@@ -161,7 +159,8 @@ def _block(
     shifts, places = atoms // 2, atoms * samples
     if not shifts:
         return ValueAndGradient(prediction.new_zeros(samples), torch.zeros_like(prediction) if gradient else None)
-    at_once = min(shifts, max(1, tile // places))
+    tiles = -(-shifts // max(1, tile // places))
+    at_once = -(-shifts // tiles)
     space = first_space = _borrow(prediction, samples, atoms, dim, at_once)
     space.prediction.copy_(prediction)
     space.target.copy_(target)
@@ -175,7 +174,7 @@ def _block(
     for start in range(1, shifts + 1, at_once):
         count = min(at_once, shifts + 1 - start)
         if count < at_once:
-            space = _workspace(prediction, samples, atoms, dim, count)
+            space = _borrow(prediction, samples, atoms, dim, count)
         offset, window = start * samples, (count, places)
         there = twice.as_strided((2, dim, *window), (dim * length, length, samples, 1), offset)
         torch.sub(here, there, out=space.difference)
@@ -200,11 +199,13 @@ def _block(
         if 2 * (start + count - 1) == atoms:
             force[-1] *= 0.5
         if push is not None:
-            torch.mul(space.difference[0], space.reciprocal[0].mul_(force), out=space.pulled)
-            pull = _add(pull, space.pulled.sum(1))
-            push.narrow(1, offset, space.pushed.shape[-1]).add_(space.pushed.sum(1))
+            pulled = space.difference[0].mul_(space.reciprocal[0].mul_(force))
+            pull = _add(pull, pulled.sum(1))
+            push.narrow(1, offset, space.later.shape[-1]).add_(space.later.sum(1))
         energies = _add(energies, stretch.mul_(force).sum(0))
     _return(first_space, samples, atoms)
+    if space is not first_space:
+        _return(space, samples, atoms)
 
     assert energies is not None
     value = energies.view(atoms, samples).sum(0)

@@ -153,8 +153,9 @@ def test_the_closed_form_keeps_coordinates_only_and_works_in_tiles() -> None:
     n = 1500
     coordinates = 4 * 3 * n
     assert kept_for_backward(PairEnergy(), n, plain=False) == 3 * coordinates  # prediction, target, gradient
-    assert largest_tensor(PairEnergy(), n, plain=False) <= 2 * 3 * tile_elements(torch.device("cpu")) < n * n / 2
-    assert largest_tensor(PairEnergy(chunk_size=8), n, plain=False) == 2 * 3 * 8 * n
+    largest = largest_tensor(PairEnergy(), n, plain=False)
+    assert largest <= 1.1 * 2 * 3 * tile_elements(torch.device("cpu")) < n * n / 2
+    assert largest_tensor(PairEnergy(chunk_size=8), n, plain=False) <= 1.1 * 2 * 3 * 8 * n
 
 
 def complete(n: int) -> Tensor:

@@ -1,0 +1,83 @@
+"""bench.json as text: the claims, each with its number and its bound."""
+
+from typing import Any
+
+from elf.experiments.tables import text_table
+
+FASTER = {(64, 29): 5, (512, 29): 5, (64, 180): 10, (1, 3_000): 15}
+"""By what factor the pair energy should beat the plain formula, forward and backward."""
+
+
+def claims(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """What should hold, what was measured, and whether it does. Claims whose size was not measured are left out."""
+    parts = result["parts"]
+    rows: list[tuple[str, float, str, float]] = []
+    for row in parts["losses"]:
+        size = row["batch"], row["atoms"]
+        name = f"{size[0]} x {size[1]:,}"
+        if size in FASTER:
+            rows.append((f"{name}: faster than the plain formula", row["plain_over_pair"], ">=", FASTER[size]))
+        if size == (64, 180):
+            rows.append((f"{name}: ns a pair", row["pair_nanoseconds_a_pair"], "<=", 8))
+        if size == (1, 30_000):
+            rows.append((f"{name}: seconds", row["milliseconds"]["pair"] / 1e3, "<=", 10))
+        rows.append((f"{name}: relative error of a value, float32", row["error"]["value"], "<=", 1e-5))
+        rows.append((f"{name}: relative error of a force, float32", row["error"]["gradient"], "<=", 1e-5))
+    for row in parts["memory"]["rows"]:
+        if (row["loss"], row["atoms"]) == ("pair", 30_000):
+            rows.append(("1 x 30,000: MB above an idle process", row["megabytes_above"], "<=", 1000))
+    for row in parts["edges"]["rows"]:
+        if row["points"] == 300_000:
+            rows.append(("sparse, 300,000 points: seconds", row["milliseconds"]["sparse"] / 1e3, "<=", 0.2))
+    rows.append(("sparse: fitted exponent", parts["edges"]["fitted_exponent"], "<=", 1.1))
+    for row, bound in zip(parts["training"], (5, 1), strict=True):
+        rows.append((f"{row['model']} model: loss in % of a step", 100 * row["loss_share"]["pair"], "<=", bound))
+    return [
+        {
+            "claim": claim,
+            "measured": f"{value:.3g}",
+            "bound": f"{sign} {bound:g}",
+            "holds": "yes" if (value >= bound if sign == ">=" else value <= bound) else "NO",
+        }
+        for claim, value, sign, bound in rows
+    ]
+
+
+def summary(result: dict[str, Any]) -> str:
+    """All of it, for the terminal."""
+    parts = result["parts"]
+    losses = [{"batch x atoms": f"{row['batch']} x {row['atoms']:,}", **_times(row)} for row in parts["losses"]]
+    edges = [{"points": f"{row['points']:,}", **_times(row)} for row in parts["edges"]["rows"]]
+    memory = [
+        {"loss": row["loss"], "size": f"{row['batch']} x {row['atoms']:,}", "MB": row["megabytes_above"]}
+        for row in parts["memory"]["rows"]
+    ]
+    training = [
+        {
+            "model": row["model"],
+            "batch": row["batch"],
+            "steps a second": row["steps_a_second"]["pair"],
+            "loss, ms": row["loss_milliseconds"]["pair"],
+            "share": f"{100 * row['loss_share']['pair']:.2g} %",
+        }
+        for row in parts["training"]
+    ]
+    roofline = parts["roofline"]
+    lines = [
+        "milliseconds, forward and backward", text_table(losses), text_table(edges),
+        "peak memory above an idle process", text_table(memory),
+        "training", text_table(training),
+        "batches", text_table(parts["batches"]),
+        f"sampling: {parts['sampling']['molecules_a_second']:g} molecules a second; "
+        f"ground states: {parts['ground_states']['ground_states_a_second']} a second",
+        f"the machine: {roofline['bytes_a_second_from_memory'] / 1e9:.3g} GB/s from memory; exp and two rsqrt "
+        f"{roofline['pair_nanoseconds_for_exp_and_rsqrt']:g} ns a pair, all passes in cache "
+        f"{roofline['pair_nanoseconds_in_passes']:g} ns; the plain formula needs "
+        f"{roofline['plain_nanoseconds_for_memory']:g} ns for its traffic alone",
+        text_table(claims(result)),
+    ]  # fmt: skip
+    return "\n\n".join(lines)
+
+
+def _times(row: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{value:.3g}" for name, value in sorted(row["milliseconds"].items())}
