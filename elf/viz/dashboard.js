@@ -25,6 +25,7 @@ const STYLES = `
 .elf-dashboard .elf-samples svg { aspect-ratio: 1; border-radius: 6px; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
 .elf-dashboard .elf-curve line { stroke: currentColor; stroke-opacity: 0.3; }
 .elf-dashboard .elf-curve text { font-size: 11px; }
+.elf-dashboard .elf-curve .elf-end { text-anchor: end; }
 `;
 
 const W = 400, H = 210, LEFT = 52, BOTTOM = 34, TOP = 10, RIGHT = 12;
@@ -41,11 +42,11 @@ function drawCurve(box, { steps, losses }, total, tone) {
   const ticks = [high, (high + low) / 2, low];
   for (const tick of high === low ? [high] : ticks) {
     make("line", { x1: LEFT, x2: W - RIGHT, y1: Y(tick), y2: Y(tick) }, "", box);
-    put(make("text", { x: LEFT - 6, y: Y(tick) }, tidy(log ? 10 ** tick : tick), box), { class: "elf-end" });
+    make("text", { class: "elf-end", x: LEFT - 6, y: Y(tick) }, tidy(log ? 10 ** tick : tick), box);
   }
-  for (const step of [0, Math.round(total / 2), total]) make("text", { x: X(step), y: H - BOTTOM + 12 }, String(step), box);
+  for (const step of [0, Math.round(total / 2)]) make("text", { x: X(step), y: H - BOTTOM + 12 }, String(step), box);
+  make("text", { class: "elf-end", x: W, y: H - BOTTOM + 12 }, String(total), box);
   make("text", { x: (W + LEFT) / 2, y: H - 9 }, `step (loss, smoothed${log ? ", logarithmic" : ""})`, box);
-  for (const text of box.querySelectorAll(".elf-end")) text.style.textAnchor = "end";
   make("polyline", { points: steps.map((step, i) => `${X(step)},${Y(values[i])}`).join(" "), fill: "none", stroke: `var(--elf-${tone})`, "stroke-width": 2, "stroke-linejoin": "round" }, "", box);
   make("circle", { cx: X(steps.at(-1)), cy: Y(values.at(-1)), r: 3, fill: `var(--elf-${tone})` }, "", box);
 }

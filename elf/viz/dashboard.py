@@ -129,7 +129,7 @@ def _draw(ax: Any, sample: Drawing) -> None:
         ax.plot([x1, x2], [y1, y2], color="#8a8f98", linewidth=1.5, zorder=1)
     for x, y, size, color in sample["dots"]:
         area = (60 * size / sample["reach"]) ** 2
-        ax.scatter([x], [y], s=area, color=COLORS.get(color, color), edgecolors="k", lw=0.5, zorder=2)
+        ax.scatter([x], [y], s=area, color=COLORS.get(color, color), edgecolors="k", lw=0.5, zorder=2, clip_on=False)
     edge = 1.1 * sample["reach"]
     ax.set(xlim=(-edge, edge), ylim=(-edge, edge))
     ax.set_aspect("equal")

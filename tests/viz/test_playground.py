@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import elf
+from elf.data import qm9
+from elf.elements import SYMBOLS
 from elf.viz import fields
 from elf.viz.playground import Playground, _springs, polygon, presets, rotate
 
@@ -155,3 +158,28 @@ def test_state_travels_as_plain_json() -> None:
 def test_presets_are_valid() -> None:
     for preset in presets():
         assert Playground(preset["target"], preset["prediction"]).energies()["mse"] > 0
+        assert preset["name"] not in ("water", "benzene") or len(preset["names"]) == len(preset["target"])
+
+
+@pytest.mark.parametrize("name", ["water", "benzene"])
+def test_molecules_of_the_presets_are_those_of_qm9(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    everything = qm9.load(cache_dir=tmp_path_factory.getbasetemp() / "qm9-cache")
+    molecule = qm9.find(name, within=everything)
+    preset = next(preset for preset in presets() if preset["name"] == name)
+    assert preset["names"] == [SYMBOLS[int(number)] for number in molecule.numbers[0]]
+    flat = torch.tensor(preset["target"], dtype=torch.float64)
+    torch.testing.assert_close(torch.pdist(flat), torch.pdist(molecule.positions[0].double()), atol=2e-4, rtol=0)
+    assert Playground(preset["target"], preset["prediction"], names=preset["names"]).energies()["energy"] < 1e-9
+
+
+def test_names_are_one_a_particle() -> None:
+    with pytest.raises(ValueError, match="names: got 2; it should have 3"):
+        Playground(polygon(3), names=["a", "b"])
+
+
+def test_the_output_holds_a_still_picture() -> None:
+    playground = Playground(polygon(3))
+    bundle, metadata = playground._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"])[:4] == b"\x89PNG"
+    assert bundle["text/plain"] == "Playground with 3 particles: squared error 1.404, pair energy 0.000"
+    assert metadata["image/png"]["alt"] == bundle["text/plain"]
