@@ -19,8 +19,9 @@ export function bonds(points, radii) {
 export function problem({ molecules, elements }) {
   if (!Array.isArray(molecules) || molecules.length < 1) return "molecules should be one or more";
   const triple = (p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite);
+  const among = (i, atoms) => Number.isInteger(i) && i >= 0 && i < atoms;
   const count = molecules[0].frames?.length;
-  for (const { frames, kinds, target, forces } of molecules) {
+  for (const { frames, kinds, target, forces, edges } of molecules) {
     if (!Array.isArray(frames) || frames.length < 1 || frames.length !== count) return "each molecule should have the same number of frames, one or more";
     const atoms = frames[0].length;
     if (atoms < 1 || atoms > 500) return `a molecule has ${atoms} atoms; it should have 1 to 500`;
@@ -28,6 +29,7 @@ export function problem({ molecules, elements }) {
     if (!frames.every(fits)) return "each frame should have three finite coordinates for each atom";
     if (target && !fits(target)) return "target should have three finite coordinates for each atom";
     if (forces && !(forces.length === count && forces.every(fits))) return "forces should have three finite numbers for each atom and frame";
+    if (edges && !edges.every(([i, j]) => among(i, atoms) && among(j, atoms))) return "edges should be pairs of atoms";
     const table = Array.isArray(kinds?.[0]) ? kinds : [kinds];
     if ((table.length !== 1 && table.length !== count) || !table.every((row) => row?.length === atoms && row.every((kind) => elements[kind]))) return "kinds should name an element for each atom";
   }
@@ -103,7 +105,7 @@ function view(parent, molecule, state) {
       for (const [i, j] of bonds(molecule.target, elements.map((e) => e.radius))) parts.push([-1e6, "line", { class: "elf-target", x1: goal[i][0], y1: goal[i][1], x2: goal[j][0], y2: goal[j][1] }]);
       goal.forEach((p, i) => parts.push([-1e6, "circle", { class: "elf-target", cx: p[0], cy: p[1], r: size(elements[i]) + 1.5 }]));
     }
-    for (const [i, j] of bonds(points, elements.map((e) => e.radius)))
+    for (const [i, j] of molecule.edges ?? bonds(points, elements.map((e) => e.radius)))
       parts.push([Math.min(flat[i][2], flat[j][2]) - 1e-3, "line", { class: "elf-stick", x1: flat[i][0], y1: flat[i][1], x2: flat[j][0], y2: flat[j][1] }]);
     flat.forEach((p, i) => parts.push([p[2], "circle", { class: "elf-ball", cx: p[0], cy: p[1], r: size(elements[i]), fill: `url(#${id}-${kinds[i]})` }]));
     molecule.forces?.[frame].forEach((force, i) => {

@@ -61,6 +61,7 @@ class Trajectory(Widget):
         numbers: atomic numbers without padding, (atoms,), or (frames, atoms) where the elements change; None: points.
         targets: (atoms, 3), drawn as green outlines.
         forces: (frames, atoms, 3), drawn as arrows of length force_scale * |force|.
+        edges: pairs of particles joined by sticks, in all molecules; by default atoms closer than their radii allow.
         titles: one a molecule.
         tones: names of the palette for the arrows: "energy", "mse", ...
         labels: what the slider reads at each frame.
@@ -101,6 +102,7 @@ class Trajectory(Widget):
         targets: Tensor | Sequence[Tensor | None] | None = None,
         forces: Tensor | Sequence[Tensor | None] | None = None,
         force_scale: float = 1.0,
+        edges: Sequence[tuple[int, int]] | None = None,
         titles: Sequence[str] | None = None,
         tones: str | Sequence[str] = "energy",
         labels: Sequence[str] = (),
@@ -122,6 +124,11 @@ class Trajectory(Widget):
             raise ValueError(f"labels: got {len(labels)}; it should have {total}, one a frame")
         if not -total <= start < total:
             raise ValueError(f"start: got {start}; it should be {-total} to {total - 1}")
+        fewest = min(move.shape[1] for move in moves)
+        for pair in edges or ():
+            if len(pair) != 2 or not all(0 <= i < fewest for i in pair):
+                raise ValueError(f"edges: got {pair}; each should be a pair of particles, 0 to {fewest - 1}")
+        self._edges = None if edges is None else [list(pair) for pair in edges]
         count = len(runs)
         self._drawn = [
             _molecule(move, *rest, turn=turn)
@@ -140,6 +147,7 @@ class Trajectory(Widget):
                 {
                     "title": title or "",
                     "tone": _tone(tone),
+                    **({} if self._edges is None else {"edges": self._edges}),
                     **{key: _rounded(value) for key, value in drawn.items() if value is not None},
                 }
                 for drawn, title, tone in zip(
@@ -171,7 +179,9 @@ class Trajectory(Widget):
             positions, kinds = drawn["frames"][self.frame], drawn["kinds"]
             kinds = kinds[self.frame] if kinds.ndim == 2 else kinds
             if int(kinds[0]) == _POINT:
-                ax.scatter(positions[:, 0], positions[:, 1], s=60, color=COLORS["prediction"])
+                for i, j in self._edges or ():
+                    ax.plot(*positions[[i, j], :2].T, color="#8a8f98", linewidth=3, zorder=1)
+                ax.scatter(positions[:, 0], positions[:, 1], s=60, color=COLORS["prediction"], zorder=2)
                 ax.set_aspect("equal", adjustable="datalim")
                 ax.set_axis_off()
             else:

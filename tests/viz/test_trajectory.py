@@ -80,6 +80,7 @@ def test_the_still_picture_shows_the_frame():
         ({"labels": ["a"]}, "labels: got 1"),
         ({"tones": "red"}, "tones: got 'red'"),
         ({"start": 6}, "start: got 6"),
+        ({"edges": [(0, 3)]}, r"edges: got \(0, 3\)"),
     ],
 )
 def test_bad_trajectories_are_refused(arguments, words):
@@ -146,6 +147,14 @@ def test_slider_drag_and_keys_move_the_picture(show):
     assert drawn(page) != turned
 
 
+def test_edges_join_points(show):
+    flat = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(1))
+    widget = Trajectory(flat, edges=[(0, 1), (1, 2)])
+    assert widget.still()
+    page = show(widget)
+    assert page.locator(f"{ROOT} line.elf-stick").count() == 2
+
+
 def test_playing_ends_at_the_last_frame(show):
     page = show(Trajectory(noisy(), NUMBERS, fps=60, start=0))
     page.get_by_role("button", name="Play").click()
@@ -169,6 +178,7 @@ def test_an_overlay_of_one_frame_has_no_slider(show):
         ({"molecules": [{"frames": [[[0, 0, None]]], "kinds": [8]}]}, "three finite coordinates"),
         ({"molecules": [{"frames": [[[0, 0, 0]] * 501], "kinds": [8] * 501}]}, "501 atoms"),
         ({"molecules": [{"frames": [[[0, 0, 0]]], "kinds": ["<b>"]}]}, "name an element"),
+        ({"molecules": [{"frames": [[[0, 0, 0]]], "kinds": [8], "edges": [[0, 1]]}]}, "pairs of atoms"),
     ],
 )
 def test_bad_state_is_answered_by_a_message(show, change, words):
