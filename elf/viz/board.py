@@ -24,7 +24,9 @@ Table = list[list[int]]
 def _table(name: str, value: Any, height: int, width: int) -> Table:
     """Spins as nested lists of +1 and -1, (H, W); (1, H, W) is taken too."""
     try:
-        array = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        # To the CPU first: not every accelerator has double precision.
+        value = value.detach().cpu() if isinstance(value, Tensor) else value
+        array = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
     if array.ndim == 3 and len(array) == 1:

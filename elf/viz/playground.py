@@ -38,7 +38,9 @@ _FORMULAS: dict[str, type[elf_springs.Spring]] = {
 def _points(name: str, value: Any, particles: int | None = None) -> Points:
     """Coordinates as plain lists; a ValueError that names what is wrong otherwise."""
     try:
-        array = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        # To the CPU first: not every accelerator has double precision.
+        value = value.detach().cpu() if isinstance(value, Tensor) else value
+        array = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
     shape = tuple(array.shape)

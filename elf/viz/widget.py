@@ -13,6 +13,9 @@ class Widget(anywidget.AnyWidget):
     """An anywidget whose output also holds a PNG and words, for readers whose page shows no widgets.
 
     GitHub, nbviewer and printed pages show the picture; JupyterLab and the book prefer the widget.
+
+    Bad arguments, and bad values set later, are a ValueError in Python. Bad state that reaches the browser another way
+    (an edited notebook, a page's JSON) is answered there, by a message in place of the figure.
     """
 
     module_name: str
