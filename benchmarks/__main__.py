@@ -63,7 +63,7 @@ def main() -> None:
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
 
     from benchmarks.figure import draw
-    from benchmarks.report import summary
+    from benchmarks.report import summary, with_results
     from elf.experiments.base import device_name, versions, write_json
     from elf.training.checkpoint import write_atomically
 
@@ -79,6 +79,9 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     write_json(chosen.out / "bench.json", result)
     write_atomically(chosen.out / "bench.png", draw(result))
+    page = HERE / "README.md"
+    if chosen.out == HERE:
+        write_atomically(page, with_results(page.read_text(encoding="utf-8"), result).encode())
     print(summary(result))
 
 

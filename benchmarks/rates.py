@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import elf
 from benchmarks.timing import interleaved, rounded
+from elf.data import qm9
 from elf.data.batching import bucketed_batches, padding_share
 from elf.data.molecules import Molecules
 from elf.data.spin_glass import sample_couplings
@@ -70,8 +71,8 @@ def _bind(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Tensor]:
 def _training_row(
     name: str, model: nn.Module, loss: Callable[..., Tensor], atoms: tuple[int, int], batch_size: int, seconds: float
 ) -> dict[str, Any]:
-    rows = shuffled_batches(2_000, batch_size, 0)(0)
-    batch = experiment.training_molecules(atoms)[rows.tolist()].trimmed()
+    molecules = qm9.load(atoms=atoms, split="train")
+    batch = molecules[shuffled_batches(len(molecules), batch_size, 0)(0)].trimmed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     generator = torch.Generator()
     functions: dict[str, Callable[[], object]] = {}
@@ -106,7 +107,8 @@ def _training_row(
 def sampling(tiny: bool = False) -> dict[str, Any]:
     """Molecules a second from the laptop's model (its speed does not depend on its weights)."""
     settings = experiment.SETTINGS["smoke" if tiny else "laptop"]
-    counts = experiment.training_molecules(settings.atoms).counts[: 4 if tiny else 256]
+    counts = qm9.load(atoms=settings.atoms, split="train").counts
+    counts = counts[torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))[: 4 if tiny else 256]]
     denoiser = experiment.make_denoiser(settings, 0)
     begin = time.perf_counter()
     sample_molecules(
@@ -139,7 +141,7 @@ def ground_states(tiny: bool = False) -> dict[str, Any]:
 
 def batches(tiny: bool = False) -> list[dict[str, Any]]:
     """Share of padding, and milliseconds to make a batch, with and without buckets."""
-    molecules = experiment.training_molecules((3, 29))
+    molecules = qm9.load(atoms=(3, 29), split="train")
     molecules = molecules[:500] if tiny else molecules
     sizes = molecules.counts
     rows = []

@@ -64,19 +64,34 @@ def summary(result: dict[str, Any]) -> str:
     ]
     roofline = parts["roofline"]
     lines = [
-        "milliseconds, forward and backward", text_table(losses), text_table(edges),
-        "peak memory above an idle process", text_table(memory),
-        "training", text_table(training),
-        "batches", text_table(parts["batches"]),
-        f"sampling: {parts['sampling']['molecules_a_second']:g} molecules a second; "
-        f"ground states: {parts['ground_states']['ground_states_a_second']} a second",
-        f"the machine: {roofline['bytes_a_second_from_memory'] / 1e9:.3g} GB/s from memory; exp and two rsqrt "
+        "What should hold, and what was found:", text_table(claims(result)),
+        "Milliseconds, forward and backward:", text_table(losses),
+        "Milliseconds with sparse edges:", text_table(edges),
+        "Peak memory above an idle process:", text_table(memory),
+        "Training with the pair energy:", text_table(training),
+        "Batches of QM9:", text_table(parts["batches"]),
+        f"Sampling: {parts['sampling']['molecules_a_second']:g} molecules a second; "
+        f"ground states: {parts['ground_states']['ground_states_a_second']} a second.",
+        f"The machine: {roofline['bytes_a_second_from_memory'] / 1e9:.3g} GB/s from memory; exp and two rsqrt "
         f"{roofline['pair_nanoseconds_for_exp_and_rsqrt']:g} ns a pair, all passes in cache "
         f"{roofline['pair_nanoseconds_in_passes']:g} ns; the plain formula needs "
-        f"{roofline['plain_nanoseconds_for_memory']:g} ns for its traffic alone",
-        text_table(claims(result)),
+        f"{roofline['plain_nanoseconds_for_memory']:g} ns for its traffic alone.",
     ]  # fmt: skip
     return "\n\n".join(lines)
+
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def with_results(page: str, result: dict[str, Any]) -> str:
+    """The page with these results between its marks."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    made = (
+        f"{result['device']}, {result['threads']} thread; torch {result['versions']['torch']}, Python "
+        f"{result['versions']['python']}; made by `make bench` in {result['seconds'] / 60:.1f} minutes."
+    )
+    return f"{before}{BEGIN}\n{made}\n\n{summary(result)}\n{END}{after}"
 
 
 def _times(row: dict[str, Any]) -> dict[str, str]:

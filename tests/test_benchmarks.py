@@ -34,6 +34,17 @@ def test_every_benchmark_runs_at_tiny_size(tmp_path: Path) -> None:
     assert "| sparse: fitted exponent" in done.stdout
 
 
+def test_the_page_shows_the_committed_results_and_all_claims_hold() -> None:
+    from benchmarks.report import claims, with_results
+
+    result = json.loads((ROOT / "benchmarks" / "bench.json").read_text())
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert result["scale"] == "full"
+    assert with_results(page, result) == page
+    assert {row["holds"] for row in claims(result)} == {"yes"}
+    assert result["seconds"] < 600
+
+
 def test_a_part_prints_its_json_from_a_process_of_its_own() -> None:
     from benchmarks.__main__ import in_own_process
 

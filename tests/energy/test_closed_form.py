@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -87,6 +87,7 @@ def run(energy: PairEnergy, prediction: Tensor, *arguments: Tensor | None, **opt
 
 @precisions
 @pytest.mark.parametrize("spring", SPRINGS.values(), ids=SPRINGS.keys())
+@settings(max_examples=15)  # of every spring
 @given(cases(), st.sampled_from(["sum", "atoms"]), st.sampled_from([None, 1, 3]))
 def test_dense_masked_and_ragged_batches(
     dtype: torch.dtype, spring: Callable[[Tensor], Tensor], case: tuple, normalize: str, chunk_size: int | None
@@ -106,6 +107,7 @@ def test_dense_masked_and_ragged_batches(
 
 @precisions
 @pytest.mark.parametrize("spring", SPRINGS.values(), ids=SPRINGS.keys())
+@settings(max_examples=15)
 @given(cases(), st.floats(0.05, 1))
 def test_edge_lists(dtype: torch.dtype, spring: Callable[[Tensor], Tensor], case: tuple, share: float) -> None:
     prediction, target, mask, sizes = (part.to(dtype) if i < 2 else part for i, part in enumerate(case))

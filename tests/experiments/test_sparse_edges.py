@@ -99,6 +99,16 @@ def test_quadratic_losses_stop_at_the_bound_and_say_so(bound, tmp_path):
     assert "not run" in loss_cost.table({"summary": loss_cost.summarise([{"cell": cell, "result": result}])})
 
 
+def test_what_was_measured_counts_before_what_was_expected():
+    rows = [
+        {"cell": {"loss": "dense", "points": 9, "seed": seed}, "result": result}
+        for seed, result in enumerate(
+            [{"milliseconds": 2.0, "bytes": 5}, {"expected_milliseconds": 9.0, "expected_bytes": 7}]
+        )
+    ]
+    assert loss_cost.summarise(rows) == [{"loss": "dense", "points": 9, "milliseconds": 2.0, "bytes": 5}]
+
+
 def test_chains_have_their_bonds_and_edges_are_globally_rigid(generator):
     chains = sparse_springs.random_chains(3, 16, generator)
     bonds = (chains[:, 1:] - chains[:, :-1]).norm(dim=-1)

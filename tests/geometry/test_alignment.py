@@ -1,9 +1,11 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elf import AlignedHarmonic
 from elf.geometry import align, center, centroid, kabsch, random_rotations
@@ -190,3 +192,35 @@ def test_random_rotations_are_uniform(generator: torch.Generator) -> None:
     turns = torch.atan2(plane[:, 1, 0], plane[:, 0, 0]).sort().values
     uniform = torch.linspace(-math.pi, math.pi, n, dtype=torch.float64)
     assert float((turns - uniform).abs().max()) < 0.08  # Kolmogorov-Smirnov, 2 pi * 1.8 / sqrt(n)
+
+
+def test_samples_are_aligned_together_not_one_by_one(generator: torch.Generator) -> None:
+    class Count(TorchDispatchMode):
+        operations = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operations += 1
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for samples in (2, 200):
+        prediction, target = torch.randn(2, samples, 5, 3, generator=generator)
+        with Count() as count:
+            AlignedHarmonic()(prediction.requires_grad_(), target).sum().backward()
+        counts.append(count.operations)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_gradient_is_finite_where_the_best_rotation_is_not_unique(dim: int, dtype: torch.dtype) -> None:
+    line = torch.zeros(1, 4, dim, dtype=dtype)
+    line[0, :, 0] = torch.arange(4)
+    mirrored = line.clone()
+    mirrored[..., 0] *= -1
+    cloud = torch.randn(1, 4, dim, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    for prediction, target in ((line, line), (line, mirrored), (0 * line, line), (line, 0 * line), (cloud, -cloud)):
+        prediction = prediction.clone().requires_grad_()
+        value = AlignedHarmonic()(prediction, target)
+        (gradient,) = torch.autograd.grad(value.sum(), prediction)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
