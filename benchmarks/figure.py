@@ -33,7 +33,7 @@ def draw(result: dict[str, Any]) -> bytes:
 
 
 def _size(row: dict[str, Any]) -> str:
-    return f"{row['batch']} x {row['atoms']:,}"
+    return f"{row['batch']} × {row['atoms']:,}"
 
 
 def _times(ax: Axes, rows: list[dict[str, Any]]) -> None:
@@ -41,15 +41,15 @@ def _times(ax: Axes, rows: list[dict[str, Any]]) -> None:
         places = [i for i, row in enumerate(rows) if name in row["milliseconds"]]
         values = [rows[i]["milliseconds"][name] for i in places]
         ax.semilogy(places, values, "o-", color=COLORS[name], markersize=4, linewidth=1.3)
-        style.label(ax, NAMES[name], places[-1], values[-1], COLORS[name], fontsize=8.5)
+        style.label(ax, NAMES[name], places[0], values[0], COLORS[name], xytext=(-7, 0), ha="right", fontsize=8.5)
     for i, row in enumerate(rows):
         if "plain_over_pair" in row:
             style.label(
-                ax, f"{row['plain_over_pair']:.2g}x", i, row["milliseconds"]["plain"], COLORS["plain"],
+                ax, f"{row['plain_over_pair']:.2g}×", i, row["milliseconds"]["plain"], COLORS["plain"],
                 xytext=(0, 8), ha="center", fontsize=8.5,
             )  # fmt: skip
-    ax.set_xticks(range(len(rows)), [_size(row) for row in rows], fontsize=8)
-    ax.set(title="Time of a call", ylabel="milliseconds", xlabel="batch x atoms", xlim=(-0.4, len(rows) + 0.4))
+    ax.set_xticks(range(len(rows)), [_size(row) for row in rows], fontsize=7.5)
+    ax.set(title="Time of a call", ylabel="milliseconds", xlabel="batch × atoms", xlim=(-1.6, len(rows) - 0.6))
     ax.margins(y=0.12)
 
 
@@ -58,18 +58,19 @@ def _a_pair(ax: Axes, rows: list[dict[str, Any]], roofline: dict[str, Any]) -> N
         places = [i for i, row in enumerate(rows) if key in row]
         values = [rows[i][key] for i in places]
         ax.semilogy(places, values, "o-", color=COLORS[name], markersize=4, linewidth=1.3)
-        style.label(ax, NAMES[name], places[-1], values[-1], COLORS[name], fontsize=8.5)
-    for key, text, color in (
-        ("plain_nanoseconds_for_memory", "plain formula's traffic to memory", COLORS["plain"]),
-        ("pair_nanoseconds_in_passes", "passes over cached arrays", COLORS["pair"]),
-        ("pair_nanoseconds_for_exp_and_rsqrt", "exp and two rsqrt alone", style.INK),
+        style.label(ax, NAMES[name], places[0], values[0], COLORS[name], xytext=(0, 10), fontsize=8.5)
+    for key, text, color, right in (
+        ("plain_nanoseconds_for_memory", "plain formula: its traffic to memory", COLORS["plain"], True),
+        ("pair_nanoseconds_in_passes", "passes over cached arrays", COLORS["pair"], False),
+        ("pair_nanoseconds_for_exp_and_rsqrt", "exp and two rsqrt alone", style.INK, False),
     ):
         ax.axhline(roofline[key], color=color, linewidth=0.9, linestyle=(0, (4, 3)))
-        style.label(ax, text, -0.35, roofline[key], color, xytext=(0, -7), fontsize=8)
-    ax.set_xticks(range(len(rows)), [_size(row) for row in rows], fontsize=8)
+        place, up, side = (len(rows) - 0.65, 8, "right") if right else (-0.35, -8, "left")
+        style.label(ax, text, place, roofline[key], color, xytext=(0, up), ha=side, fontsize=8)
+    ax.set_xticks(range(len(rows)), [_size(row) for row in rows], fontsize=7.5)
     ax.set(
-        title="Time of a pair; dashed: what this machine allows", ylabel="nanoseconds a pair",
-        xlabel="batch x atoms", xlim=(-0.4, len(rows) + 0.4),
+        title="Time of a pair; dashed: estimates from rates", ylabel="nanoseconds a pair",
+        xlabel="batch × atoms", xlim=(-0.4, len(rows) - 0.6),
     )  # fmt: skip
     ax.margins(y=0.15)
 
@@ -87,20 +88,20 @@ def _memory(ax: Axes, rows: list[dict[str, Any]]) -> None:
 
 def _edges(ax: Axes, edges: dict[str, Any]) -> None:
     points = [row["points"] for row in edges["rows"]]
-    for name, text, color in (
-        ("gather_autograd", "autograd over gathered edges", COLORS["plain"]),
-        ("kabsch", NAMES["kabsch"], COLORS["kabsch"]),
-        ("sparse", "elf.PairEnergy(edges)", COLORS["sparse"]),
-        ("random_access", "gathering and scattering alone", style.INK),
-        ("mse", NAMES["mse"], COLORS["mse"]),
+    for name, text, color, up in (
+        ("gather_autograd", "autograd over gathered edges", COLORS["plain"], 4),
+        ("kabsch", NAMES["kabsch"], COLORS["kabsch"], 0),
+        ("sparse", "elf.PairEnergy(edges)", COLORS["sparse"], 4),
+        ("random_access", "gather and scatter alone", style.INK, -11),
+        ("mse", NAMES["mse"], COLORS["mse"], 0),
     ):
         values = [row["milliseconds"][name] for row in edges["rows"]]
         dashed = (0, (4, 3)) if name == "random_access" else "-"
         ax.loglog(points, values, marker="o", color=color, markersize=4, linewidth=1.3, linestyle=dashed)
-        style.label(ax, text, points[-1], values[-1], color, fontsize=8.5)
+        style.label(ax, text, points[-1], values[-1], color, xytext=(6, up), fontsize=8.5)
     ax.set(
         title=f"Sparse edges, degree {edges['degree']}: time ~ n^{edges['fitted_exponent']:.2f}",
-        xlabel="points", ylabel="milliseconds", xlim=(points[0] / 1.5, points[-1] * 60),
+        xlabel="points", ylabel="milliseconds", xlim=(points[0] / 1.5, points[-1] * 200),
     )  # fmt: skip
     ax.set_xticks(points, [f"{n:,}" for n in points])
     ax.minorticks_off()
