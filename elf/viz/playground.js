@@ -91,8 +91,7 @@ const STYLES = `
 .elf-playground { max-width: 46rem; }
 .elf-playground .elf-panels { display: grid; grid-template-columns: 1fr 1fr; gap: 0.75rem; }
 @container (max-width: 30rem) { .elf-playground .elf-panels { grid-template-columns: 1fr; } }
-.elf-playground figure { margin: 0; }
-.elf-playground figcaption { display: flex; justify-content: space-between; align-items: baseline; gap: 0.5rem; text-align: left; }
+.elf-playground .elf-caption { display: flex; justify-content: space-between; align-items: baseline; gap: 0.5rem; text-align: left; }
 .elf-playground .elf-value { font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .elf-playground .elf-mse .elf-value { color: var(--elf-mse-text); }
 .elf-playground .elf-energy .elf-value { color: var(--elf-energy); }
@@ -116,8 +115,8 @@ const TITLES = { mse: "Squared error (MSE)", energy: "Pair energy" };
 
 /** One panel: an SVG that shows target, prediction, springs and forces, in the world's coordinates with y upwards. */
 function panel(parent, kind, state, act) {
-  const figure = make("figure", { class: `elf-${kind}` }, "", parent);
-  const caption = make("figcaption", {}, "", figure);
+  const figure = make("div", { class: `elf-${kind}` }, "", parent);
+  const caption = make("div", { class: "elf-caption" }, "", figure);
   make("span", {}, TITLES[kind], caption);
   const value = make("span", { class: "elf-value", "data-elf-value": kind }, "", caption);
   const meter = make("div", {}, "", make("div", { class: "elf-meter", "aria-hidden": "true" }, "", figure));

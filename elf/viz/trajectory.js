@@ -39,8 +39,8 @@ export function problem({ molecules, elements }) {
 const STYLES = `
 .elf-trajectory { max-width: 52rem; }
 .elf-trajectory .elf-row { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: 0.6rem; }
-.elf-trajectory figure { margin: 0; max-width: 24rem; }
-.elf-trajectory figcaption { text-align: left; font-weight: 600; }
+.elf-trajectory .elf-view { max-width: 24rem; }
+.elf-trajectory .elf-caption { font-weight: 600; }
 .elf-trajectory svg { aspect-ratio: 1; border-radius: 8px; border: 1px solid color-mix(in srgb, currentColor 25%, transparent); cursor: grab; touch-action: pan-y; user-select: none; }
 .elf-trajectory svg:active { cursor: grabbing; }
 .elf-trajectory svg:focus-visible { outline: 2px solid currentColor; outline-offset: 1px; }
@@ -62,8 +62,8 @@ const far = (points) => Math.max(0, ...points.map((p) => Math.hypot(...p)));
 let count = 0;
 
 function view(parent, molecule, state) {
-  const figure = make("figure", {}, "", parent);
-  if (molecule.title) make("figcaption", {}, molecule.title, figure);
+  const figure = make("div", { class: "elf-view" }, "", parent);
+  if (molecule.title) make("div", { class: "elf-caption" }, molecule.title, figure);
   const box = make("svg", { viewBox: "-100 -100 200 200", tabindex: 0, role: "group", "aria-roledescription": "molecule to turn", "aria-label": `${molecule.title ? `${molecule.title}. ` : ""}${state.alt} Turn it with the arrow keys.` }, "", figure);
   const defs = make("defs", {}, "", box), scene = make("g", { "aria-hidden": "true" }, "", box), id = `elf-ball-${count++}`;
   for (const [kind, { color }] of Object.entries(state.elements)) {
