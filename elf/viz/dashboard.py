@@ -138,7 +138,8 @@ def _draw(ax: Any, sample: Drawing) -> None:
 class Dashboard:
     """Shows a training run while it runs: loss, metrics, samples, time left; its button ends the run with a checkpoint.
 
-    Updates, with the metrics and samples they need, take at most `share` of the training's time.
+    After an update, with the metrics and samples it needs, the next one waits until all of them together take less than
+    `share` of the training's time; the one at the end is extra.
 
     Args:
         label: what is being trained.
@@ -148,7 +149,7 @@ class Dashboard:
             (B, H, W), spins or logits.
         tone: name of the curve's colour in the palette.
         every: least seconds between two updates.
-        share: most of the training's time that updates may take.
+        share: of the training's time, above which no update begins.
 
     Attributes:
         view: the widget; None outside notebooks.
