@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ from elf.data.spin_glass import SpinGlasses, load
 from elf.experiments.base import Experiment, write_json
 from elf.experiments.tables import format_mean, summarise_by, text_table
 from elf.metrics.spins import bond_accuracy, excess_energy, overlap, round_logits
+from elf.models.mean_field import MeanFieldNet
 from elf.models.resnet import SpinResNet
 from elf.spins import (
+    SYMMETRIES,
     Couplings,
     CrossEntropy,
     FreeEnergy,
@@ -30,8 +33,10 @@ from elf.spins import (
     Margin,
     Mattis,
     SpinEnergy,
+    Symmetry,
     descend,
     gauge_transform,
+    ising_energy,
 )
 from elf.training import FitSettings, TrainRecord, TrainState, fit, shuffled_batches
 
@@ -52,18 +57,20 @@ class Training:
     Attributes:
         steps: optimizer steps.
         samples: lattices in the training set.
-        channels, blocks, dilations: see `SpinResNet`.
+        network: "mean_field" (`MeanFieldNet`) or "residual" (`SpinResNet`, as the paper's).
+        channels: width of the network.
+        blocks: its layers.
         augment: train on gauge-transformed, mirrored and transposed lattices too.
     """
 
     steps: int
     samples: int
-    channels: int = 24
-    blocks: int = 6
-    dilations: tuple[int, ...] = (1,)
+    network: str = "mean_field"
+    channels: int = 16
+    blocks: int = 24
     batch_size: int = 64
-    learning_rate: float = 2e-3
-    augment: bool = False
+    learning_rate: float = 3e-3
+    augment: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,17 +95,20 @@ class Settings:
 
 
 SMOKE = Training(steps=3, samples=32, channels=4, blocks=2, batch_size=8)
-PAPER = Training(steps=8000, samples=10_000, channels=256, batch_size=256, learning_rate=1e-3)
+PAPER = Training(
+    steps=8000, samples=10_000, network="residual", channels=256, blocks=6, batch_size=256, learning_rate=1e-3,
+    augment=False,
+)  # fmt: skip
 SETTINGS = {
     "smoke": Settings(size=6, training=SMOKE, evaluated=20, other_sizes=(5, 8), curve_points=2),
     "live": Settings(
         size=10,
-        training=Training(steps=300, samples=4000, channels=16),
+        training=Training(steps=300, samples=4000, blocks=16),
         evaluated=300,
         other_sizes=(8, 16),
         curve_points=3,
     ),
-    "laptop": Settings(size=16, training=Training(steps=300, samples=10_000, channels=16)),
+    "laptop": Settings(size=16, training=Training(steps=600, samples=10_000), curve_points=10),
     "paper": Settings(size=16, training=PAPER, evaluated=10_000, curve_points=40),
 }
 
@@ -137,15 +147,23 @@ def augmented(data: SpinGlasses, generator: torch.Generator) -> SpinGlasses:
     """
     g = torch.randint(2, data.spins.shape, generator=generator, device=data.spins.device) * 2 - 1
     couplings, spins = gauge_transform(data.couplings, g), data.spins * g
-    right, down = couplings.right, couplings.down
-    turns = torch.randint(2, (3,), generator=generator, device=data.spins.device).tolist()
-    for axis in (1, 2):
-        if turns[axis - 1]:
-            right, down, spins = right.flip(axis), down.flip(axis), spins.flip(axis)
-    if turns[2]:
-        right, down, spins = down.mT, right.mT, spins.mT
+    turn = Symmetry(*torch.randint(2, (3,), generator=generator, device=g.device).bool().tolist())
+    couplings, spins = turn.of_couplings(couplings), turn.of_spins(spins)
     spins = (spins * spins[:, :1, :1]).to(data.spins.dtype)
-    return SpinGlasses(Couplings(right, down), spins, data.energy)
+    return SpinGlasses(couplings, spins, data.energy)
+
+
+def build(how: Training, seed: int) -> nn.Module:
+    """The network of these settings, for lattices with free boundaries.
+
+    Raises:
+        ValueError: an unknown network.
+    """
+    if how.network == "mean_field":
+        return MeanFieldNet(how.channels, how.blocks, sent=max(1, how.channels // 4), seed=seed)
+    if how.network == "residual":
+        return SpinResNet(how.channels, how.blocks, seed=seed)
+    raise ValueError(f"network is {how.network!r}; it should be 'mean_field' or 'residual'")
 
 
 def train(
@@ -157,7 +175,7 @@ def train(
     checkpoint: Path | None = None,
     callbacks: Sequence[Callable[[Any], object]] = (),
 ) -> TrainRecord:
-    """Train a `SpinResNet` on these lattices; the same seed gives the same first weights and batches to every loss."""
+    """Train a network on these lattices; the same seed gives the same first weights and batches to every loss."""
     rows = shuffled_batches(len(data), how.batch_size, seed)
     spins = math.prod(data.spins.shape[1:])
 
@@ -166,9 +184,14 @@ def train(
         return loss(model(batch.couplings), batch.spins, batch.couplings).mean() / spins
 
     settings = FitSettings(
-        steps=how.steps, learning_rate=how.learning_rate, warmup_steps=how.steps // 10, seed=seed, checkpoint_every=500
+        steps=how.steps,
+        learning_rate=how.learning_rate,
+        warmup_steps=how.steps // 20,
+        gradient_clip=1.0,
+        seed=seed,
+        checkpoint_every=200,
     )
-    model = SpinResNet(how.channels, how.blocks, how.dilations, seed=seed)
+    model = build(how, seed)
     return fit(model, mean_loss, lambda step: data[rows(step)], settings, checkpoint=checkpoint, callbacks=callbacks)
 
 
@@ -180,11 +203,32 @@ def predict(model: nn.Module, couplings: Couplings, batch_size: int = 256) -> Te
     return torch.cat([round_logits(model(part)).cpu() for part in parts])
 
 
+@torch.no_grad()
+def best_of(model: nn.Module, couplings: Couplings, gauges: int = 0, seed: int = 0) -> Tensor:
+    """The lowest in energy of predictions for the same lattice seen differently, (n, H, W).
+
+    The network is asked about the eight symmetric images of each lattice: as they are, or with `gauges` > 0, each in so
+    many random gauges (8 * gauges predictions). No ground state is needed for the choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    best = predict(model, couplings)
+    for symmetry in SYMMETRIES:
+        image = symmetry.of_couplings(couplings)
+        for _ in range(max(1, gauges)):
+            g = torch.ones(image.shape)
+            if gauges:
+                g = torch.randint(2, image.shape, generator=generator) * 2.0 - 1
+            spins = symmetry.undo(predict(model, gauge_transform(image, g)) * g)
+            lower = ising_energy(spins, couplings) < ising_energy(best, couplings)
+            best = torch.where(lower[:, None, None], spins, best)
+    return best
+
+
 def scores(model: nn.Module, data: SpinGlasses) -> dict[str, float]:
     """Means over test lattices.
 
-    energy: above the ground state; energy_descended: the same after single-flip descent of the prediction;
-    bonds: fraction of bonds as in the ground state; overlap: |q|; spins: fraction of spins as in the data's flip.
+    energy: above the ground state; bonds: fraction of bonds as in the ground state; overlap: |q|; spins: fraction of
+    spins as in the data's flip; energy_descended: energy after single-flip descent of the prediction.
     """
     spins, couplings = predict(model, data.couplings), data.couplings
     return {
@@ -193,6 +237,15 @@ def scores(model: nn.Module, data: SpinGlasses) -> dict[str, float]:
         "bonds": float(bond_accuracy(spins, data.spins, couplings).mean()),
         "overlap": float(overlap(spins, data.spins, couplings).mean()),
         "spins": float((spins == data.spins).float().mean()),
+    }
+
+
+def more_scores(model: nn.Module, data: SpinGlasses, gauges: int = 0) -> dict[str, float]:
+    """Energy above the ground state of the best of several predictions (`best_of`), without and with descent."""
+    best, name = best_of(model, data.couplings, gauges), f"energy_best_of_{8 * max(1, gauges)}"
+    return {
+        name: float(excess_energy(best, data.spins, data.couplings).mean()),
+        f"{name}_descended": float(excess_energy(descend(best, data.couplings), data.spins, data.couplings).mean()),
     }
 
 
@@ -240,13 +293,17 @@ def train_and_test(
     few = -(-settings.evaluated // 5)
     curve = TestCurve(test[:few], settings.curve_points, workdir / "curve.json")
     checkpoint = workdir / "training.safetensors"
+    before = time.process_time()
     record = train(data, loss, how, seed=seed, checkpoint=checkpoint, callbacks=[*callbacks, curve])
-    result: dict[str, Any] = {name: float(f"{value:.6g}") for name, value in scores(record.model, test).items()}
+    core_seconds = time.process_time() - before
+    found = {**scores(record.model, test), **more_scores(record.model, test)}
+    result: dict[str, Any] = {name: float(f"{value:.6g}") for name, value in found.items()}
     result["energy_per_spin"] = float(f"{result['energy'] / settings.size**2:.5g}")
     for size in settings.other_sizes:
         other = scores(record.model, load(few, size, seed=TEST_SEED))
         result[f"energy_per_spin_{size}"] = float(f"{other['energy'] / size**2:.5g}")
-    result["training_seconds"] = round(record.seconds, 1)
+    # By the clock on the wall, and what of it the processor worked on this (other programs may have had the rest).
+    result["training_seconds"], result["core_seconds"] = round(record.seconds, 1), round(core_seconds, 1)
     result["curve"] = curve.curve
     return result, record.model
 
@@ -259,7 +316,10 @@ def run_cell(
     return train_and_test(settings, settings.training, loss, cell["seed"], workdir, callbacks)[0]
 
 
-SHOWN = {"energy": 1, "energy_descended": 1, "bonds": 3, "overlap": 3, "spins": 3, "training_seconds": 0}
+SHOWN = {
+    "energy": 1, "energy_descended": 1, "energy_best_of_8_descended": 1, "bonds": 3, "overlap": 3, "spins": 3,
+    "core_seconds": 0, "training_seconds": 0,
+}  # fmt: skip
 """Numbers of the tables, and their digits."""
 
 

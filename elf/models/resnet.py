@@ -34,6 +34,13 @@ def coupling_planes(couplings: Couplings) -> Float[Tensor, "batch 5 height width
     return torch.stack([*planes, marker], 1)
 
 
+def require_boundaries(couplings: Couplings, periodic: bool) -> None:
+    """Raise ValueError unless the couplings have the boundaries that a network is for."""
+    if couplings.periodic != periodic:
+        found, wanted = ("periodic" if kind else "free" for kind in (couplings.periodic, periodic))
+        raise ValueError(f"couplings have {found} boundaries; this network is for {wanted}")
+
+
 class ResidualBlock(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), 3 x 3, with one dilation; starts as the identity."""
 
@@ -98,11 +105,7 @@ class SpinResNet(nn.Module):
         Raises:
             ValueError: couplings with the other kind of boundaries.
         """
-        if couplings.periodic != self.periodic:
-            kinds = {True: "periodic", False: "free"}
-            raise ValueError(
-                f"couplings have {kinds[couplings.periodic]} boundaries; this network is for {kinds[self.periodic]}"
-            )
+        require_boundaries(couplings, self.periodic)
         planes = coupling_planes(couplings).to(self.stem.weight.dtype)
         # This layout makes a training step a fifth faster on CPUs, and suits GPUs.
         x = self.stem(planes.contiguous(memory_format=torch.channels_last))

@@ -19,8 +19,10 @@ from elf.spins.lattice import (
     unsatisfied_bonds,
 )
 from elf.spins.milp import GraphGroundState, graph_ground_state
+from elf.spins.symmetry import SYMMETRIES, Symmetry
 
 __all__ = [
+    "SYMMETRIES",
     "Couplings",
     "CrossEntropy",
     "FreeEnergy",
@@ -31,6 +33,7 @@ __all__ = [
     "Margin",
     "Mattis",
     "SpinEnergy",
+    "Symmetry",
     "anneal",
     "descend",
     "entropy",
