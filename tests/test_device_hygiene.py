@@ -19,7 +19,10 @@ from elf.generative.sampling import sample_molecules
 from elf.generative.schedules import Karras
 from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
 from elf.models.equivariant import EquivariantTransformer
+from elf.models.mean_field import MeanFieldNet
 from elf.models.mlp import MLP
+from elf.models.resnet import SpinResNet
+from elf.spins import SYMMETRIES, Couplings
 
 Factory = Callable[..., Tensor]
 
@@ -66,6 +69,21 @@ def perceptron(x: Factory) -> Tensor:
     return placed(network, conditions)(conditions)
 
 
+def spin_network(kind: type[torch.nn.Module]) -> Callable[[Factory], Tensor]:
+    def case(x: Factory) -> Tensor:
+        couplings = Couplings(x(2, 4, 3), x(2, 3, 4))
+        with torch.device("cpu"):
+            network = kind(4, 2)
+        return placed(network, couplings.right)(couplings)
+
+    return case
+
+
+def turned(x: Factory) -> list[Tensor]:
+    images = [symmetry.of_couplings(Couplings(x(2, 4, 2), x(2, 3, 3))) for symmetry in SYMMETRIES]
+    return [image.right for image in images]
+
+
 SPRINGS = [
     elf.springs.Constant(),
     elf.springs.Inverse(),
@@ -93,6 +111,9 @@ CASES: dict[str, Callable[[Factory], Any]] = {
     "align": lambda x: align(x(2, 5, 3), x(2, 5, 3)),
     "denoiser": denoised,
     "MLP": perceptron,
+    "SpinResNet": spin_network(SpinResNet),
+    "MeanFieldNet": spin_network(MeanFieldNet),
+    "Symmetry": turned,
 }
 
 

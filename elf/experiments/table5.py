@@ -205,12 +205,12 @@ def predict(model: nn.Module, couplings: Couplings, batch_size: int = 256) -> Te
 
 @torch.no_grad()
 def best_of(model: nn.Module, couplings: Couplings, gauges: int = 0, seed: int = 0) -> Tensor:
-    """The lowest in energy of predictions for the same lattice seen differently, (n, H, W).
+    """The lowest in energy of predictions for the same lattice seen differently, (n, H, W), on the CPU.
 
     The network is asked about the eight symmetric images of each lattice: as they are, or with `gauges` > 0, each in so
     many random gauges (8 * gauges predictions). No ground state is needed for the choice.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, couplings = torch.Generator().manual_seed(seed), couplings.to("cpu")
     best = predict(model, couplings)
     for symmetry in SYMMETRIES:
         image = symmetry.of_couplings(couplings)

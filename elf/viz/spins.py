@@ -1,8 +1,6 @@
-"""Pictures of spin glasses: satisfied and broken bonds, frustrated plaquettes, matchings, domain walls, and a board."""
+"""Pictures of spin glasses: satisfied and broken bonds, frustrated plaquettes, matchings, domain walls."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -10,7 +8,7 @@ from matplotlib.collections import LineCollection
 from torch import Tensor
 
 from elf.metrics.spins import domain_walls
-from elf.spins import Couplings, flip_energies, frustrated_plaquettes, ground_state, ising_energy, unsatisfied_bonds
+from elf.spins import Couplings, frustrated_plaquettes, unsatisfied_bonds
 from elf.viz import style
 
 SATISFIED, BROKEN, FRUSTRATED, WALL = (style.COLORS[name] for name in ("target", "mse", "energy", "prediction"))
@@ -106,58 +104,3 @@ def plot_lattice(ax: Axes, couplings: Couplings, spins: Tensor | None = None) ->
     plot_frustration(ax, couplings)
     if spins is not None:
         plot_spins(ax, spins)
-
-
-class Board:
-    """A lattice to play on: each button flips a spin, the picture and the energies follow.
-
-    Buttons show by how much their flip changes the energy. Display `Board(...).widget` in a notebook.
-
-    Args:
-        couplings: one lattice with free boundaries.
-        spins: +-1, (1, H, W), to start from.
-    """
-
-    def __init__(self, couplings: Couplings, spins: Tensor) -> None:
-        import ipywidgets as widgets
-
-        _one(couplings, spins)
-        self.couplings, self.spins, self.flips = couplings, spins.clone(), 0
-        self.lowest = float(ground_state(couplings).energy)
-        _, height, width = couplings.shape
-        look: dict[str, Any] = {"layout": widgets.Layout(width="52px", height="34px", margin="1px")}
-        self.buttons = [
-            widgets.Button(tooltip=f"flip row {i // width}, column {i % width}", **look) for i in range(height * width)
-        ]
-        for site, button in enumerate(self.buttons):
-            button.on_click(lambda _, site=site: self.flip(site))
-        self.text, self.picture = widgets.HTML(), widgets.Image(format="png")
-        rows = [widgets.HBox(self.buttons[r * width : (r + 1) * width]) for r in range(height)]
-        self.widget = widgets.HBox([self.picture, widgets.VBox([*rows, self.text])])
-        self._draw()
-
-    @property
-    def energy(self) -> float:
-        """E of the spins on the board."""
-        return float(ising_energy(self.spins, self.couplings))
-
-    def flip(self, site: int) -> None:
-        """Flip one spin, numbered row by row."""
-        self.spins.view(-1)[site] *= -1
-        self.flips += 1
-        self._draw()
-
-    def _draw(self) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(3.4, 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        plot_lattice(figure.subplots(), self.couplings, self.spins)
-        self.picture.value = style.png(figure, dpi=92)
-        changes = flip_energies(self.spins, self.couplings).flatten().tolist()
-        for button, change in zip(self.buttons, changes, strict=True):
-            button.description = f"{change:+.1f}"
-        above = self.energy - self.lowest
-        won = " That is the ground state." if above < 1e-5 else ""
-        self.text.value = f"{self.flips} flips, energy {self.energy:.2f}, {above:.2f} above the ground state.{won}"

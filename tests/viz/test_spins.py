@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from elf.data.spin_glass import sample_couplings
 from elf.metrics.spins import domain_walls
-from elf.spins import frustrated_plaquettes, ground_state, ising_energy, unsatisfied_bonds
+from elf.spins import frustrated_plaquettes, ground_state, unsatisfied_bonds
 from elf.viz import spins as viz
 
 
@@ -56,22 +56,6 @@ def test_walls_are_drawn_where_they_are(lattice):
     viz.plot_walls(ax, couplings, spins, target)
     right, down = domain_walls(spins, target, couplings)
     assert len(ax.collections[0].get_segments()) == int(right.sum() + down.sum())
-
-
-def test_the_board_keeps_account(lattice):
-    couplings, spins = lattice
-    board = viz.Board(couplings, spins)
-    before = board.energy
-    assert before == pytest.approx(float(ising_energy(spins, couplings)))
-    change = float(board.buttons[6].description)
-    picture = board.picture.value
-    board.buttons[6].click()
-    assert board.energy - before == pytest.approx(change, abs=0.051)
-    assert board.picture.value != picture
-    assert "1 flips" in board.text.value
-    for site in (board.spins != ground_state(couplings).spins).flatten().nonzero().flatten().tolist():
-        board.flip(site)
-    assert "That is the ground state" in board.text.value
 
 
 def test_bad_input_is_named(lattice):
