@@ -102,10 +102,10 @@ PAPER = Training(
 SETTINGS = {
     "smoke": Settings(size=6, training=SMOKE, evaluated=20, other_sizes=(5, 8), curve_points=2),
     "live": Settings(
-        size=10,
-        training=Training(steps=300, samples=4000, blocks=16),
+        size=16,
+        training=Training(steps=250, samples=4000, blocks=16),
         evaluated=300,
-        other_sizes=(8, 16),
+        other_sizes=(8, 24),
         curve_points=3,
     ),
     "laptop": Settings(size=16, training=Training(steps=600, samples=10_000), curve_points=10),
