@@ -76,7 +76,7 @@ SETTINGS = {
         depths=(4, 12),
         residual_blocks=6,
         temperatures=(0.0, 0.3, 1.0),
-        field_offsets=(0.05, 4.5),
+        field_offsets=(0.05, 0.5, 4.5),
         pair_offsets=(0.02, 4.0),
     ),
     "paper": Settings(
@@ -88,7 +88,7 @@ SETTINGS = {
         depths=(4, 8, 16),
         residual_blocks=6,
         temperatures=(0.0, 0.03, 0.3, 1.0),
-        field_offsets=(0.05, 1.0, 4.5),
+        field_offsets=(0.05, 0.5, 4.5),
         pair_offsets=(0.02, 0.2, 4.0),
     ),
 }
@@ -109,7 +109,7 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
 
     few, both = settings.samples, ("pair", "ising")
     return [
-        *(cell("usual", loss) for loss in ("local_field", *both)),
+        *(cell("usual", loss) for loss in both),
         *(cell("samples", loss, samples=n, augment=False) for n in few for loss in both),
         *(cell("samples", "pair", samples=n) for n in few),
         *(cell("samples", loss, augment=False) for loss in both),
