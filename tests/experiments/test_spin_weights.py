@@ -1,5 +1,7 @@
 """The published spin networks: checked files, and the claims made of them and of the committed tables."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -48,7 +50,7 @@ def test_the_committed_table_separates_the_losses():
     """Means over three seeds that differ by more than their spreads, and the pair energy as good as the true one."""
     rows = {row["loss"]: row["energy"] for row in load_result("table5")["summary"]}
     order = ["cross_entropy", "margin", "local_field", "ising"]
-    for worse, better in zip(order, order[1:], strict=False):
+    for worse, better in itertools.pairwise(order):
         assert rows[worse]["mean"] - rows[worse]["std"] > rows[better]["mean"] + rows[better]["std"]
     assert rows["pair"]["mean"] + rows["pair"]["std"] <= 1.15 * rows["ising"]["mean"]
     assert 3 * rows["pair"]["mean"] < rows["local_field"]["mean"]
