@@ -101,7 +101,7 @@ def load(
 ) -> SpinGlasses:
     """`sample_couplings` with exact ground states, computed once and cached.
 
-    20,000 lattices of 16 x 16 take half a minute on two cores (benchmarks/ground_states.json), and 5 MB of cache in
+    20,000 lattices of 16 x 16 take under 20 s on two cores (benchmarks/ground_states.json), and 5 MB of cache in
     `cache_dir` (default: the environment variable ELF_CACHE, else the user's cache folder). The couplings are drawn
     again at each call; the cache holds the spins, with a hash of both.
 
