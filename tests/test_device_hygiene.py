@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import elf
+from elf.experiments.loss_cost import BroadcastPairEnergy
 from elf.generative.diffusion import Denoiser, Noisy
 from elf.generative.sampling import sample_molecules
 from elf.generative.schedules import Karras
@@ -44,6 +45,13 @@ def edges_of(x: Tensor) -> Tensor:
 def sparse(x: Factory) -> Tensor:
     prediction = x(2, 5, 3)
     return elf.PairEnergy(edges=edges_of(prediction))(prediction, x(2, 5, 3))
+
+
+def sparse_gradient(x: Factory) -> Tensor:
+    prediction = x(2, 5, 3).requires_grad_()
+    mask = torch.ones(2, 5, dtype=torch.bool, device=prediction.device)
+    energy = elf.PairEnergy(lambda r: 1 / (1 + r), edges=edges_of(prediction))
+    return torch.autograd.grad(energy(prediction, x(2, 5, 3), mask).sum(), prediction)[0]
 
 
 def small_denoiser() -> Denoiser:
@@ -102,6 +110,8 @@ CASES: dict[str, Callable[[Factory], Any]] = {
     "PairEnergy, function": masked(elf.PairEnergy(lambda r: 1 / (1 + r))),
     "PairEnergy, chunks": masked(elf.PairEnergy(chunk_size=2)),
     "PairEnergy, edges": sparse,
+    "PairEnergy, edges, gradient": sparse_gradient,
+    "BroadcastPairEnergy": masked(BroadcastPairEnergy()),
     "pairwise_distances": lambda x: pairwise_distances(x(2, 5, 3)),
     "cross_distances": lambda x: cross_distances(x(2, 5, 3), x(2, 4, 3)),
     "edge_distances": lambda x: edge_distances(y := x(2, 5, 3), edges_of(y)),
