@@ -1,7 +1,9 @@
 """What the pair energy learns from noisy data: the minimiser of its mean over targets (Prop. 4.4 of arXiv:2511.02087).
 
 Over targets y with springs k(y), the mean of Eq. 7 is, pair by pair,
+
     E[k (d - d_hat)^2] = E[k] (d_hat - E[k d] / E[k])^2 + what does not depend on d_hat,
+
 so that targets enter through two numbers a pair: the mean stiffness and the (weighted) mean distance. Whatever the
 distribution of targets, the minimiser is the equilibrium of one spring network. Its distances are means of distances,
 which are not the distances of the mean.

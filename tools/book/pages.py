@@ -1,0 +1,131 @@
+"""Pages made from what the repository holds: results, benchmarks, exercises, the API, the landing page's playground."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+TITLES = {
+    "boltzmann": "Distributions around a datum",
+    "data": "Data",
+    "energy": "Energies",
+    "experiments": "Experiments of the paper",
+    "generative": "Diffusion and flow",
+    "geometry": "Geometry",
+    "metrics": "Metrics",
+    "models": "Networks",
+    "spins": "Spins",
+    "training": "Training",
+    "viz": "Pictures and widgets",
+}
+
+
+def generated(root: Path, notebooks: list[Path]) -> dict[str, str]:
+    """Name -> text of every generated page."""
+    from tools.book import results
+
+    return {
+        "results.md": results.page(root),
+        "benchmarks.md": benchmarks(root),
+        "exercises.md": exercises(notebooks),
+        **api(root),
+    }
+
+
+def benchmarks(root: Path) -> str:
+    """benchmarks/README.md as it is, its pictures beside it; a sentence where there is none."""
+    path = root / "benchmarks" / "README.md"
+    if not path.is_file():
+        return "# Benchmarks\n\nThe scripts are in `benchmarks/` of the repository, with what they measured as JSON beside them.\n"
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?!https?:)([\w./-]+\.(?:png|svg))\)", r"](benchmarks-\1)", text)
+    text = re.sub(r'src="(?!https?:)([\w./-]+\.(?:png|svg))"', r'src="benchmarks-\1"', text)
+    # Files that are no pages of this site: named, not linked.
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)[^)]+\.(?:py|json|md|ipynb|toml)\)", r"\1", text)
+
+
+def exercises(notebooks: list[Path]) -> str:
+    """Every exercise of the course, with a link to the place where its solution is folded."""
+    from tools.book.sources import short_title
+
+    lines = [
+        "# Exercises",
+        "",
+        "One to check understanding, one to change the code, one that could become a project: each notebook ends with some, and",
+        "with their solutions folded away. Here they are in one list. Try before you unfold.",
+    ]
+    for path in notebooks:
+        found = [(name, re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", text)) for name, text in _exercises(path)]
+        if found:
+            lines += ["", f"## {short_title(path)}", ""]
+            lines += [f"- **{name}** {text}" for name, text in found]
+            lines += ["", f"[To the solutions](notebooks/{path.name}#exercises)"]
+    return "\n".join(lines) + "\n"
+
+
+def _exercises(path: Path) -> list[tuple[str, str]]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    part = re.search(r"^## Exercises\s*$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    if part is None:
+        return []
+    # "**1. Two minutes.** Show by hand ..." or "**Exercise 1 (two minutes).** ...", up to the end of its paragraph.
+    paragraphs = re.split(r"\n\s*\n", re.sub(r"<details>.*?</details>", "", part.group(1), flags=re.DOTALL))
+    pattern = re.compile(r"\s*\**(?:#+ )?\**(?P<name>(?:Exercise )?\d+\b[^*\n]*?)\*\*\s*(?P<text>.*)", re.DOTALL)
+    found = []
+    for paragraph in paragraphs:
+        match = pattern.match(paragraph)
+        if match:
+            found.append((match["name"].strip(), " ".join(match["text"].split())))
+    return found
+
+
+def api_names(root: Path) -> list[str]:
+    """The packages of elf, by name; each has a page."""
+    return sorted(m.name for m in iter_modules([str(root / "elf")]) if m.ispkg and not m.name.startswith("_"))
+
+
+def api(root: Path) -> dict[str, str]:
+    """A page for each package of elf and one that lists them; Sphinx takes the text from the docstrings."""
+    index = [
+        "# The package",
+        "",
+        "Made from the docstrings. Names are the field's; shapes are in the annotations: `Float[Tensor, \"batch atoms dim\"]` is",
+        "a tensor of floats with these three axes. An energy is called `energy(prediction, target, mask=None)` and answers",
+        "with one value a sample.",
+        "",
+        "| package | what it holds |",
+        "|---|---|",
+    ]
+    pages: dict[str, str] = {}
+    for name in api_names(root):
+        index.append(f"| [`elf.{name}`]({name}.md) | {_first_line(root / 'elf' / name / '__init__.py')} |")
+        lines = [f"# {TITLES.get(name, name)}: `elf.{name}`", "", *_directive("automodule", f"elf.{name}", "no-members")]
+        for module in sorted(m.name for m in iter_modules([str(root / "elf" / name)]) if not m.name.startswith("_")):
+            full = f"elf.{name}.{module}"
+            lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]
+        pages[f"api/{name}.md"] = "\n".join(lines) + "\n"
+    index += ["", "The commands `elf info`, `elf run`, `elf lab` and `elf reproduce` explain themselves: `elf --help`."]
+    pages["api/index.md"] = "\n".join(index) + "\n"
+    return pages
+
+
+def _directive(name: str, argument: str, *options: str) -> list[str]:
+    return ["```{eval-rst}", f".. {name}:: {argument}", *(f"   :{option}:" for option in options), "```"]
+
+
+def _first_line(path: Path) -> str:
+    match = re.search(r'"""(.+?)(?:"""|\n)', path.read_text(encoding="utf-8"))
+    assert match is not None
+    return match.group(1).strip().replace("|", "\\|")
+
+
+def playground_state() -> dict[str, Any]:
+    """What the widget would send to the browser: the landing page's playground starts from it."""
+    from elf.viz.playground import Playground
+
+    widget = Playground()
+    return {name: getattr(widget, name) for name in widget.trait_names(sync=True) if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")}

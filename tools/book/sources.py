@@ -1,0 +1,142 @@
+"""Assemble what Sphinx reads: the pages of jupyter_book/, the notebooks, generated pages, and every script they need."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.book import assets, pages
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ("mathjax", "requirejs", "@jupyter-widgets/html-manager")
+BINDER = "https://mybinder.org"
+COLAB = "https://colab.research.google.com"
+
+
+def repository_url() -> str:
+    """The one setting of the repository's address: `Repository` of [project.urls] in pyproject.toml, or ""."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "").rstrip("/")
+
+
+class Folder:
+    """A folder that holds exactly what is put there, each file rewritten only where it changed (Sphinx sees by time)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._put: set[Path] = set()
+
+    def put(self, name: str | Path, content: bytes | str) -> None:
+        """Write one file, text as UTF-8."""
+        path = self.path / name
+        data = content.encode() if isinstance(content, str) else content
+        self._put.add(path)
+        if not (path.is_file() and path.read_bytes() == data):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def sweep(self) -> None:
+        """Remove every file that was not put."""
+        for path in [path for path in self.path.rglob("*") if path.is_file() and path not in self._put]:
+            path.unlink()
+
+
+def assemble(goal: Path, url: str) -> None:
+    """Fill `goal` with the book's sources; `url` is the repository's address, or "" where it has none.
+
+    Raises:
+        AssetError: a JavaScript library is neither in the cache nor to be had.
+    """
+    folder = Folder(goal)
+    for path in sorted((ROOT / "jupyter_book").rglob("*")):
+        name = path.relative_to(ROOT / "jupyter_book")
+        if path.is_file() and "__pycache__" not in path.parts and name.name not in ("_toc.yml", "_config.yml"):
+            text = path.suffix == ".md"
+            folder.put(name, fill(path.read_text(encoding="utf-8"), url) if text else path.read_bytes())
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for path in notebooks:
+        folder.put(f"notebooks/{path.name}", path.read_bytes())
+    for name, text in pages.generated(ROOT, notebooks).items():
+        folder.put(name, text)
+    for path in sorted(path for suffix in ("png", "svg") for path in (ROOT / "benchmarks").glob(f"*.{suffix}")):
+        folder.put(f"benchmarks-{path.name}", path.read_bytes())
+    folder.put("same_mse.png", (ROOT / "assets" / "same_mse.png").read_bytes())
+    _scripts(folder)
+    folder.put("_toc.yml", yaml.safe_dump(toc(notebooks), sort_keys=False, allow_unicode=True))
+    folder.put("_config.yml", yaml.safe_dump(config(url), sort_keys=False, allow_unicode=True))
+    folder.sweep()
+
+
+def fill(text: str, url: str) -> str:
+    """A page with {{clone}} and {{binder}} filled in, and paragraphs between <!-- with/without repository --> kept or left out."""
+    for word, keep in (("with", bool(url)), ("without", not url)):
+        block = re.compile(rf"<!-- {word} repository -->\n(.*?)<!-- end -->\n", re.DOTALL)
+        text = block.sub(r"\1" if keep else "", text)
+    slug = url.removeprefix("https://github.com/")
+    binder = f"{BINDER}/v2/gh/{slug}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
+    return text.replace("{{binder}}", binder).replace("{{clone}}", url or "<this repository>")
+
+
+def _scripts(folder: Folder) -> None:
+    library = "offline/third_party"
+    for name in PUBLISHED:
+        for path, content in assets.files(name).items():
+            folder.put(f"{library}/{path}", content)
+    viz = ROOT / "elf" / "viz"
+    static = viz / "labextensions" / "elf-3dmol" / "static"
+    for path in sorted(static.iterdir()):
+        folder.put(f"{library}/{path.name}", path.read_bytes())
+    spec = find_spec("anywidget")
+    assert spec is not None and spec.origin is not None
+    folder.put(f"{library}/anywidget.js", (Path(spec.origin).parent / "nbextension" / "index.js").read_bytes())
+    for name in ("playground.js", "playground.css"):
+        folder.put(f"offline/{name}", (viz / name).read_bytes())
+    folder.put("offline/playground.json", json.dumps(pages.playground_state()))
+
+
+def short_title(path: Path) -> str:
+    """Of a notebook, for the sidebar: '02 Gradient fields' from '# 02 Gradient fields: where do the forces point?'."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    heading = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+    words = re.sub(r"^\d+\s+", "", heading).split(":")[0].strip()
+    number = re.match(r"\d+", path.name)
+    return f"{number.group()} {words}" if number else words
+
+
+def toc(notebooks: list[Path]) -> dict[str, Any]:
+    """jupyter_book/_toc.yml with the notebooks and the API pages listed."""
+    table = yaml.safe_load((ROOT / "jupyter_book" / "_toc.yml").read_text(encoding="utf-8"))
+
+    def expand(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        whole: list[dict[str, Any]] = []
+        for entry in entries:
+            if "notebooks" in entry:
+                chosen = [path for path in notebooks if path.match(f"{entry['notebooks']}.ipynb")]
+                whole += [{"file": f"notebooks/{path.stem}", "title": short_title(path)} for path in chosen]
+            elif "api" in entry:
+                whole += [{"file": f"api/{name}"} for name in pages.api_names(ROOT)]
+            else:
+                nested = {"sections": expand(entry["sections"])} if "sections" in entry else {}
+                whole.append({**entry, **nested})
+        return whole
+
+    for part in table["parts"]:
+        part["chapters"] = expand(part["chapters"])
+    return table
+
+
+def config(url: str) -> dict[str, Any]:
+    """jupyter_book/_config.yml; with an address also the launch buttons and the links to the repository."""
+    settings = yaml.safe_load((ROOT / "jupyter_book" / "_config.yml").read_text(encoding="utf-8"))
+    # Jupyter Book's own default names another repository.
+    settings["repository"] = {"url": url, "path_to_book": "", "branch": "main"}
+    if url:
+        settings["launch_buttons"] |= {"binderhub_url": BINDER, "colab_url": COLAB, "notebook_interface": "jupyterlab"}
+        settings["html"] |= {"use_repository_button": True, "use_issues_button": True}
+    return settings
