@@ -49,7 +49,8 @@ def section(result: dict[str, Any], table: str, paper: dict[str, Any]) -> list[s
     table = "\n".join(line if line.startswith("|") else f"\n{line}\n" for line in table.strip().splitlines())
     for column in paper.get("columns", []):
         table = beside(table, **column)
-    body = ["````{div} wide-table", table, "````", ""]
+    # Can be reached and scrolled from the keyboard.
+    body = [f'<div class="wide-table" tabindex="0" role="region" aria-label="Table: {result["name"]}">', "", table, "", "</div>", ""]
     rows = table.count("\n|")
     if rows > 16:
         body = [f"`````{{dropdown}} Table of {rows - 1} rows", *body, "`````", ""]

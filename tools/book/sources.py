@@ -134,9 +134,11 @@ def toc(notebooks: list[Path]) -> dict[str, Any]:
 def config(url: str) -> dict[str, Any]:
     """jupyter_book/_config.yml; with an address also the launch buttons and the links to the repository."""
     settings = yaml.safe_load((ROOT / "jupyter_book" / "_config.yml").read_text(encoding="utf-8"))
-    # Jupyter Book's own default names another repository.
-    settings["repository"] = {"url": url, "path_to_book": "", "branch": "main"}
     if url:
-        settings["launch_buttons"] |= {"binderhub_url": BINDER, "colab_url": COLAB, "notebook_interface": "jupyterlab"}
-        settings["html"] |= {"use_repository_button": True, "use_issues_button": True}
+        settings["sphinx"]["config"]["html_theme_options"] |= {
+            "repository_url": url,
+            "use_repository_button": True,
+            "use_issues_button": True,
+            "launch_buttons": {"binderhub_url": BINDER, "colab_url": COLAB, "notebook_interface": "jupyterlab"},
+        }
     return settings
