@@ -3,13 +3,14 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+RUNS ?= 20
 # Every cell must run; cells that begin with "# NBVAL_CHECK_OUTPUT" must print what the committed notebook shows.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 
-.PHONY: help setup run lab test bench format lock clean
+.PHONY: help setup run lab book test bench e2e format lock clean
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*##/\t/'
 
 setup:           ## make .venv from requirements.lock (does nothing when it is there)
 	@command -v "$(PYTHON)" > /dev/null || { echo "elf needs Python 3.11 or newer; no $(PYTHON) was found" >&2; exit 2; }
@@ -21,16 +22,23 @@ run: setup       ## execute every notebook in order; copies and HTML go to build
 lab: setup       ## open the course in JupyterLab
 	@$(PY) -m elf lab
 
+book: setup      ## build the course as a web site in build/book; works offline once npm has fetched four libraries
+	@$(PY) -m tools.book
+
 test: export OMP_NUM_THREADS := 1
-test: setup      ## lint, types, unit tests, and every notebook at smoke scale
+test: setup      ## lint, types, unit tests, the site in a real browser, and every notebook at smoke scale
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -q -n 2 tests
+	$(PY) -m pytest -q -n 2 tests --ignore=tests/book --ignore=tests/lab
+	$(PY) -m pytest -q tests/book tests/lab
 	ELF_SCALE=smoke $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
 
 bench: setup     ## measure speed and memory: benchmarks/bench.json and bench.png
 	$(PY) -m benchmarks
+
+e2e: setup       ## the site and JupyterLab in a real browser, RUNS times over (20)
+	$(PY) tools/repeat.py $(RUNS)
 
 format: setup    ## rewrite the code as the linter wants it
 	$(PY) -m ruff check --fix .

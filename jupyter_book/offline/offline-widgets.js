@@ -1,16 +1,37 @@
-// Tells requirejs where this site keeps the widgets' code, relative to the page, so that no page asks a CDN.
+// Brings the widgets of a notebook's page to life from the state saved in it, with this site's own copies of their code.
+// html-manager has such a loader too; but that one compiles a JSON schema with eval, which the site's policy forbids, and
+// asks a CDN for what it does not know.
 (() => {
   const files = new URL(`${document.documentElement.dataset.content_root ?? "./"}_static/third_party/`, document.baseURI).href;
-  window.requirejs.config({
-    paths: { anywidget: `${files}anywidget`, "@jupyter-widgets/html-manager/dist": `${files}html-manager/dist` },
-    waitSeconds: 60,
-  });
-  // ipywidgets asks MathJax 2 to typeset labels; this site has MathJax 3, which knows another name for that.
-  document.addEventListener("DOMContentLoaded", () => {
+  const need = (name) => new Promise((resolve, reject) => window.requirejs([name], resolve, reject));
+  const blocks = (kind) => [...document.querySelectorAll(`script[type="application/vnd.jupyter.widget-${kind}+json"]`)];
+
+  async function show() {
+    const { HTMLManager } = await need("@jupyter-widgets/html-manager");
+    const manager = new HTMLManager({ loader: need });
+    for (const block of blocks("state")) {
+      const models = await manager.set_state(JSON.parse(block.textContent));
+      for (const place of blocks("view")) {
+        const { model_id: id } = JSON.parse(place.textContent);
+        const model = models.find((candidate) => candidate.model_id === id);
+        if (!model) continue;
+        const box = document.createElement("div");
+        box.className = "widget-subarea";
+        place.before(box);
+        await manager.display_view(await manager.create_view(model), box);
+      }
+    }
+    document.documentElement.dataset.widgets = "ready";
+  }
+
+  window.requirejs.config({ paths: { anywidget: `${files}anywidget` }, waitSeconds: 60 });
+  window.addEventListener("load", () => {
+    // ipywidgets asks MathJax 2 to typeset labels; this site has MathJax 3, which knows another name for that.
     window.MathJax ??= {};
     window.MathJax.Hub ??= {
       Queue: ([what, , node]) => { if (what === "Typeset") window.MathJax.typesetPromise?.(node ? [node] : undefined); },
       Config: () => {},
     };
+    show();
   });
 })();

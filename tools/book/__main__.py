@@ -17,11 +17,11 @@ from pathlib import Path
 from tools.book import assets
 from tools.book.sources import ROOT, assemble, repository_url
 
-MEGABYTES = 25
+NO_ASSETS = 3  # exit status
 
 
 def main() -> int:
-    """Build the site; 1 with a message where that fails."""
+    """Build the site; 1 with a message where that fails, 3 where a JavaScript library is not to be had."""
     parser = argparse.ArgumentParser(prog="python -m tools.book", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "book", help="the site's folder (build/book)")
     parser.add_argument(
@@ -32,7 +32,7 @@ def main() -> int:
         build(args.output.resolve(), args.repository_url.rstrip("/"))
     except assets.AssetError as error:
         print(f"make book: {error}", file=sys.stderr)
-        return 1
+        return NO_ASSETS
     except subprocess.CalledProcessError as error:
         print(f"make book: Jupyter Book stopped with status {error.returncode}; its last words are above", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Pages made from what the repository holds: results, benchmarks, exercises, the API, the landing page's playground."""
+"""Pages made from what the repository holds: results, benchmarks, exercises, the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
 
 TITLES = {
     "boltzmann": "Distributions around a datum",
@@ -121,11 +120,3 @@ def _first_line(path: Path) -> str:
     match = re.search(r'"""(.+?)(?:"""|\n)', path.read_text(encoding="utf-8"))
     assert match is not None
     return match.group(1).strip().replace("|", "\\|")
-
-
-def playground_state() -> dict[str, Any]:
-    """What the widget would send to the browser: the landing page's playground starts from it."""
-    from elf.viz.playground import Playground
-
-    widget = Playground()
-    return {name: getattr(widget, name) for name in widget.trait_names(sync=True) if not name.startswith("_") and name not in ("layout", "tabbable", "tooltip")}

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from elf.viz import web
 from tools.book import assets, pages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,12 +75,15 @@ def assemble(goal: Path, url: str) -> None:
 
 
 def fill(text: str, url: str) -> str:
-    """A page with {{clone}} and {{binder}} filled in, and paragraphs between <!-- with/without repository --> kept or left out."""
+    """A page with {{clone}}, {{binder}} and {{playground}} filled in, and paragraphs between <!-- with/without repository --> kept or left out."""
     for word, keep in (("with", bool(url)), ("without", not url)):
         block = re.compile(rf"<!-- {word} repository -->\n(.*?)<!-- end -->\n", re.DOTALL)
         text = block.sub(r"\1" if keep else "", text)
+    from elf.viz.playground import Playground  # torch and anywidget, for this alone
+
     slug = url.removeprefix("https://github.com/")
     binder = f"{BINDER}/v2/gh/{slug}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
+    text = text.replace("{{playground}}", web.place(Playground())) if "{{playground}}" in text else text
     return text.replace("{{binder}}", binder).replace("{{clone}}", url or "<this repository>")
 
 
@@ -87,7 +91,7 @@ def _scripts(folder: Folder) -> None:
     library = "offline/third_party"
     for name in PUBLISHED:
         for path, content in assets.files(name).items():
-            folder.put(f"{library}/{path}", content)
+            folder.put(f"{library}/{path}", assets.without_eval(content) if path == "html-manager.js" else content)
     viz = ROOT / "elf" / "viz"
     static = viz / "labextensions" / "elf-3dmol" / "static"
     for path in sorted(static.iterdir()):
@@ -95,9 +99,8 @@ def _scripts(folder: Folder) -> None:
     spec = find_spec("anywidget")
     assert spec is not None and spec.origin is not None
     folder.put(f"{library}/anywidget.js", (Path(spec.origin).parent / "nbextension" / "index.js").read_bytes())
-    for name in ("playground.js", "playground.css"):
-        folder.put(f"offline/{name}", (viz / name).read_bytes())
-    folder.put("offline/playground.json", json.dumps(pages.playground_state()))
+    for name in web.FILES:
+        folder.put(f"offline/elf/{name}", (viz / name).read_bytes())
 
 
 def short_title(path: Path) -> str:
@@ -120,7 +123,7 @@ def toc(notebooks: list[Path]) -> dict[str, Any]:
                 chosen = [path for path in notebooks if path.match(f"{entry['notebooks']}.ipynb")]
                 whole += [{"file": f"notebooks/{path.stem}", "title": short_title(path)} for path in chosen]
             elif "api" in entry:
-                whole += [{"file": f"api/{name}"} for name in pages.api_names(ROOT)]
+                whole += [{"file": f"api/{name}", "title": f"elf.{name}"} for name in pages.api_names(ROOT)]
             else:
                 nested = {"sections": expand(entry["sections"])} if "sections" in entry else {}
                 whole.append({**entry, **nested})

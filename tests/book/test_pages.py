@@ -1,0 +1,123 @@
+"""Every page of the site in a real browser: nothing missing, nothing broken, nothing asked of another host."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools.book import sources  # noqa: E402
+
+SCREENSHOTS = ROOT / "build" / "screenshots"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+TALLEST = 12_000  # of a screenshot, in pixels: Chromium draws no larger ones
+
+
+def _docnames(entries: list[dict]) -> list[str]:
+    return [name for entry in entries for name in (entry["file"], *_docnames(entry.get("sections", [])))]
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = ["index", *_docnames([chapter for part in sources.toc(NOTEBOOKS)["parts"] for chapter in part["chapters"]])]
+
+
+def _settled(page) -> None:
+    """Wait until math is typeset and widgets stand there."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_function("() => !window.MathJax?.startup?.promise || window.MathJax.startup.promise.then(() => true)")
+    if page.locator(f'script[type="{WIDGET}"]').count():
+        page.wait_for_function("() => document.documentElement.dataset.widgets === 'ready'")
+
+
+def _widgets_there(page) -> None:
+    """Each output of a cell that is a widget shows one, with something in it."""
+    for place in page.locator(f'.cell_output:has(script[type="{WIDGET}"])').all():
+        places, shown = place.locator(f'script[type="{WIDGET}"]').count(), place.locator("> .widget-subarea, * > .widget-subarea")
+        assert shown.count() == places
+        for widget in shown.all():
+            assert widget.locator("svg, canvas, input, button, img, .noUi-target, .widget-html-content").count()
+
+
+def _molecules_drawn(page) -> None:
+    for view in page.locator(".elf-molecule").all():
+        view.scroll_into_view_if_needed()
+        view.locator("canvas").first.wait_for(state="visible", timeout=20_000)
+        for _ in range(40):
+            picture = Image.open(io.BytesIO(view.screenshot())).convert("RGB")
+            if len(picture.getcolors(1 << 24)) > 200:
+                break
+            page.wait_for_timeout(250)
+        else:
+            pytest.fail("a molecule's canvas shows hardly a colour")
+
+
+def _screenshot(page, name: str, kind: str) -> None:
+    folder = SCREENSHOTS / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    width = page.viewport_size["width"]
+    height = min(TALLEST, page.evaluate("() => document.documentElement.scrollHeight"))
+    page.screenshot(
+        path=folder / f"{name.replace('/', '-')}.png", full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height}
+    )
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page(name, book, open_page):
+    page = open_page(f"{book}/{name}.html", width=1280)  # fails for remote requests, errors, missing files
+    _settled(page)
+
+    assert page.locator("article h1").count() == 1
+    _widgets_there(page)
+    formulas = page.locator("span.math, div.math")
+    assert page.locator("mjx-container").count() >= formulas.count()
+    assert page.locator("mjx-merror, .math:has-text('Math input error')").count() == 0
+    for picture in page.locator("article img").all():
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+        assert picture.get_attribute("alt") is not None
+    _molecules_drawn(page)
+    page.evaluate("() => window.scrollTo(0, 0)")
+    _screenshot(page, name, "light")
+
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    _screenshot(page, name, "dark")
+
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(200)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+    _screenshot(page, name, "phone")
+
+
+@pytest.mark.parametrize("name", ["genindex", "py-modindex", "search"])
+def test_index_pages(name, book, open_page):
+    page = open_page(f"{book}/{name}.html")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("h1:visible").count() == 1
+
+
+def test_search_finds_a_notebook(book, open_page):
+    page = open_page(f"{book}/search.html?q=frustration")
+    page.locator("#search-results a", has_text="Spins").first.wait_for()
+
+
+def test_folded_solutions_open(book, open_page):
+    page = open_page(f"{book}/notebooks/00_start_here.html")
+    solution = page.locator("details.hide", has_text="a turn by 180 degrees costs").first
+    assert not solution.locator("pre").first.is_visible()
+    solution.locator("summary").click()
+    assert solution.locator("pre").first.is_visible()
+
+
+def test_every_notebook_is_a_page_and_its_widgets_are_there():
+    assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} <= set(PAGES)
+    assert len(PAGES) == len(set(PAGES))
+    assert yaml.safe_load((ROOT / "jupyter_book" / "_toc.yml").read_text())["root"] == "index"

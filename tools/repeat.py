@@ -1,0 +1,26 @@
+"""Run the end-to-end tests again and again: `make e2e RUNS=20`. Ends with 1 unless every run was green."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+
+def main(runs: int) -> int:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "tests/book", "tests/lab"]
+    green = 0
+    for number in range(1, runs + 1):
+        begin = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
+        green += done.returncode == 0
+        print(f"[{number}/{runs}] {'green' if done.returncode == 0 else 'RED'} {time.perf_counter() - begin:.0f} s: {last}", flush=True)
+        if done.returncode:
+            print(done.stdout[-4000:], flush=True)
+    print(f"{green} of {runs} runs green")
+    return int(green < runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
