@@ -22,7 +22,7 @@ run: setup       ## execute every notebook in order; copies and HTML go to build
 lab: setup       ## open the course in JupyterLab
 	@$(PY) -m elf lab
 
-book: setup      ## build the course as a web site in build/book; works offline once npm has fetched four libraries
+book: setup      ## build the course as a web site in build/book; works offline once npm has fetched three libraries
 	@$(PY) -m tools.book
 
 test: export OMP_NUM_THREADS := 1

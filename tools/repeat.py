@@ -15,7 +15,8 @@ def main(runs: int) -> int:
         done = subprocess.run(command, capture_output=True, text=True)
         last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
         green += done.returncode == 0
-        print(f"[{number}/{runs}] {'green' if done.returncode == 0 else 'RED'} {time.perf_counter() - begin:.0f} s: {last}", flush=True)
+        color, seconds = "RED" if done.returncode else "green", time.perf_counter() - begin
+        print(f"[{number}/{runs}] {color} {seconds:.0f} s: {last}", flush=True)
         if done.returncode:
             print(done.stdout[-4000:], flush=True)
     print(f"{green} of {runs} runs green")

@@ -1,4 +1,4 @@
-"""elf's docstrings are plain text with `code` in single backticks: this keeps reStructuredText from reading more into them."""
+"""elf's docstrings are plain text with `code` in single backticks: keep reStructuredText from seeing more in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site's files: links resolve, nothing points at another host for a script, style, font or picture, and it is small."""
+"""The site's files: links resolve, nothing is loaded from another host, and it is small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src", "embed": "src"}
+LOADED = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+}
 
 
 class _Page(HTMLParser):
@@ -35,7 +43,9 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def pages(site: Path) -> dict[Path, _Page]:
-    return {path: _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html") if "_static" not in path.parts}
+    return {
+        path: _Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html") if "_static" not in path.parts
+    }
 
 
 def _broken(pages: dict[Path, _Page], addresses: str) -> list[str]:

@@ -39,7 +39,10 @@ def _settled(page) -> None:
 def _widgets_there(page) -> None:
     """Each output of a cell that is a widget shows one, with something in it."""
     for place in page.locator(f'.cell_output:has(script[type="{WIDGET}"])').all():
-        places, shown = place.locator(f'script[type="{WIDGET}"]').count(), place.locator("> .widget-subarea, * > .widget-subarea")
+        places, shown = (
+            place.locator(f'script[type="{WIDGET}"]').count(),
+            place.locator("> .widget-subarea, * > .widget-subarea"),
+        )
         assert shown.count() == places
         for widget in shown.all():
             assert widget.locator("svg, canvas, input, button, img, .noUi-target, .widget-html-content").count()
@@ -64,7 +67,9 @@ def _screenshot(page, name: str, kind: str) -> None:
     width = page.viewport_size["width"]
     height = min(TALLEST, page.evaluate("() => document.documentElement.scrollHeight"))
     page.screenshot(
-        path=folder / f"{name.replace('/', '-')}.png", full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height}
+        path=folder / f"{name.replace('/', '-')}.png",
+        full_page=True,
+        clip={"x": 0, "y": 0, "width": width, "height": height},
     )
 
 

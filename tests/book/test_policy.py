@@ -1,4 +1,4 @@
-"""The policy that comes with the site names no other host; the site also works from the root of a server without one."""
+"""The site's policy names no other host; the site also works from the root of a server without a policy."""
 
 from __future__ import annotations
 

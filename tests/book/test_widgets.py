@@ -53,6 +53,6 @@ def test_the_playground_follows_the_page_into_the_dark(book, open_page):
     page = open_page(f"{book}/index.html", dark=True)
     page.locator(".elf-playground").first.wait_for()
     light = page.evaluate(
-        "() => { const c = getComputedStyle(document.querySelector('.elf-playground')).color.match(/[\\d.]+/g); return +c[0]; }"
+        "() => Number(getComputedStyle(document.querySelector('.elf-playground')).color.match(/[\\d.]+/)[0])"
     )
     assert light > 127  # light letters on a dark page

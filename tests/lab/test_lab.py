@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: open 00, run all cells, drag in the playground, and Python sees where the particle is."""
+"""JupyterLab in a real browser: open 00, run all cells, drag in the playground, and Python knows the new place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ASK = """async (code) => {
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[str]:
-    """JupyterLab as `elf lab` starts it, on a copy of the first notebook without its outputs, with settings of its own."""
+    """JupyterLab as `elf lab` starts it, on a copy of the first notebook without outputs, with its own settings."""
     from elf.viz.molecules import LABEXTENSIONS
 
     folder = tmp_path_factory.mktemp("lab")
@@ -48,7 +48,12 @@ def lab(tmp_path_factory) -> Iterator[str]:
 
     homes = ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, **{name: str(folder / name) for name in homes}, "ELF_SCALE": "smoke", "PYTHONPATH": path}
+    environment = {
+        **os.environ,
+        **{name: str(folder / name) for name in homes},
+        "ELF_SCALE": "smoke",
+        "PYTHONPATH": path,
+    }
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

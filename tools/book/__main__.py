@@ -34,7 +34,9 @@ def main() -> int:
         print(f"make book: {error}", file=sys.stderr)
         return NO_ASSETS
     except subprocess.CalledProcessError as error:
-        print(f"make book: Jupyter Book stopped with status {error.returncode}; its last words are above", file=sys.stderr)
+        print(
+            f"make book: Jupyter Book stopped with status {error.returncode}; its last words are above", file=sys.stderr
+        )
         return 1
     return 0
 
@@ -55,7 +57,15 @@ def build(output: Path, url: str) -> None:
         print(f"the book in {_short(output)} is up to date")
         return
     stamp.unlink(missing_ok=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "--path-output", str(work)]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(source),
+        "--path-output",
+        str(work),
+    ]
     command += ["--warningiserror", "--keep-going", *([] if "-v" in sys.argv else ["--quiet"])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     subprocess.run(command, check=True, cwd=source, env=environment)
@@ -63,7 +73,9 @@ def build(output: Path, url: str) -> None:
     stamp.write_text(wanted)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 1e6
     pages = len(list(output.rglob("*.html")))
-    print(f"{_short(output)}: {pages} pages, {size:.1f} MB, {time.perf_counter() - begin:.0f} s; open index.html from any")
+    print(
+        f"{_short(output)}: {pages} pages, {size:.1f} MB, {time.perf_counter() - begin:.0f} s; open index.html from any"
+    )
     print(f"file server: python -m http.server --bind 127.0.0.1 --directory {_short(output)}")
 
 

@@ -86,10 +86,14 @@ def without_eval(script: bytes) -> bytes:
         AssetError: the script is not as it was in the pinned version.
     """
     parts = re.split(r'(?=define\("@jupyter-widgets/)', script.decode())
-    wanted = [part for part in parts if part.startswith(tuple(f'define("@jupyter-widgets/{name}",' for name in MODULES))]
+    wanted = [
+        part for part in parts if part.startswith(tuple(f'define("@jupyter-widgets/{name}",' for name in MODULES))
+    ]
     text, found = re.subn(r"\b(\w+)\.compile\(\w+\),\1\.compile\(\w+\);", "", "".join(wanted))
     if len(wanted) != len(MODULES) or found != 1:
-        raise AssetError(f"html-manager: {len(wanted)} modules and {found} schemas found; {len(MODULES)} and 1 expected")
+        raise AssetError(
+            f"html-manager: {len(wanted)} modules and {found} schemas found; {len(MODULES)} and 1 expected"
+        )
     return text.encode()
 
 
@@ -97,8 +101,8 @@ def _fetch(spec: str) -> bytes:
     npm = shutil.which("npm")
     if npm is None:
         raise AssetError(
-            f"{spec} is not in {cache_folder()}, and there is no npm to fetch it: install Node.js (npm comes with it; it is "
-            "needed once), or copy that folder from a machine that has built the book"
+            f"{spec} is not in {cache_folder()}, and there is no npm to fetch it: install Node.js, "
+            "which brings npm and is needed once, or copy that folder from a machine that has built the book"
         )
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(

@@ -38,7 +38,9 @@ def benchmarks(root: Path) -> str:
     """benchmarks/README.md as it is, its pictures beside it; a sentence where there is none."""
     path = root / "benchmarks" / "README.md"
     if not path.is_file():
-        return "# Benchmarks\n\nThe scripts are in `benchmarks/` of the repository, with what they measured as JSON beside them.\n"
+        return (
+            "# Benchmarks\n\nThe scripts are in `benchmarks/` of the repository, with what they measured beside them.\n"
+        )
     text = path.read_text(encoding="utf-8")
     text = re.sub(r"\]\((?!https?:)([\w./-]+\.(?:png|svg))\)", r"](benchmarks-\1)", text)
     text = re.sub(r'src="(?!https?:)([\w./-]+\.(?:png|svg))"', r'src="benchmarks-\1"', text)
@@ -53,8 +55,8 @@ def exercises(notebooks: list[Path]) -> str:
     lines = [
         "# Exercises",
         "",
-        "One to check understanding, one to change the code, one that could become a project: each notebook ends with some, and",
-        "with their solutions folded away. Here they are in one list. Try before you unfold.",
+        "One to check understanding, one to change the code, one that could become a project: each notebook ends",
+        "with some, and with their solutions folded away. Here they are in one list. Try before you unfold.",
     ]
     for path in notebooks:
         found = [(name, re.sub(r"\]\((?=\w+\.ipynb)", "](notebooks/", text)) for name, text in _exercises(path)]
@@ -92,8 +94,8 @@ def api(root: Path) -> dict[str, str]:
     index = [
         "# The package",
         "",
-        "Made from the docstrings. Names are the field's; shapes are in the annotations: `Float[Tensor, \"batch atoms dim\"]` is",
-        "a tensor of floats with these three axes. An energy is called `energy(prediction, target, mask=None)` and answers",
+        "Made from the docstrings. Shapes are in the annotations: `Float[Tensor, 'batch atoms dim']` is a tensor",
+        "of floats with these three axes. An energy is called `energy(prediction, target, mask=None)` and answers",
         "with one value a sample.",
         "",
         "| package | what it holds |",
@@ -102,7 +104,11 @@ def api(root: Path) -> dict[str, str]:
     pages: dict[str, str] = {}
     for name in api_names(root):
         index.append(f"| [`elf.{name}`]({name}.md) | {_first_line(root / 'elf' / name / '__init__.py')} |")
-        lines = [f"# {TITLES.get(name, name)}: `elf.{name}`", "", *_directive("automodule", f"elf.{name}", "no-members")]
+        lines = [
+            f"# {TITLES.get(name, name)}: `elf.{name}`",
+            "",
+            *_directive("automodule", f"elf.{name}", "no-members"),
+        ]
         for module in sorted(m.name for m in iter_modules([str(root / "elf" / name)]) if not m.name.startswith("_")):
             full = f"elf.{name}.{module}"
             lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]

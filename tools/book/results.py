@@ -1,4 +1,4 @@
-"""The results page: every table of the paper that was run again, from the JSON in results/, the paper's number beside ours."""
+"""The results page: each result of results/ as a table, the paper's numbers beside ours."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ VALUES = "paper_values.json"  # in jupyter_book/
 OPENING = """\
 # Results
 
-Every number on this page comes from a JSON file in `results/`, written by the command beside it; none was typed in. Where the
-paper has a number for the same row it stands in a column of its own, with the paper's table: our runs are smaller, on other
-networks, so the *order* of the rows is what can be compared.
+Every number of ours on this page is from a JSON file in `results/`, written by the command beside it. Where the paper
+has a number for the same row it stands in a column of its own. Our runs are smaller and on other networks, so that the
+*order* of the rows is what can be compared.
 """
 
 
@@ -42,15 +42,22 @@ def section(result: dict[str, Any], table: str, paper: dict[str, Any]) -> list[s
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     lines = ["```console", f"$ {result['command']}", "```", ""]
     lines += [
-        f"Scale **{result['scale']}** · seeds **{result['seeds']}** · {result['device']}, {threads} a run · {took} in all · "
-        f"{result['date']} · {versions}",
+        f"Scale **{result['scale']}** · seeds **{result['seeds']}** · {result['device']}, {threads} a run · "
+        f"{took} in all · {result['date']} · {versions}",
         "",
     ]
     table = "\n".join(line if line.startswith("|") else f"\n{line}\n" for line in table.strip().splitlines())
     for column in paper.get("columns", []):
         table = beside(table, **column)
     # Can be reached and scrolled from the keyboard.
-    body = [f'<div class="wide-table" tabindex="0" role="region" aria-label="Table: {result["name"]}">', "", table, "", "</div>", ""]
+    body = [
+        f'<div class="wide-table" tabindex="0" role="region" aria-label="Table: {result["name"]}">',
+        "",
+        table,
+        "",
+        "</div>",
+        "",
+    ]
     rows = table.count("\n|")
     if rows > 16:
         body = [f"`````{{dropdown}} Table of {rows - 1} rows", *body, "`````", ""]

@@ -1,4 +1,4 @@
-"""Assemble what Sphinx reads: the pages of jupyter_book/, the notebooks, generated pages, and every script they need."""
+"""Assemble what Sphinx reads: jupyter_book/, the notebooks, generated pages, and every script they need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def repository_url() -> str:
 
 
 class Folder:
-    """A folder that holds exactly what is put there, each file rewritten only where it changed (Sphinx sees by time)."""
+    """A folder that holds exactly what is put there, rewritten only where it changed: Sphinx goes by time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,7 +75,10 @@ def assemble(goal: Path, url: str) -> None:
 
 
 def fill(text: str, url: str) -> str:
-    """A page with {{clone}}, {{binder}} and {{playground}} filled in, and paragraphs between <!-- with/without repository --> kept or left out."""
+    """A page with {{clone}}, {{binder}} and {{playground}} filled in.
+
+    What is between `<!-- with repository -->`, or `<!-- without repository -->`, and `<!-- end -->` stays or goes.
+    """
     for word, keep in (("with", bool(url)), ("without", not url)):
         block = re.compile(rf"<!-- {word} repository -->\n(.*?)<!-- end -->\n", re.DOTALL)
         text = block.sub(r"\1" if keep else "", text)
@@ -97,8 +100,8 @@ def _scripts(folder: Folder) -> None:
     for path in sorted(static.iterdir()):
         folder.put(f"{library}/{path.name}", path.read_bytes())
     spec = find_spec("anywidget")
-    assert spec is not None and spec.origin is not None
-    folder.put(f"{library}/anywidget.js", (Path(spec.origin).parent / "nbextension" / "index.js").read_bytes())
+    origin = Path(spec.origin) if spec and spec.origin else Path()
+    folder.put(f"{library}/anywidget.js", (origin.parent / "nbextension" / "index.js").read_bytes())
     for name in web.FILES:
         folder.put(f"offline/elf/{name}", (viz / name).read_bytes())
 
