@@ -95,6 +95,8 @@ def _publish(html: Path, output: Path) -> None:
     for folder in (fresh, output):
         shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(html, fresh, ignore=shutil.ignore_patterns(".buildinfo*", ".doctrees", "*.map", "_ext"))
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copyfile(path, fresh / "_sources" / "notebooks" / path.name)  # what the download button offers
     fresh.rename(output)
 
 

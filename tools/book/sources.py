@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import json
 import re
 import tomllib
 from importlib.util import find_spec
@@ -62,7 +63,7 @@ def assemble(goal: Path, url: str) -> None:
             folder.put(name, fill(path.read_text(encoding="utf-8"), url) if text else path.read_bytes())
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     for path in notebooks:
-        folder.put(f"notebooks/{path.name}", path.read_bytes())
+        folder.put(f"notebooks/{path.name}", with_dropdowns(path.read_text(encoding="utf-8")))
     for name, text in pages.generated(ROOT, notebooks).items():
         folder.put(name, text)
     for path in sorted(path for suffix in ("png", "svg") for path in (ROOT / "benchmarks").glob(f"*.{suffix}")):
@@ -88,6 +89,16 @@ def fill(text: str, url: str) -> str:
     binder = f"{BINDER}/v2/gh/{slug}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
     text = text.replace("{{playground}}", web.place(Playground())) if "{{playground}}" in text else text
     return text.replace("{{binder}}", binder).replace("{{clone}}", url or "<this repository>")
+
+
+def with_dropdowns(notebook: str) -> str:
+    """A notebook whose folded hints are Sphinx's, so that their formulas are typeset; in JupyterLab they are HTML."""
+    content = json.loads(notebook)
+    hint = re.compile(r"<details>\s*<summary>(.*?)</summary>\s*(.*?)\s*</details>", re.DOTALL)
+    for cell in content["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = hint.sub(r"\n::::{dropdown} \1\n\2\n::::\n", "".join(cell["source"]))
+    return json.dumps(content, ensure_ascii=False)
 
 
 def _scripts(folder: Folder) -> None:

@@ -1,0 +1,15 @@
+// Gives the theme's controls names that agree with what stands on them: for screen readers, and for people who speak commands.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const button of document.querySelectorAll("button.search-button-field")) button.removeAttribute("aria-label");
+  for (const switcher of document.querySelectorAll("button.theme-switch-button")) {
+    for (const icon of switcher.querySelectorAll("[data-mode]")) {
+      icon.removeAttribute("title");
+      icon.setAttribute("aria-hidden", "true");
+    }
+  }
+  for (const summary of document.querySelectorAll("details.hide > summary[aria-label]")) summary.removeAttribute("aria-label");
+  for (const toggle of document.querySelectorAll(".bd-sidenav summary")) {
+    const page = toggle.closest("li")?.querySelector("a")?.textContent.trim();
+    toggle.setAttribute("aria-label", `Pages of ${page ?? "this part"}`);
+  }
+});
