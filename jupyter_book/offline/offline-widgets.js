@@ -6,6 +6,18 @@
   const need = (name) => new Promise((resolve, reject) => window.requirejs([name], resolve, reject));
   const blocks = (kind) => [...document.querySelectorAll(`script[type="application/vnd.jupyter.widget-${kind}+json"]`)];
 
+  // What ipywidgets leaves out for screen readers: words for its pictures, which their outputs have, and names for sliders.
+  function name(box, models) {
+    const outputs = models.flatMap((model) => model.get("outputs") ?? []).filter((output) => output.data?.["image/png"]);
+    for (const picture of box.querySelectorAll("img:not([alt])")) {
+      const own = outputs.find((output) => picture.src.endsWith(output.data["image/png"].replaceAll("\n", "")));
+      picture.alt = own?.metadata?.["image/png"]?.alt ?? own?.data["text/plain"] ?? "";
+    }
+    for (const slider of box.querySelectorAll("[role=slider]:not([aria-label])")) {
+      slider.setAttribute("aria-label", slider.closest(".widget-slider")?.querySelector(".widget-label")?.textContent || "slider");
+    }
+  }
+
   async function show() {
     const { HTMLManager } = await need("@jupyter-widgets/html-manager");
     const manager = new HTMLManager({ loader: need });
@@ -18,6 +30,8 @@
         const box = document.createElement("div");
         box.className = "widget-subarea";
         place.before(box);
+        // An output draws its pictures some time after its view is there.
+        new MutationObserver(() => name(box, models)).observe(box, { childList: true, subtree: true });
         await manager.display_view(await manager.create_view(model), box);
       }
     }

@@ -5,22 +5,29 @@ from __future__ import annotations
 import time
 
 READY = '.elf-playground[data-elf-state="ready"]'
+# Milliseconds from the start of the navigation to the playground that answers.
+WHEN_READY = """new MutationObserver((_, observer) => {
+  if (!document.querySelector('.elf-playground[data-elf-state="ready"]')) return;
+  window.readyAfter = performance.now();
+  observer.disconnect();
+}).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-elf-state"] });"""
 PATIENCE = 90.0  # seconds in which the best attempt counts: other work on the machine can only slow the page down
 
 
-def test_first_page_is_interactive_within_two_seconds(book, open_page):
+def test_first_page_is_interactive_within_two_seconds(book, chromium):
     seconds, end = [], time.monotonic() + PATIENCE
     while time.monotonic() < end and min(seconds, default=2) >= 2:
-        begin = time.perf_counter()
-        page = open_page(f"{book}/index.html")
-        particle = page.locator(f'{READY} [data-elf-panel="mse"] [data-elf-particle="0"]')
-        playground = page.locator(READY)
-        before = playground.get_attribute("data-elf-mse")
-        particle.press("ArrowRight")
-        assert playground.get_attribute("data-elf-mse") != before
-        seconds.append(time.perf_counter() - begin)
-        page.close()
-    print(f"\nfirst page answers after {min(seconds):.2f} s")
+        with chromium.new_context() as context:  # an empty cache
+            page = context.new_page()
+            page.add_init_script(WHEN_READY)
+            page.goto(f"{book}/index.html")
+            page.wait_for_function("() => window.readyAfter !== undefined")
+            seconds.append(page.evaluate("() => window.readyAfter") / 1000)
+            playground = page.locator(READY)
+            before = playground.get_attribute("data-elf-mse")
+            page.locator(f'{READY} [data-elf-panel="mse"] [data-elf-particle="0"]').press("ArrowRight")
+            assert playground.get_attribute("data-elf-mse") != before
+    print(f"\nfirst page interactive after {min(seconds):.2f} s")
     assert min(seconds) < 2
 
 
