@@ -92,7 +92,7 @@ def test_what_is_dragged_in_the_browser_arrives_in_python(lab, open_page):
     playground = page.locator(".elf-playground").first
     playground.wait_for()
     # Answered after all cells: the kernel works through its queue in order.
-    assert page.evaluate(ASK, "print(energy < 1e-9 < 1 < error)").strip() == "True"
+    assert page.evaluate(ASK, "print(float(energy) < 1e-9 < 1 < float(error))").strip() == "True"
 
     playground.scroll_into_view_if_needed()
     before = float(playground.get_attribute("data-elf-mse"))
