@@ -1,0 +1,134 @@
+"""How the site is put together: the repository's address, pinned libraries, tables beside the paper's, docstrings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "jupyter_book" / "_ext"))
+
+from docstrings import plain  # noqa: E402
+
+from tools.book import assets, pages, results, sources  # noqa: E402
+
+ADDRESS = "https://github.com/someone/elf"
+NOTEBOOK = "notebooks/00_start_here"
+
+
+def _two_pages(folder: Path, url: str) -> dict[str, str]:
+    """The how-to page and one notebook, built as the whole site is."""
+    sources.assemble(folder / "src", url)
+    toc = {"format": "jb-book", "root": "how_to_run", "chapters": [{"file": NOTEBOOK}]}
+    (folder / "src" / "_toc.yml").write_text(yaml.safe_dump(toc))
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(folder / "src")]
+    subprocess.run([*command, "--path-output", str(folder), "--quiet"], check=True, cwd=folder, capture_output=True)
+    html = folder / "_build" / "html"
+    return {name: (html / f"{name}.html").read_text(encoding="utf-8") for name in ("how_to_run", NOTEBOOK)}
+
+
+def test_launch_buttons_are_there_when_the_repository_has_an_address(tmp_path, site):
+    built = _two_pages(tmp_path, ADDRESS)
+    assert f"https://mybinder.org/v2/gh/someone/elf/main?urlpath=lab/tree/{NOTEBOOK}.ipynb" in built[NOTEBOOK]
+    assert f"https://colab.research.google.com/github/someone/elf/blob/main/{NOTEBOOK}.ipynb" in built[NOTEBOOK]
+    assert f"git clone {ADDRESS} elf" in (tmp_path / "src" / "how_to_run.md").read_text()
+    assert "open the course on Binder" in built["how_to_run"]
+
+
+def test_no_launch_button_without_an_address(tmp_path, site):
+    built = _two_pages(tmp_path, "")
+    for text in built.values():
+        assert "mybinder.org" not in text
+        assert "colab.research.google.com" not in text
+        assert "github.com/executablebooks" not in text
+    assert "open the course on Binder" not in built["how_to_run"]
+
+
+def test_the_address_is_a_setting_of_pyproject(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'elf'\n")
+    assert sources.repository_url() == ""
+    (tmp_path / "pyproject.toml").write_text(f"[project]\nname = 'elf'\n[project.urls]\nRepository = '{ADDRESS}/'\n")
+    assert sources.repository_url() == ADDRESS
+
+
+def test_a_library_that_is_not_the_pinned_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_BOOK_CACHE", str(tmp_path))
+    monkeypatch.setattr(assets, "_fetch", lambda spec: b"something else")
+    with pytest.raises(assets.AssetError, match="SHA-256"):
+        assets.package("requirejs")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_cache_and_npm_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_BOOK_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(assets.AssetError, match=r"no npm to fetch it: install Node\.js"):
+        assets.package("requirejs")
+
+
+def test_without_network_the_message_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_BOOK_CACHE", str(tmp_path / "cache"))
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(assets.AssetError, match=r"is the network there\?\): npm error code ENOTFOUND"):
+        assets.package("requirejs")
+
+
+def test_after_the_first_fetch_npm_is_not_needed(site, monkeypatch):
+    monkeypatch.setattr(assets, "_fetch", lambda spec: pytest.fail(f"{spec} was fetched again"))
+    for name in assets.pins():
+        assert assets.files(name)
+
+
+def test_the_widgets_library_is_free_of_schemas_that_need_eval():
+    with pytest.raises(assets.AssetError, match="0 modules"):
+        assets.without_eval(b"something else")
+
+
+def test_papers_numbers_stand_beside_ours():
+    table = "| loss | energy |\n|------|--------|\n| mse | 1.0 |\n| pair | 2.0 |"
+    wide = results.beside(table, "paper", ["loss"], {"mse": "0.9"})
+    assert wide.splitlines() == [
+        "| loss | energy | paper |",
+        "|------|--------|---|",
+        "| mse | 1.0 | 0.9 |",
+        "| pair | 2.0 | - |",
+    ]
+    with pytest.raises(ValueError, match="rows has"):
+        results.beside(table, "paper", ["loss"], {"mae": "0.9"})
+    with pytest.raises(ValueError, match="key is"):
+        results.beside(table, "paper", ["springs"], {"mse": "0.9"})
+
+
+def test_every_result_has_its_table():
+    page = results.page(ROOT)
+    for path in (ROOT / "results").glob("*.laptop.json"):
+        assert f"elf reproduce {path.name.split('.')[0]} " in page
+
+
+@pytest.mark.parametrize(
+    ("line", "escaped"),
+    [
+        ("sum |y_i - y_j| of `k_ij`", r"sum \|y_i - y_j\| of ``k_ij``"),
+        ("*args and x_ here", r"\*args and x\_ here"),
+        ("`nodes`^2", r"``nodes``\ ^2"),
+    ],
+)
+def test_docstrings_are_plain_text(line, escaped):
+    assert plain(line) == escaped
+
+
+def test_every_notebook_with_exercises_is_on_the_exercises_page():
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    text = pages.exercises(notebooks)
+    for path in notebooks:
+        assert f"(notebooks/{path.name}#exercises)" in text
+    assert text.count("\n- **") >= 3 * len(notebooks)
