@@ -19,6 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 FILES = ("dom.js", "playground.js", "board.js", "frames.js", "trajectory.js", "dashboard.js", "mount.js")
+_JUPYTER = {"layout", "tabbable", "tooltip", "comm"}  # traits that every ipywidget has
 _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./(\w+)\.js\";\n", flags=re.MULTILINE)
 
 
@@ -32,9 +33,6 @@ def module(name: str) -> str:
 def state(widget: Any) -> dict[str, Any]:
     """The synced traits of a widget that make its picture, as JSON-able values."""
     return {key: value for key, value in widget.get_state().items() if not key.startswith("_") and key not in _JUPYTER}
-
-
-_JUPYTER = {"layout", "tabbable", "tooltip", "comm"}
 
 
 def place(widget: Any) -> str:
