@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -111,3 +112,51 @@ def test_what_is_dragged_in_the_browser_arrives_in_python(lab, open_page):
             break
         page.wait_for_timeout(100)
     assert in_python == pytest.approx(shown, abs=1e-6)
+
+
+TRAINING = """
+import time
+import torch
+from elf.training import FitSettings, fit
+from elf.viz import Dashboard
+
+class Shape(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.arange(6.0).view(3, 2))
+
+def loss(model, batch, generator):
+    time.sleep(0.02)
+    return model.x.square().sum()
+
+settings = FitSettings(steps=5000, learning_rate=1e-3, accelerator="cpu")
+watch = Dashboard("shape", samples=lambda state: state.model.x[None])
+record = fit(Shape(), loss, lambda step: None, settings, callbacks=[watch])
+"""
+
+
+def _put(address: str, name: str, *cells: str) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    body = json.dumps({"type": "notebook", "format": "json", "content": notebook}).encode()
+    request = urllib.request.Request(f"{address}/api/contents/{name}?token={TOKEN}", body, method="PUT")
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 201
+
+
+def test_the_stop_button_ends_a_training_and_the_notebook_goes_on(lab, open_page):
+    _put(lab, "training.ipynb", TRAINING, "print('went on')")
+    page = open_page(f"{lab}/lab/tree/training.ipynb?token={TOKEN}&reset", width=1400, height=900)
+    page.set_default_timeout(180_000)
+    page.wait_for_function(CONNECTED)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    dashboard = page.locator(".elf-dashboard").first
+    dashboard.wait_for()
+    page.wait_for_function("() => Number(document.querySelector('.elf-dashboard').dataset.elfStep) > 5")
+    dashboard.get_by_role("button", name="Stop").click()
+    page.wait_for_function("() => document.querySelector('.elf-dashboard').dataset.elfPhase === 'stopped'")
+    said = page.evaluate(ASK, "print(5 < record.steps < 5000, watch.view.phase, watch.view.step == record.steps)")
+    assert said.strip() == "True stopped True"
+    page.get_by_text("went on", exact=True).wait_for()
+    assert dashboard.get_by_role("button").count() == 0
+    assert dashboard.locator("polyline").count() == 1

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import re
 
+import nbformat
 import pytest
 from widget_page import placed
 
 from elf.viz import Playground, web
 
+NOTEBOOKS = sorted((web.HERE.parents[1] / "notebooks").glob("*.ipynb"))
 WIDGETS = [name.removesuffix(".js") for name in web.FILES if name not in ("dom.js", "mount.js")]
 
 
@@ -63,3 +65,13 @@ def test_a_widget_that_does_not_exist_is_named(tmp_path, serve, open_page):
         opened.on("pageerror", lambda error: errors.append(str(error)))
         opened.reload(wait_until="networkidle")
     assert any("no widget is called ../x; there are playground" in text for text in errors)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((web.HERE.parents[1] / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_notebooks_carry_the_present_code_of_their_widgets(path):
+    from tools.refresh_widgets import stale
+
+    notebook = nbformat.read(path, as_version=4)
+    assert not stale(notebook), "run `python tools/refresh_widgets.py`"
