@@ -9,15 +9,22 @@ from elf.experiments.base import Experiment, find, load_result, reproduce
 from elf.experiments.tables import format_mean, mean_spread, summarise_by, text_table
 
 EXPERIMENTS: dict[str, str] = {
+    "figure4": "elf.experiments.figure4",
     "loss_cost": "elf.experiments.loss_cost",
     "molecule_rates": "elf.experiments.molecule_rates",
     "molecules": "elf.experiments.molecules",
+    "paper_models": "elf.experiments.paper_models",
     "rigidity": "elf.experiments.rigidity",
+    "samplers": "elf.experiments.samplers",
     "score": "elf.experiments.score",
     "shapes": "elf.experiments.shapes",
     "shapes_rates": "elf.experiments.shapes_rates",
     "sparse_springs": "elf.experiments.sparse_springs",
     "springs": "elf.experiments.springs",
+    "table1": "elf.experiments.table1",
+    "table2": "elf.experiments.table2_8",
+    "table3": "elf.experiments.table3",
+    "table4": "elf.experiments.table4",
     "table5": "elf.experiments.table5",
     "table5_settings": "elf.experiments.table5_settings",
 }

@@ -1,0 +1,205 @@
+"""The paper's tables: their settings, their numbers beside ours, and tiny runs of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from elf.experiments import find, load_result, paper_molecules, reproduce, table1, table2_8
+from elf.experiments.paper_settings import LOSSES, MODELS, TABLE_1, TABLE_4, TABLE_8
+from elf.experiments.table3 import JODO
+from elf.training import fabric_options
+
+TINY = table2_8.SETTINGS["smoke"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return paper_molecules.TrainingSet(TINY)
+
+
+def weights(record) -> torch.Tensor:
+    return torch.cat([p.flatten() for p in record.model.parameters()])
+
+
+def train(data, model="edm", loss="energy", seed=0, **changes):
+    return paper_molecules.train(replace(TINY, **changes), model, loss, seed=seed, data=data)
+
+
+def test_paper_scale_is_the_papers():
+    settings = table2_8.SETTINGS["paper"]
+    assert (settings.channels, settings.layers, settings.levels, settings.ema_decay) == (256, 9, 1000, 0.9999)
+    assert settings.atoms == (3, 29)
+    fit = paper_molecules.fit_settings(settings, "gdm-aug", "energy", 100_000, 0)
+    assert (fit.steps, fit.learning_rate, fit.schedule) == (3000 * (100_000 // 512), 4e-4, "constant")
+    fit = paper_molecules.fit_settings(settings, "edm", "mse", 100_000, 0)
+    assert (fit.steps, fit.learning_rate) == (3000 * 250, 3e-4)
+    predictor = paper_molecules.make_predictor(settings, "edm", 0)
+    assert predictor.schedule.precision == 1e-5
+    assert sum(p.numel() for p in predictor.parameters()) > 5e6
+    assert {loss: spec.gdm for loss, spec in LOSSES.items() if loss in ("mse", "mae", "kabsch", "constant")} == {
+        "mse": (1e-3, 1.5), "mae": (1e-3, 0.8), "kabsch": (8e-4, 0.8), "constant": (9e-4, 0.05),
+    }  # fmt: skip
+    assert LOSSES["inverse_square"].edm == (1e-4, 0.1)
+    geom = table1.SETTINGS["paper"]
+    assert (geom.layers, geom.epochs, geom.atoms[1], geom.data) == (4, 13, 181, "geom")
+
+
+def test_cells_of_the_tables():
+    def cells(name, scale="paper", seeds=1):
+        experiment = find(name)
+        return experiment.cells(experiment.settings(scale), seeds)
+
+    assert len(cells("table2", seeds=3)) == 3 * (3 * 5 - 1 + 1)
+    assert {(c["model"], c["loss"]) for c in cells("table2")} >= {("gdm", "sparse"), ("edm", "kabsch"), ("data", "-")}
+    assert not [c for c in cells("table2") if c["model"] == "edm" and c["loss"] == "sparse"]
+    assert {c["loss"] for c in cells("table4")} == {"energy", "inverse_square", "inverse", "constant", "-"}
+    assert {c["share"] for c in cells("figure4")} == {1.0, 0.5, 0.25, 0.125}
+    assert {(c["model"], c["loss"]) for c in cells("table1")} >= {("gdm", "sparse_inverse"), ("gdm-aug", "energy")}
+    for name in ("table1", "table2", "table3", "table4", "figure4"):
+        for scale in ("smoke", "live", "laptop", "paper"):
+            json.dumps(asdict(find(name).settings(scale)))
+            assert all(c["model"] in (*MODELS, "data") and c["loss"] in (*LOSSES, "-") for c in cells(name, scale))
+
+
+def test_the_papers_numbers():
+    best = {model: max(rows, key=lambda loss: float(rows[loss][0].split("±")[0])) for model, rows in TABLE_8.items()}
+    assert best == {"gdm": "energy", "gdm-aug": "energy", "edm": "energy"}
+    assert TABLE_8["gdm-aug"]["energy"][0] == "89.8±2.8"
+    assert TABLE_4["gdm-aug"]["constant"][0] == "83.6"
+    assert TABLE_1["gdm-aug"]["energy"][:2] == ("24.6", "96.0")
+    assert JODO["JODO + energy (exponential)"][4] == "1.495"
+
+
+def test_same_seed_same_weights_other_seed_or_loss_others(data):
+    runs = [
+        train(data, loss=loss, seed=seed) for loss, seed in (("energy", 0), ("energy", 0), ("energy", 1), ("mse", 0))
+    ]
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert not torch.equal(weights(runs[0]), weights(runs[2]))
+    assert not torch.equal(weights(runs[0]), weights(runs[3]))
+
+
+def test_only_aug_turns_the_molecules(data, monkeypatch):
+    seen = []
+    true = paper_molecules.noise_loss
+
+    def spy(module, energy, positions, *rest, **more):
+        seen.append(positions.clone())
+        return true(module, energy, positions, *rest, **more)
+
+    monkeypatch.setattr(paper_molecules, "noise_loss", spy)
+    for model in ("gdm", "gdm-aug"):
+        train(data, model, steps=1, warmup_steps=0)
+    plain, turned = seen
+    assert plain.shape == turned.shape
+    assert (plain - turned).abs().max() > 0.1
+    torch.testing.assert_close(torch.cdist(plain, plain), torch.cdist(turned, turned), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["gdm", "edm"])
+@pytest.mark.parametrize("loss", ["mse", "mae", "kabsch", "energy"])
+def test_every_loss_trains(data, model, loss):
+    losses = [row["loss"] for row in train(data, model, loss).history]
+    assert len(losses) == 2
+    assert all(np.isfinite(losses))
+
+
+def test_bf16_autocast_on_the_cpu(data):
+    """Mixed precision changes digits, not the result: weights stay float32, and the losses agree to a few per cent."""
+    whole = train(data, steps=6)
+    with fabric_options(precision="bf16-mixed", accelerator="cpu"):
+        mixed = train(data, steps=6)
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in mixed.model.parameters())
+    a, b = ([row["loss"] for row in record.history] for record in (whole, mixed))
+    assert a != b
+    assert b == pytest.approx(a, rel=0.05)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_bf16_output_is_in_the_precision_of_the_input(model):
+    predictor = paper_molecules.make_predictor(TINY, model, 0)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        noise = predictor(torch.randn(2, 3, 3), torch.randn(2, 3, 6), torch.tensor([0.1, 0.9]), mask)
+    assert noise.positions.dtype == noise.features.dtype == torch.float32
+    # Bodies in bfloat16 have sums that miss zero by far; the answer has none.
+    assert noise.positions.sum(dim=1).abs().max() < 1e-5
+
+
+def test_shares_are_nested_and_the_same_each_time(data):
+    half, again, quarter = (paper_molecules.TrainingSet(TINY, share) for share in (0.5, 0.5, 0.25))
+    assert len(half) == round(len(data) / 2)
+    assert torch.equal(half.rows, again.rows)
+    assert set(quarter.rows.tolist()) < set(half.rows.tolist())
+    assert len(half.smiles()) < len(data.smiles())
+
+
+def test_table2_at_smoke_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
+    reproduce("table2", scale="smoke", seeds=1, workdir=tmp_path / "runs", threads=1)
+    result = load_result("table2", "smoke")
+    rows = {(row["model"], row["loss"]): row for row in result["summary"]}
+    assert set(rows) == {(m, loss) for m in ("gdm-aug", "edm") for loss in ("mse", "energy")} | {("data", "-")}
+    assert rows["data", "-"]["atom_stability"]["mean"] > 0.8
+    text = find("table2").table(result)
+    assert "89.8±2.8" in text
+    assert "paper: 9 layers x 256" in text
+    weights_file = tmp_path / "runs/table2.smoke/model=edm,loss=energy,share=1.0,seed=0/weights.safetensors"
+    from elf.training import load_weights
+
+    predictor = paper_molecules.make_predictor(TINY, "edm", 1)
+    assert "energy" in load_weights(weights_file, predictor)["cell"]
+    with pytest.raises(ValueError, match=r"holds weights of another NoisePredictor: .* in the file, .* in the model"):
+        load_weights(weights_file, paper_molecules.make_predictor(replace(TINY, channels=4), "edm", 0))
+    with pytest.raises(ValueError, match="holds weights of another NoisePredictor"):
+        load_weights(weights_file, paper_molecules.make_predictor(TINY, "gdm", 0))
+
+
+def test_table3_at_smoke_scale(tmp_path):
+    path = reproduce("table3", scale="smoke", seeds=1, workdir=tmp_path, threads=1, only={"model": "data"})
+    result = json.loads(path.read_text())
+    (row,) = result["cells"]
+    figures = row["result"]
+    assert figures["completeness"] == 1
+    assert figures["fcd"] > 0
+    assert figures["posebusters"] == 1
+    assert 0 <= figures["strain"] < 60
+    assert all(0 < figures[f"mmd_{kind}"] < 10 for kind in ("bond", "angle", "dihedral"))
+    text = find("table3").table(result)
+    assert "paper: JODO + energy (inverse)" in text
+    assert "data (train against test)" in text
+
+
+def test_table1_from_a_file_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_GEOM", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="To get GEOM-Drugs"):
+        reproduce("table1", scale="smoke", seeds=1, workdir=tmp_path / "runs", threads=1)
+    folder = tmp_path / "geom"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    chloride = np.array(
+        [[6, 0, 0, 0], [17, 1.77, 0, 0], [1, -0.4, 1.0, 0], [1, -0.4, -0.5, 0.9], [1, -0.4, -0.5, -0.9]]
+    )
+    rows = [np.column_stack([np.full(5, i), chloride + np.array([0, *random.normal(size=3)])]) for i in range(40)]
+    np.save(folder / "geom_drugs_30.npy", np.vstack(rows))
+    (folder / "geom_drugs_smiles.txt").write_text("CCl\n")
+    monkeypatch.setenv("ELF_GEOM", str(folder))
+    path = reproduce(
+        "table1", scale="smoke", seeds=1, workdir=tmp_path / "runs", threads=1, output=tmp_path / "table1.json"
+    )
+    result = json.loads(path.read_text())
+    by_loss = {row["cell"]["loss"]: row["result"] for row in result["cells"]}
+    assert by_loss["-"]["molecule_stability"] == 1
+    assert by_loss["-"]["novelty"] == 0
+    assert by_loss["energy"]["atoms"] == 20
+    assert "21.1" in find("table1").table(result)
+
+
+def test_unknown_model():
+    with pytest.raises(ValueError, match="model is 'vae'; it should be one of gdm, gdm-aug, edm"):
+        paper_molecules.make_predictor(TINY, "vae", 0)
