@@ -15,10 +15,13 @@ from torch.utils._pytree import tree_leaves
 
 import elf
 from elf.experiments.loss_cost import BroadcastPairEnergy
+from elf.generative.ancestral import ancestral_molecules
 from elf.generative.diffusion import Denoiser, Noisy
+from elf.generative.noise_prediction import NoisePredictor, noise_loss
 from elf.generative.sampling import sample_molecules
 from elf.generative.schedules import Karras
 from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
+from elf.models.egnn import EGNN, GNN
 from elf.models.equivariant import EquivariantTransformer
 from elf.models.mean_field import MeanFieldNet
 from elf.models.mlp import MLP
@@ -68,6 +71,17 @@ def denoised(x: Factory) -> Any:
     positions = x(2, 5, 3)
     mask = torch.ones(2, 5, dtype=torch.bool, device=positions.device)
     return placed(small_denoiser(), positions)(Noisy(positions, x(2, 5, 5), 1 + x(2).abs()), mask)
+
+
+def graph_network(build: Callable[..., torch.nn.Module]) -> Callable[[Factory], Any]:
+    def case(x: Factory) -> Any:
+        positions = x(2, 5, 3)
+        mask = torch.ones(2, 5, dtype=torch.bool, device=positions.device)
+        with torch.device("cpu"):
+            network = build(channels=8, layers=2)
+        return placed(network, positions)(positions, x(2, 5, 6), x(2), mask)
+
+    return case
 
 
 def perceptron(x: Factory) -> Tensor:
@@ -120,6 +134,8 @@ CASES: dict[str, Callable[[Factory], Any]] = {
     "kabsch": lambda x: kabsch(x(2, 5, 3), x(2, 5, 3)),
     "align": lambda x: align(x(2, 5, 3), x(2, 5, 3)),
     "denoiser": denoised,
+    "EGNN": graph_network(EGNN),
+    "GNN": graph_network(GNN),
     "MLP": perceptron,
     "SpinResNet": spin_network(SpinResNet),
     "MeanFieldNet": spin_network(MeanFieldNet),
@@ -170,6 +186,18 @@ def test_float32_stays_float32(case: Callable[[Factory], Any]) -> None:
         results = tensors(case(lambda *shape: torch.randn(shape, generator=generator)))
     assert results
     assert all(result.dtype == torch.float32 for result in results)
+
+
+@pytest.mark.parametrize("build", [EGNN, GNN])
+def test_the_papers_loss_and_sampler_stay_where_their_generator_is(build: Callable[..., torch.nn.Module]) -> None:
+    predictor, generator = NoisePredictor(build(channels=8, layers=1)), torch.Generator().manual_seed(0)
+    positions, numbers = torch.randn(2, 3, 3, generator=generator), torch.tensor([[6, 1, 1], [8, 1, 0]])
+    with torch.device("meta"), NoFloat64():
+        loss = noise_loss(predictor, elf.PairEnergy(), positions, numbers, generator, predictor=predictor)
+    assert all(part.device.type == "cpu" and part.isfinite() for part in loss)
+    with torch.device("meta"):
+        drawn = ancestral_molecules(predictor, torch.tensor([3, 2], device="cpu"), generator, steps=3, frames=2)
+    assert all(part.device.type == "cpu" for part in (drawn.positions, drawn.numbers, drawn.trajectory))
 
 
 def test_the_sampler_stays_where_its_generator_is() -> None:

@@ -78,6 +78,7 @@ class Settings:
         levels: T of the schedule; the sampler takes as many steps.
         sample_batch: molecules sampled at a time.
         schedule, warmup_steps: of the learning rate (EDM's is constant).
+        rate_factor: times the paper's learning rates; short runs of small networks bear larger ones.
         gradient_clip: largest gradient norm. EDM clips at 1.5 times what is usual in the run; here it is fixed.
         ema_decay: of the averaged weights, which are the ones that sample.
         reference: molecules of the data that distributions are compared with (Table 3); 0 for none of that.
@@ -100,6 +101,7 @@ class Settings:
     sample_batch: int = 128
     schedule: str = "constant"
     warmup_steps: int = 0
+    rate_factor: float = 1.0
     gradient_clip: float = 1.0
     ema_decay: float = 0.9999
     reference: int = 0
@@ -127,6 +129,7 @@ def scales(
         levels=250,
         schedule="cosine",
         warmup_steps=100,
+        rate_factor=4.0,
         ema_decay=0.998,
     )
     live = Settings(**{**vars(laptop), "steps": 200, "samples": 50, "levels": 50})

@@ -114,7 +114,7 @@ def ancestral_molecules(
     with _evaluating(denoiser), torch.no_grad():
         for number, rows in enumerate(parts):
             size = int(counts[rows].max())
-            mask = (torch.arange(size) < counts[rows, None]).to(place)
+            mask = (torch.arange(size, device="cpu") < counts[rows, None]).to(place)
 
             def tell(done: int, before: int = number * steps) -> None:
                 if progress is not None:

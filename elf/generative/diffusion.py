@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from elf._checks import values_are_known
 from elf.elements import ELEMENTS
 from elf.energy import Energy
 from elf.generative.schedules import Karras
@@ -110,9 +111,15 @@ def denoising_loss(
         numbers: atomic numbers, 0 for padding.
         generator: of the noise, on the molecules' device.
         schedule: gives the noise levels and their weights.
+
+    Raises:
+        ValueError: an unknown element, an empty molecule, coordinates that are not finite.
     """
     mask = numbers > 0
     one_hots = (numbers[..., None] == torch.tensor(ELEMENTS, device=numbers.device)).to(positions.dtype)
+    if values_are_known(numbers) and bool((lost := mask & (one_hots.sum(dim=-1) == 0)).any()):
+        odd = sorted(set(numbers[lost].tolist()))
+        raise ValueError(f"numbers holds the unknown elements {odd}; it should hold {list(ELEMENTS)}")
     sigma = schedule.draw(len(positions), generator).to(positions.dtype)
     denoised = denoiser(add_noise(positions, one_hots, sigma, mask, generator), mask)
     energies = schedule.weight(sigma) * energy(denoised.positions, center(positions, mask), mask)
