@@ -40,8 +40,8 @@ class Settings:
     sizes: tuple[str, ...] = ("laptop", "paper")
     losses: tuple[str, ...] = ("mse", "energy")
     batch_size: int = 32
-    paper_batch_size: int = 8
-    repeats: int = 5
+    paper_batch_size: int = 4
+    repeats: int = 3
     atoms: int = 29
 
 
