@@ -2,7 +2,7 @@
 
 Parameters; floating-point operations of one molecule of 29 atoms; two steps of training at full size on a few small
 molecules; and the share of a step that the loss on positions takes, forward and backward, on one CPU thread. The
-paper's Table 10 has under 1 % on an L40S.
+paper's Table 10 has under 1 % on an L40S; `elf.experiments.molecule_step` asks the same of the notebooks' network.
 """
 
 from __future__ import annotations
@@ -15,28 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from elf.data import qm9
 from elf.energy import Energy
-from elf.experiments import molecules, paper_molecules
+from elf.experiments import paper_molecules
 from elf.experiments.base import Experiment
 from elf.experiments.paper_settings import LOSSES
 from elf.experiments.table2_8 import SETTINGS as TABLE_2
 from elf.experiments.tables import format_mean, summarise_by, text_table
-from elf.generative.diffusion import denoising_loss
 from elf.generative.noise_prediction import NoisePredictor, noise_loss
-from elf.generative.schedules import Karras
-
-Objective = Callable[[nn.Module, Energy, Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)
 class Settings:
     """Networks and sizes looked at; molecules in the timed batch, how often it is timed, atoms of the counted one."""
 
-    models: tuple[str, ...] = ("gdm", "edm", "transformer")
+    models: tuple[str, ...] = ("gdm", "edm")
     sizes: tuple[str, ...] = ("laptop", "paper")
     losses: tuple[str, ...] = ("mse", "energy")
     batch_size: int = 32
@@ -53,47 +49,36 @@ SETTINGS = {
 }
 
 
-def build(model: str, size: str) -> tuple[nn.Module, Objective]:
-    """A network of the tables ("gdm", "edm") or the notebooks ("transformer") at a scale's size, and its objective."""
-    if model == "transformer":
-        denoiser = molecules.make_denoiser(molecules.SETTINGS[size], 0)
-
-        def notebook(network: nn.Module, energy: Energy, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
-            return sum(denoising_loss(network, energy, x, z, generator, Karras()), start=torch.zeros(()))
-
-        return denoiser, notebook
-    predictor = paper_molecules.make_predictor(TABLE_2[size], model, 0)
-
-    def paper(network: nn.Module, energy: Energy, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
-        assert isinstance(network, NoisePredictor)
-        parts = noise_loss(network, energy, x, z, generator, predictor=network)
-        return parts.positions + parts.features
-
-    return predictor, paper
+def objective(
+    predictor: NoisePredictor, energy: Energy, positions: Tensor, numbers: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The loss of a training step, without its weight."""
+    parts = noise_loss(predictor, energy, positions, numbers, generator, predictor=predictor)
+    return parts.positions + parts.features
 
 
-def count_flops(network: nn.Module, objective: Objective, energy: Energy, atoms: int) -> dict[str, float]:
+def count_flops(predictor: NoisePredictor, energy: Energy, atoms: int) -> dict[str, float]:
     """10^9 operations (two a multiply-add of a matrix product) for one molecule: forward, and forward and backward."""
     x = torch.randn(1, atoms, 3, generator=torch.Generator().manual_seed(0))
     z = torch.ones(1, atoms, dtype=torch.long)
     counts = {}
     for name, backward in (("forward", False), ("step", True)):
         with FlopCounterMode(display=False) as counter:
-            loss = objective(network, energy, x, z, torch.Generator().manual_seed(0))
+            loss = objective(predictor, energy, x, z, torch.Generator().manual_seed(0))
             if backward:
                 loss.backward()
         counts[name] = counter.get_total_flops() / 1e9
     return {f"{name}_gflop": float(f"{value:.4g}") for name, value in counts.items()}
 
 
-def loss_share(network: nn.Module, objective: Objective, energy: Energy, batch: int, repeats: int) -> dict[str, float]:
+def loss_share(predictor: NoisePredictor, energy: Energy, batch: int, repeats: int) -> dict[str, float]:
     """Milliseconds of CPU time of a step (forward and backward) and of the loss on positions alone, and their ratio."""
     data = qm9.load(limit=batch, split="train")
     x, z = data.positions, data.numbers
 
     def step() -> None:
-        network.zero_grad()
-        objective(network, energy, x, z, torch.Generator().manual_seed(0)).backward()
+        predictor.zero_grad()
+        objective(predictor, energy, x, z, torch.Generator().manual_seed(0)).backward()
 
     prediction = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
 
@@ -122,13 +107,8 @@ def _median_time(run: Callable[[], None], repeats: int) -> float:
 
 def two_steps(model: str, size: str, loss: str) -> float:
     """The loss after two steps of training at this size on molecules of up to 7 atoms."""
-    if model == "transformer":
-        small = replace(molecules.SETTINGS[size], batch_size=2, atoms=(5, 7))
-        record = molecules.train(small, LOSSES[loss].energy(), steps=2, seed=0)
-    else:
-        tiny = replace(TABLE_2[size], epochs=0, steps=2, batch_size=2, atoms=(3, 7), warmup_steps=0)
-        data = paper_molecules.TrainingSet(tiny)
-        record = paper_molecules.train(tiny, model, loss, seed=0, data=data)
+    tiny = replace(TABLE_2[size], epochs=0, steps=2, batch_size=2, atoms=(3, 7), warmup_steps=0)
+    record = paper_molecules.train(tiny, model, loss, seed=0, data=paper_molecules.TrainingSet(tiny))
     return record.history[-1]["loss"]
 
 
@@ -138,13 +118,13 @@ def run_cell(
     """Build, count, time, and train two steps."""
     model, size, loss = cell["model"], cell["size"], cell["loss"]
     energy = LOSSES[loss].energy()
-    network, objective = build(model, size)
+    predictor = paper_molecules.make_predictor(TABLE_2[size], model, 0)
     batch = settings.paper_batch_size if size == "paper" else settings.batch_size
-    timed = loss_share(network, objective, energy, batch, settings.repeats)
+    timed = loss_share(predictor, energy, batch, settings.repeats)
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in predictor.parameters()),
         **timed,
-        **count_flops(network, objective, energy, settings.atoms),
+        **count_flops(predictor, energy, settings.atoms),
         "batch_size": batch,
         "loss_after_two_steps": float(f"{two_steps(model, size, loss):.4g}"),
     }

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from elf.energy import PairEnergy
-from elf.experiments import find, paper_models, reproduce
+from elf.experiments import find, paper_models, paper_molecules, reproduce, table2_8
 
 
 def test_operations_are_those_of_the_matrix_products():
-    network, objective = paper_models.build("gdm", "smoke")
-    counted = paper_models.count_flops(network, objective, PairEnergy(), 29)
+    predictor = paper_molecules.make_predictor(table2_8.SETTINGS["smoke"], "gdm", 0)
+    counted = paper_models.count_flops(predictor, PairEnergy(), 29)
     n, c, features = 29, 8, 6
     atoms = (features + 4) * c + 2 * c * c + 2 * c * c + c * c + c * (features + 3)
     pairs = n * (c * c + c)
@@ -24,9 +24,9 @@ def test_operations_are_those_of_the_matrix_products():
 
 @pytest.mark.parametrize(("model", "millions"), [("gdm", 3.56), ("edm", 5.34)])
 def test_paper_size_builds_counts_and_takes_two_steps(model, millions):
-    network, objective = paper_models.build(model, "paper")
-    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
-    counted = paper_models.count_flops(network, objective, PairEnergy(), 29)
+    predictor = paper_molecules.make_predictor(table2_8.SETTINGS["paper"], model, 0)
+    assert sum(p.numel() for p in predictor.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    counted = paper_models.count_flops(predictor, PairEnergy(), 29)
     assert 1 < counted["forward_gflop"] < 10
     assert torch.isfinite(torch.tensor(paper_models.two_steps(model, "paper", "energy")))
 
@@ -34,7 +34,7 @@ def test_paper_size_builds_counts_and_takes_two_steps(model, millions):
 def test_smoke_run(tmp_path):
     path = reproduce("paper_models", scale="smoke", seeds=1, workdir=tmp_path, output=tmp_path / "r.json", threads=1)
     result = json.loads(path.read_text())
-    assert {row["model"] for row in result["summary"]} == {"gdm", "edm", "transformer"}
+    assert {row["model"] for row in result["summary"]} == {"gdm", "edm"}
     text = find("paper_models").table(result)
     assert "Table 10, L40S" in text
     assert all(0 < row["result"]["loss_share"] < 1 for row in result["cells"])
