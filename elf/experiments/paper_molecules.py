@@ -62,10 +62,10 @@ class TrainingSet:
         widest = int(self.sizes[chosen].max())
         return {"positions": self.qm9.positions[rows, :widest], "numbers": self.qm9.numbers[rows, :widest]}
 
-    def smiles(self) -> frozenset[str]:
-        """Canonical SMILES of the molecules, for novelty; of GEOM-Drugs, of all molecules in the file."""
+    def smiles(self) -> frozenset[str] | None:
+        """Canonical SMILES of the molecules, for novelty; of GEOM-Drugs, of all in the file, None if it is missing."""
         if self.settings.data == "geom":
-            return metrics.canonical_smiles(self.geom.read_smiles())
+            return None if self.geom.smiles is None else metrics.canonical_smiles(self.geom.read_smiles())
         return metrics.canonical_smiles(self.qm9[self.rows].smiles)
 
 
@@ -168,7 +168,7 @@ def sample(
     )
 
 
-def measure(settings: Settings, samples: Samples, known: frozenset[str]) -> dict[str, Any]:
+def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) -> dict[str, Any]:
     """The figures of the tables, and those of Table 3 where the settings ask for them."""
     own = rules(settings)
     figures: dict[str, Any] = dict(
@@ -186,9 +186,10 @@ def run_cell(
 ) -> dict[str, Any]:
     """Train, sample, measure; or, for the model "data", measure as many molecules of the data."""
     data = TrainingSet(settings, cell["share"])
+    known = data.smiles()  # before the training, so that what is wrong with them costs none
     if cell["model"] == "data":
         pick = torch.randperm(len(data), generator=torch.Generator().manual_seed(cell["seed"]))[: settings.samples]
-        return measure(settings, Samples(**data.batch(pick)), data.smiles())
+        return measure(settings, Samples(**data.batch(pick)), known)
     record = train(
         settings, cell["model"], cell["loss"], seed=cell["seed"], data=data,
         checkpoint=workdir / "training.safetensors", callbacks=callbacks,
@@ -200,7 +201,7 @@ def run_cell(
     moved = Samples(samples.positions.cpu(), samples.numbers.cpu())
     losses = torch.tensor([row["loss"] for row in record.history])
     return {
-        **measure(settings, moved, data.smiles()),
+        **measure(settings, moved, known),
         "training_seconds": round(record.seconds, 1),
         "last_loss": round(float(losses[-100:].mean()), 4),
         "network_evaluations": settings.levels + 1,

@@ -12,6 +12,7 @@ import torch
 from elf.experiments import find, load_result, paper_molecules, reproduce, table1, table2_8
 from elf.experiments.paper_settings import LOSSES, MODELS, TABLE_1, TABLE_4, TABLE_8
 from elf.experiments.table3 import JODO
+from elf.generative.sampling import Samples
 from elf.training import fabric_options
 
 TINY = table2_8.SETTINGS["smoke"]
@@ -198,6 +199,11 @@ def test_table1_from_a_file_of_the_user(tmp_path, monkeypatch):
     assert by_loss["-"]["novelty"] == 0
     assert by_loss["energy"]["atoms"] == 20
     assert "21.1" in find("table1").table(result)
+    (folder / "geom_drugs_smiles.txt").unlink()
+    data = paper_molecules.TrainingSet(table1.SETTINGS["smoke"])
+    assert data.smiles() is None
+    measured = paper_molecules.measure(data.settings, Samples(**data.batch(torch.arange(3))), None)
+    assert measured["novelty"] is None
 
 
 def test_unknown_model():
