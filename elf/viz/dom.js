@@ -26,9 +26,10 @@ const LIGHT = `--elf-target: #076A2B; --elf-prediction: #028FF1; --elf-mse: #DF7
   --elf-stretched: #B3261E; --elf-squeezed: #0F7A70; --elf-paper: #ffffff; --elf-ink: #1f2328;`;
 const DARK = `--elf-target: #4CBF74; --elf-prediction: #4FB3FF; --elf-mse: #F29A3F; --elf-mse-text: #F29A3F; --elf-energy: #C48BD6;
   --elf-stretched: #FF8A80; --elf-squeezed: #4FC7BA; --elf-paper: #16191d; --elf-ink: #e8eaed;`;
+// Ink and paper are the widget's own: the book's theme puts outputs of a dark page on light ground.
 // The book's theme, JupyterLab, VS Code and Colab each say in their own way that the page is dark; elsewhere the system says it.
 const COMMON = `
-.elf-widget { ${LIGHT} color: inherit; font: 14px/1.4 system-ui, sans-serif; container-type: inline-size; }
+.elf-widget { ${LIGHT} color: var(--elf-ink); background: var(--elf-paper); font: 14px/1.4 system-ui, sans-serif; container-type: inline-size; border-radius: 8px; padding: 0.5rem; box-sizing: border-box; text-align: left; }
 [data-theme="dark"] .elf-widget, [data-jp-theme-light="false"] .elf-widget, .vscode-dark .elf-widget, html[theme="dark"] .elf-widget { ${DARK} }
 @media (prefers-color-scheme: dark) {
   :root:not([data-theme]):not([theme]) body:not([data-jp-theme-light]):not(.vscode-light) .elf-widget { ${DARK} }
