@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from benchmarks.timing import interleaved, rounded
+from elf.energy.dense import CACHE_ELEMENTS
 
-CACHED, STREAMED = 2**16, 2**26
+CACHED, STREAMED = CACHE_ELEMENTS, 2**26
 """Numbers in an array as large as a tile of the pair energy, and in one far larger than any cache."""
 PLAIN_BYTES = 2 * 2 * 52
 """Bytes that the plain formula moves for a pair: 52 for (i, j) and as many for (j, i), written, and read again."""

@@ -1,4 +1,8 @@
-"""How things are timed: interleaved, warm, on one thread, medians."""
+"""How things are timed: interleaved, warm, on one thread, medians of processor time.
+
+With one thread, processor time is what a clock on the wall shows on an idle machine; on a busy one it leaves out the
+moments when another program runs instead.
+"""
 
 import gc
 import statistics
@@ -15,7 +19,7 @@ VISIT = 0.01
 def interleaved(
     functions: dict[str, Callable[[], object]], seconds: float, least: int = 5
 ) -> dict[str, dict[str, float]]:
-    """Median wall-clock seconds of one call of each function.
+    """Median processor seconds of one call of each function.
 
     The functions take turns, so that whatever else the machine does hits all of them alike. On each turn a function
     is called once to warm the caches and then, timed, until `VISIT` has passed. Turns go on for `seconds` in all, and
@@ -30,20 +34,20 @@ def interleaved(
     gc.collect()
     gc.disable()
     try:
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < seconds or min(map(len, times.values())) < least:
+        begin = time.process_time()
+        while time.process_time() - begin < seconds or min(map(len, times.values())) < least:
             for name, function in functions.items():
-                before = time.perf_counter()
+                before = time.process_time()
                 function()
                 # What takes long does not get faster by a call to warm up.
-                if time.perf_counter() - before > 0.2:
-                    times[name].append(time.perf_counter() - before)
+                if time.process_time() - before > 0.2:
+                    times[name].append(time.process_time() - before)
                     continue
-                until = time.perf_counter() + VISIT
+                until = time.process_time() + VISIT
                 while True:
-                    before = time.perf_counter()
+                    before = time.process_time()
                     function()
-                    after = time.perf_counter()
+                    after = time.process_time()
                     times[name].append(after - before)
                     if after > until:
                         break

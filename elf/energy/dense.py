@@ -22,8 +22,8 @@ from torch import Tensor
 
 from elf.energy.closed_form import ValueAndGradient
 
-CACHE_ELEMENTS = 2**16
-"""Pairs a tile on a CPU, a thread: a dozen arrays of 256 KiB, which live in the second and third level of cache."""
+CACHE_ELEMENTS = 2**17
+"""Pairs a tile on a CPU, a thread: a dozen arrays of 512 KiB, which live in the second and third level of cache."""
 DEVICE_ELEMENTS = 2**22
 """Pairs a tile on an accelerator: enough to fill it; about 200 MB."""
 
