@@ -58,7 +58,7 @@ def _a_pair(ax: Axes, rows: list[dict[str, Any]], roofline: dict[str, Any]) -> N
         places = [i for i, row in enumerate(rows) if key in row]
         values = [rows[i][key] for i in places]
         ax.semilogy(places, values, "o-", color=COLORS[name], markersize=4, linewidth=1.3)
-        style.label(ax, NAMES[name], places[0], values[0], COLORS[name], xytext=(0, 10), fontsize=8.5)
+        style.label(ax, NAMES[name], places[0], values[0], COLORS[name], xytext=(0, 13), fontsize=8.5)
     for key, text, color, right in (
         ("plain_nanoseconds_for_memory", "plain formula: its traffic to memory", COLORS["plain"], True),
         ("pair_nanoseconds_in_passes", "passes over cached arrays", COLORS["pair"], False),
