@@ -52,11 +52,11 @@ def training(tiny: bool = False) -> list[dict[str, Any]]:
             "laptop",
             experiment.make_denoiser(settings, 0),
             _bind(denoising_loss, schedule=Karras()),
-            settings.atoms,
+            settings,
             settings.batch_size,
             10.0,
         ),
-        ("paper", paper, predictor_loss, (3, 29), 2 if tiny else 8, 20.0),
+        ("paper", paper, predictor_loss, experiment.SETTINGS["paper"], 2 if tiny else 8, 20.0),
     )
     return [_training_row(*setup[:-1], seconds=0.05 if tiny else setup[-1]) for setup in setups]
 
@@ -69,11 +69,16 @@ def _bind(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Tensor]:
 
 
 def _training_row(
-    name: str, model: nn.Module, loss: Callable[..., Tensor], atoms: tuple[int, int], batch_size: int, seconds: float
+    name: str,
+    model: nn.Module,
+    loss: Callable[..., Tensor],
+    settings: experiment.Settings,
+    batch_size: int,
+    seconds: float,
 ) -> dict[str, Any]:
-    molecules = qm9.load(atoms=atoms, split="train")
+    molecules = experiment.training_molecules(settings)
     batch = molecules[shuffled_batches(len(molecules), batch_size, 0)(0)].trimmed()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     generator = torch.Generator()
     functions: dict[str, Callable[[], object]] = {}
     for kind, make in ENERGIES.items():
@@ -97,7 +102,7 @@ def _training_row(
         "model": name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "batch": batch_size,
-        "atoms": list(atoms),
+        "atoms": list(settings.atoms),
         "steps_a_second": {kind: rounded(1 / times[f"{kind} step"], 3) for kind in ENERGIES},
         "loss_milliseconds": {kind: rounded(1e3 * times[f"{kind} loss"], 3) for kind in ENERGIES},
         "loss_share": {kind: rounded(times[f"{kind} loss"] / times[f"{kind} step"], 3) for kind in ENERGIES},
@@ -107,7 +112,7 @@ def _training_row(
 def sampling(tiny: bool = False) -> dict[str, Any]:
     """Molecules a second from the laptop's model (its speed does not depend on its weights)."""
     settings = experiment.SETTINGS["smoke" if tiny else "laptop"]
-    counts = qm9.load(atoms=settings.atoms, split="train").counts
+    counts = experiment.training_molecules(settings).counts
     counts = counts[torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))[: 4 if tiny else 256]]
     denoiser = experiment.make_denoiser(settings, 0)
     begin = time.process_time()

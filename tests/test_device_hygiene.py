@@ -21,6 +21,7 @@ from elf.generative.noise_prediction import NoisePredictor, noise_loss
 from elf.generative.sampling import sample_molecules
 from elf.generative.schedules import Karras
 from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
+from elf.models.conformer import ConformerNetwork
 from elf.models.egnn import EGNN, GNN
 from elf.models.equivariant import EquivariantTransformer
 from elf.models.mean_field import MeanFieldNet
@@ -55,6 +56,14 @@ def sparse_gradient(x: Factory) -> Tensor:
     mask = torch.ones(2, 5, dtype=torch.bool, device=prediction.device)
     energy = elf.PairEnergy(lambda r: 1 / (1 + r), edges=edges_of(prediction))
     return torch.autograd.grad(energy(prediction, x(2, 5, 3), mask).sum(), prediction)[0]
+
+
+def conformer(x: Factory) -> Tensor:
+    noise = x(2, 5, 3)
+    mask = torch.ones(2, 5, dtype=torch.bool, device=noise.device)
+    with torch.device("cpu"):
+        network = ConformerNetwork(EquivariantTransformer(channels=8, heads=2, layers=1, pair_features=7), passes=2)
+    return placed(network, noise)(noise, x(2, 5, 5), x(2, 5, 5, 7), mask)
 
 
 def small_denoiser() -> Denoiser:
@@ -136,6 +145,7 @@ CASES: dict[str, Callable[[Factory], Any]] = {
     "denoiser": denoised,
     "EGNN": graph_network(EGNN),
     "GNN": graph_network(GNN),
+    "conformer network": conformer,
     "MLP": perceptron,
     "SpinResNet": spin_network(SpinResNet),
     "MeanFieldNet": spin_network(MeanFieldNet),

@@ -9,9 +9,13 @@ from elf.experiments.base import Experiment, find, load_result, reproduce
 from elf.experiments.tables import format_mean, mean_spread, summarise_by, text_table
 
 EXPERIMENTS: dict[str, str] = {
+    "conformers": "elf.experiments.conformers",
     "figure4": "elf.experiments.figure4",
     "loss_cost": "elf.experiments.loss_cost",
+    "molecule_checkpoints": "elf.experiments.molecule_checkpoints",
     "molecule_rates": "elf.experiments.molecule_rates",
+    "molecule_springs": "elf.experiments.molecule_springs",
+    "molecule_step": "elf.experiments.molecule_step",
     "molecules": "elf.experiments.molecules",
     "paper_models": "elf.experiments.paper_models",
     "rigidity": "elf.experiments.rigidity",

@@ -9,7 +9,11 @@ from elf.experiments import molecules
 RATES = (1e-3, 2e-3, 4e-3)
 SETTINGS = {
     scale: replace(
-        settings, steps=(min(1000, settings.steps[0]),), learning_rates=RATES, samples=min(200, settings.samples)
+        settings,
+        steps=(min(500, settings.steps[0]),),
+        losses=("mse", "kabsch", "energy"),
+        learning_rates=RATES,
+        samples=min(200, settings.samples),
     )
     for scale, settings in molecules.SETTINGS.items()
 }
@@ -17,6 +21,6 @@ SETTINGS = {
 EXPERIMENT = replace(
     molecules.EXPERIMENT,
     name="molecule_rates",
-    title="QM9, 5 to 15 atoms: learning rates for each loss, short runs",
+    title="QM9, up to 7 heavy atoms: learning rates for each loss, short runs",
     settings=SETTINGS.__getitem__,
 )

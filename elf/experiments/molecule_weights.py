@@ -1,4 +1,4 @@
-"""The small trained denoisers that come with the repository: made by `elf reproduce molecules`, seed 0 of each loss."""
+"""The small trained denoisers that come with the repository: made by `elf reproduce molecule_checkpoints`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from elf.experiments.base import results_folder, write_json
-from elf.experiments.molecules import LOSSES, SETTINGS, make_denoiser
+from elf.experiments.molecule_checkpoints import LOSSES, SETTINGS
+from elf.experiments.molecules import make_denoiser
 from elf.generative.diffusion import Denoiser
 from elf.training import check_sha256, load_weights, save_weights
 
-COMMAND = "elf reproduce molecules --scale laptop --seeds 3"
+COMMAND = "elf reproduce molecule_checkpoints --scale laptop --seeds 1"
 INDEX = "molecules.weights.json"
 
 
 def publish(workdir: Path, seed: int = 0) -> Path:
-    """Copy the averaged weights of one seed out of `workdir`/molecules.laptop into `results/`, with hashes beside them.
+    """Copy the averaged weights of one seed from `workdir`/molecule_checkpoints.laptop to `results/`, with hashes.
 
     Raises:
         ValueError: a loss has no run, or several, in the folder.
     """
     index: dict[str, Any] = {}
     for loss in LOSSES:
-        found = sorted(workdir.glob(f"molecules.laptop/loss={loss},*,seed={seed}/weights.safetensors"))
+        found = sorted(workdir.glob(f"molecule_checkpoints.laptop/loss={loss},*,seed={seed}/weights.safetensors"))
         if len(found) != 1:
             raise ValueError(f"workdir holds {len(found)} runs of loss={loss!r}, seed={seed}; it should hold one")
         denoiser = make_denoiser(SETTINGS["laptop"], seed)
@@ -36,7 +37,7 @@ def publish(workdir: Path, seed: int = 0) -> Path:
 
 
 def trained(loss: str) -> Denoiser:
-    """The denoiser trained with this loss ("mse", "kabsch" or "energy"), in eval mode.
+    """The denoiser trained with this loss ("energy", "mse" or "kabsch"), in eval mode.
 
     Raises:
         ValueError: another name, or a file whose SHA-256 is not the recorded one.

@@ -1,9 +1,9 @@
-"""Small QM9 molecules from one network trained with different losses at equal compute (Sec. 6.2, Tables 2 and 8).
+"""Small QM9 molecules from one network trained with different losses at equal compute (Sec. 6.2, Tables 2, 4 and 8).
 
 A scaled-down version for one CPU core of the paper's comparison: the same question (same network, same steps, another
 loss on positions), another network and another diffusion (see `elf.models.equivariant` and
-`elf.generative.diffusion`), and molecules of 5 to 15 atoms. Compute is counted in optimizer steps, so that other work
-on the machine changes no result.
+`elf.generative.diffusion`), and molecules of up to 7 heavy atoms. Compute is counted in optimizer steps, so that other
+work on the machine changes no result.
 """
 
 from __future__ import annotations
@@ -17,67 +17,95 @@ from typing import Any
 import torch
 
 from elf.data import qm9
+from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
-from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
+from elf.energy import Energy
 from elf.experiments.base import Experiment
+from elf.experiments.molecule_losses import LOSSES
 from elf.experiments.tables import format_mean, summarise_by, text_table
 from elf.generative.diffusion import Denoiser, denoising_loss
 from elf.generative.sampling import Samples, sample_molecules
 from elf.generative.schedules import Karras
 from elf.metrics import molecules as metrics
 from elf.models.equivariant import EquivariantTransformer
-from elf.training import FitSettings, TrainRecord, fit, save_weights, shuffled_batches
-
-LOSSES: dict[str, Callable[[], Energy]] = {
-    "mse": lambda: Harmonic(normalize="atoms"),
-    "kabsch": lambda: AlignedHarmonic(normalize="atoms"),
-    "energy": lambda: PairEnergy(springs.Exponential(k=5.0), normalize="atoms"),
-}
-"""The losses on positions. The springs' prefactor 5 brings the three to the same size at the start of training."""
+from elf.training import FitSettings, TrainRecord, fit, save_weights
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One scale of the comparison; `elf.experiments.molecule_rates` sweeps the learning rate."""
+    """One scale of the comparison, for `elf.experiments.molecules` and the experiments made from it.
+
+    Attributes:
+        steps, losses, learning_rates, shares: a cell for each combination; a share of 1/2 trains on half of the data.
+        samples: molecules drawn from each trained network.
+        heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
+        sampler_steps, sampler_churn, closed_shell: see `elf.generative.sampling.sample_molecules`.
+        log_mean, log_std: noise levels in training are exp(N(log_mean, log_std^2)) angstrom.
+    """
 
     steps: tuple[int, ...]
     samples: int
-    losses: tuple[str, ...] = ("mse", "kabsch", "energy")
+    losses: tuple[str, ...] = ("mse", "kabsch", "energy", "sparse")
     learning_rates: tuple[float, ...] = (2e-3,)
-    atoms: tuple[int, int] = (5, 15)
+    shares: tuple[float, ...] = (1.0,)
+    heavy_atoms: tuple[int, int] = (1, 7)
+    atoms: tuple[int, int] = (5, 29)
     batch_size: int = 32
     channels: int = 64
     heads: int = 4
     layers: int = 4
+    log_mean: float = -1.0
+    log_std: float = 1.3
     warmup_steps: int = 100
     ema_decay: float = 0.998
     gradient_clip: float = 1.0
-    sampler_steps: int = 60
+    sampler_steps: int = 50
     sampler_churn: float = 0.4
+    closed_shell: bool = True
+
+    @property
+    def schedule(self) -> Karras:
+        """The noise levels of training and sampling."""
+        return Karras(log_mean=self.log_mean, log_std=self.log_std)
 
 
 SETTINGS = {
     "smoke": Settings(
         steps=(3,), samples=4, batch_size=4, channels=16, heads=2, layers=1, warmup_steps=1, sampler_steps=3
     ),
-    "live": Settings(steps=(500,), samples=100, sampler_steps=30),
-    "laptop": Settings(steps=(5000,), samples=500),
+    "live": Settings(steps=(500,), losses=("mse", "kabsch", "energy"), samples=100, sampler_steps=30),
+    "laptop": Settings(steps=(2400,), samples=300),
     "paper": Settings(
-        steps=(2_000_000,), samples=10_000, atoms=(3, 29), batch_size=512, channels=256, heads=8, layers=9
+        steps=(2_000_000,),
+        samples=10_000,
+        heavy_atoms=(1, 9),
+        atoms=(3, 29),
+        batch_size=512,
+        channels=256,
+        heads=8,
+        layers=9,
     ),
 }
 
 
-@cache
-def training_molecules(atoms: tuple[int, int]) -> Molecules:
-    """QM9's training molecules with this many atoms."""
-    return qm9.load(atoms=atoms, split="train")
+def training_molecules(settings: Settings, share: float = 1.0) -> Molecules:
+    """QM9's training molecules of the settings' size range, or a share of them, the same one each time."""
+    molecules = _molecules(settings.heavy_atoms, settings.atoms)
+    if share == 1:
+        return molecules
+    chosen = torch.randperm(len(molecules), generator=torch.Generator().manual_seed(0))
+    return molecules[chosen[: round(share * len(molecules))].sort().values]
 
 
 @cache
-def training_smiles(atoms: tuple[int, int]) -> frozenset[str]:
-    """Their canonical SMILES, for novelty."""
-    return metrics.canonical_smiles(training_molecules(atoms).smiles)
+def _molecules(heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str = "train") -> Molecules:
+    return qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split=split)
+
+
+@cache
+def training_smiles(settings: Settings, share: float = 1.0) -> frozenset[str]:
+    """Canonical SMILES of the training molecules, for novelty."""
+    return metrics.canonical_smiles(training_molecules(settings, share).smiles)
 
 
 def make_denoiser(settings: Settings, seed: int) -> Denoiser:
@@ -96,13 +124,14 @@ def train(
     steps: int,
     seed: int,
     learning_rate: float | None = None,
+    share: float = 1.0,
     checkpoint: Path | None = None,
     callbacks: Sequence[Callable[[Any], object]] = (),
 ) -> TrainRecord:
     """Train a denoiser with this energy as the loss on positions; everything else is the same for every energy."""
-    molecules, schedule = training_molecules(settings.atoms), Karras()
-    rows = shuffled_batches(len(molecules), settings.batch_size, seed)
+    molecules, schedule = training_molecules(settings, share), settings.schedule
     sizes = molecules.counts
+    rows = bucketed_batches(sizes, settings.batch_size, seed)
 
     def batch(step: int) -> dict[str, torch.Tensor]:
         chosen = rows(step)
@@ -130,16 +159,17 @@ def sample(
 ) -> Samples:
     """Molecules from a trained denoiser, with sizes drawn from the training set."""
     device = next(denoiser.parameters()).device
-    counts = training_molecules(settings.atoms).counts
+    counts = training_molecules(settings).counts
     pick = torch.randint(len(counts), (n or settings.samples,), generator=torch.Generator().manual_seed(seed))
     generator = torch.Generator(device).manual_seed(seed)
     return sample_molecules(
         denoiser,
         counts[pick],
-        Karras(),
+        settings.schedule,
         generator,
         steps=settings.sampler_steps,
         churn=settings.sampler_churn,
+        closed_shell=settings.closed_shell,
         trajectory=trajectory,
     )
 
@@ -154,13 +184,15 @@ def run_cell(
         steps=cell["steps"],
         seed=cell["seed"],
         learning_rate=cell["learning_rate"],
+        share=cell["share"],
         checkpoint=workdir / "training.safetensors",
         callbacks=callbacks,
     )
     assert isinstance(record.ema_model, Denoiser)
     save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
     samples = sample(record.ema_model, settings, seed=cell["seed"])
-    measured = metrics.evaluate(samples.positions, samples.numbers, training_smiles=training_smiles(settings.atoms))
+    known = training_smiles(settings, cell["share"])
+    measured = metrics.evaluate(samples.positions, samples.numbers, training_smiles=known)
     losses = torch.tensor([row["loss"] for row in record.history])
     blocks = losses[: len(losses) // 50 * 50].view(-1, 50).mean(dim=1) if len(losses) >= 50 else losses
     return {
@@ -171,20 +203,25 @@ def run_cell(
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
-    """One run for every number of steps, loss, learning rate and seed."""
+    """One run for every number of steps, loss, share of the data, learning rate and seed."""
     return [
-        {"loss": loss, "steps": steps, "learning_rate": rate, "seed": seed}
+        {"loss": loss, "steps": steps, "share": share, "learning_rate": rate, "seed": seed}
         for steps in settings.steps
         for seed in range(seeds)
+        for share in settings.shares
         for loss in settings.losses
         for rate in settings.learning_rates
     ]
 
 
+KEYS = ("loss", "steps", "share", "learning_rate")
+"""What tells the rows of the table apart."""
+
+
 def table(result: dict[str, Any]) -> str:
     """Figures in per cent, mean ± standard deviation over seeds (number of seeds)."""
     columns = ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty")
-    keys = ("loss", "steps", "learning_rate")
+    keys = KEYS
     return text_table(
         [
             {
@@ -198,10 +235,10 @@ def table(result: dict[str, Any]) -> str:
 
 EXPERIMENT = Experiment(
     name="molecules",
-    title="QM9, 5 to 15 atoms: MSE, Kabsch and energy at equal compute",
+    title="QM9, up to 7 heavy atoms: MSE, Kabsch, energy and sparse energy at equal compute",
     settings=SETTINGS.__getitem__,
     cells=cells,
     run_cell=run_cell,
-    summarise=lambda rows: summarise_by(rows, "loss", "steps", "learning_rate"),
+    summarise=lambda rows: summarise_by(rows, *KEYS),
     table=table,
 )

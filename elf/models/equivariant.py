@@ -71,20 +71,26 @@ class Block(nn.Module):
         """The scalars and vectors after this round; `vectors` is None in the first."""
         batch, atoms, channels = scalars.shape
         scale, shift = self.modulation(noise)[:, None].chunk(2, dim=-1)
-        normed = self.attention_norm(scalars) * (1 + scale) + shift
-        query, key, value, push = (
-            part.view(batch, atoms, self.heads, -1).transpose(1, 2)
-            for part in self.project(normed).split(channels, dim=-1)
-        )  # each (batch, heads, atoms, channels / heads)
-        weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias).softmax(dim=-1)
-        scalars = scalars + self.attended((weights @ value).transpose(1, 2).flatten(2))
+        normed = torch.addcmul(shift, self.attention_norm(scalars), 1 + scale)
+        # Heads in front, copied once for all four: (batch heads, atoms, channels / heads) each.
+        parts = self.project(normed).view(batch, atoms, 4, self.heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        query, key, value, push = parts.unbind(0)
+        logits = torch.baddbmm(bias.flatten(0, 1), query, key.mT, alpha=query.shape[-1] ** -0.5)
+        weights = logits.softmax(dim=-1)
 
-        message = (
-            (weights * gate)[:, :, None] * directions @ push[:, :, None]
-        )  # (batch, heads, 3, atoms, channels / heads)
+        # What attention carries along: the values and, from the second round on, the vectors, in one product.
+        carried = value.view(batch, self.heads, atoms, 1, -1)
         if vectors is not None:
-            carried = self.vector_values(vectors).view(batch, 3, atoms, self.heads, -1).permute(0, 3, 1, 2, 4)
-            message = message + weights[:, :, None] @ carried
+            turning = self.vector_values(vectors).view(batch, 3, atoms, self.heads, -1).permute(0, 3, 2, 1, 4)
+            carried = torch.cat([carried, turning], dim=3)
+        arrived = (weights @ carried.flatten(3).flatten(0, 1)).view(*carried.shape)
+        scalars = scalars + self.attended(arrived[:, :, :, 0].transpose(1, 2).flatten(2))
+
+        # Pushes along the lines between atoms: the three axes are rows of one matrix product.
+        along = (weights.view(batch, self.heads, 1, atoms, atoms) * gate[:, :, None]) * directions
+        message = (along.view(-1, 3 * atoms, atoms) @ push).view(batch, self.heads, 3, atoms, -1)
+        if vectors is not None:
+            message = message + arrived[:, :, :, 1:].transpose(2, 3)
         message = message.permute(0, 2, 3, 1, 4).flatten(3)  # (batch, 3, atoms, channels)
         vectors = message if vectors is None else vectors + message
 
@@ -107,6 +113,7 @@ class EquivariantTransformer(nn.Module):
         radial: number of Gaussians a distance.
         cutoff: largest distance they resolve, angstrom.
         size: root-mean-square coordinate of clean data, angstrom (sigma_data).
+        pair_features: size of the feature vector of a pair of atoms, such as its bond; 0 for none.
     """
 
     frequencies: Tensor
@@ -120,6 +127,7 @@ class EquivariantTransformer(nn.Module):
         radial: int = 24,
         cutoff: float = 8.0,
         size: float = 1.5,
+        pair_features: int = 0,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -130,6 +138,7 @@ class EquivariantTransformer(nn.Module):
         self.register_buffer("frequencies", torch.linspace(math.log(0.25), math.log(8.0), 16).exp(), persistent=False)
         self.radial = RadialBasis(radial, cutoff)
         self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
+        self.pair_embed = nn.Linear(pair_features, self.pair.out_features, bias=False) if pair_features else None
         self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
         self.final_norm = nn.LayerNorm(channels)
         self.query, self.key = nn.Linear(channels, channels), nn.Linear(channels, channels)
@@ -143,8 +152,17 @@ class EquivariantTransformer(nn.Module):
         features: Float[Tensor, "batch atoms features"],
         sigma: Float[Tensor, " batch"],
         mask: Bool[Tensor, "batch atoms"],
+        pairs: Float[Tensor, "batch atoms atoms pair_features"] | None = None,
     ) -> NetworkOutput:
-        """sigma: noise level in angstrom. Displacements are of order one, in units of the caller's choosing."""
+        """Displacements are of order one, in units of the caller's choosing.
+
+        Args:
+            positions, sigma: angstrom; sigma is the noise level.
+            features: of each atom. mask: True for real atoms.
+            pairs: symmetric features of the pairs of atoms, for a network made with `pair_features`.
+        """
+        if (pairs is None) != (self.pair_embed is None):
+            raise ValueError(f"pairs is {type(pairs).__name__}, but the network has pair_embed={self.pair_embed}")
         batch, atoms, _ = positions.shape
         phase = 0.5 * sigma.log()[:, None] * self.frequencies
         noise = self.noise(torch.cat([phase.sin(), phase.cos()], dim=-1))
@@ -152,12 +170,18 @@ class EquivariantTransformer(nn.Module):
         distances = norm(difference)
         directions = (difference / (1 + distances)[..., None]).permute(0, 3, 1, 2)[:, None].contiguous()
         shrink = (self.size / (sigma.square() + self.size**2).sqrt())[:, None, None]
-        basis = torch.cat([self.radial(distances), self.radial(distances * shrink)], dim=-1)
-        pair = self.pair(basis).permute(0, 3, 1, 2).split(self.heads, dim=1)
+        basis = self.radial(torch.stack([distances, distances * shrink], dim=-1)).flatten(-2)
+        # (2 layers + 1, batch, heads, atoms, atoms), so that each block's share lies in one piece.
+        pair = self.pair(basis)
+        if self.pair_embed is not None:
+            pair = pair + self.pair_embed(pairs)
+        pair = pair.view(batch, atoms, atoms, -1, self.heads).permute(3, 0, 4, 1, 2).contiguous()
+        layers = len(self.blocks)
         hidden = torch.zeros_like(distances).masked_fill(~mask[:, None], -1e9)[:, None]  # nobody attends to padding
+        biases, gates = pair[:layers] + hidden, pair[layers : 2 * layers]
 
         scalars, vectors = self.embed(features) + noise[:, None], None
-        for block, bias, gate in zip(self.blocks, pair[::2], pair[1::2], strict=False):
+        for block, bias, gate in zip(self.blocks, biases, gates, strict=True):
             scalars, vectors = block(scalars, vectors, directions, bias + hidden, gate, noise)
         assert vectors is not None
         scalars = self.final_norm(scalars)

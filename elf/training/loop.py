@@ -105,7 +105,7 @@ def fit(
     if not trainable:
         raise ValueError("model has no parameters that require gradients; it should have at least one")
     optimizer = fabric.setup_optimizers(
-        torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     )
     distributed = fabric.world_size > 1
     look_every = SYNC_EVERY if distributed or fabric.device.type != "cpu" else 1

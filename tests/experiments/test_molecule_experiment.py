@@ -8,8 +8,11 @@ import json
 import pytest
 import torch
 
-from elf.experiments import find, molecules, reproduce
+from elf.experiments import find, molecule_checkpoints, molecules, reproduce
+from elf.experiments.base import results_folder
 from elf.experiments.molecule_weights import publish, trained
+from elf.metrics.molecules import summary
+from elf.training import load_weights
 
 TINY = molecules.SETTINGS["smoke"]
 
@@ -48,16 +51,26 @@ def test_making_a_denoiser_leaves_global_randomness_alone():
 
 def test_sampled_sizes_are_those_of_the_data():
     sizes = (molecules.sample(molecules.make_denoiser(TINY, 0), TINY, n=50).numbers > 0).sum(dim=1)
+    own = molecules.training_molecules(TINY)
+    assert int(own.heavy_counts.max()) == 7
     assert sizes.min() >= 5
-    assert sizes.max() <= 15
-    assert abs(sizes.float().mean() - molecules.training_molecules((5, 15)).counts.float().mean()) < 1
+    assert sizes.max() <= 23
+    assert abs(sizes.float().mean() - own.counts.float().mean()) < 1
+
+
+def test_a_share_of_the_data_is_part_of_it_and_always_the_same():
+    whole, half, again = (molecules.training_molecules(TINY, share) for share in (1.0, 0.5, 0.5))
+    assert len(half) == round(len(whole) / 2)
+    assert set(half.index.tolist()) < set(whole.index.tolist())
+    assert torch.equal(half.index, again.index)
+    assert molecules.training_smiles(TINY, 0.5) < molecules.training_smiles(TINY)
 
 
 def test_smoke_run_writes_a_whole_table(tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
     path = reproduce("molecules", scale="smoke", seeds=2, workdir=tmp_path / "runs", threads=1)
     result = json.loads(path.read_text())
-    assert {row["loss"] for row in result["summary"]} == {"mse", "kabsch", "energy"}
+    assert {row["loss"] for row in result["summary"]} == {"mse", "kabsch", "energy", "sparse"}
     assert all(row["n"] == 2 for row in result["summary"])
     assert "energy" in molecules.table(result)
 
@@ -69,6 +82,16 @@ def test_learning_rate_sweep_is_the_same_experiment_at_several_rates():
     assert set(molecules.SETTINGS["laptop"].learning_rates) < rates
 
 
+@pytest.mark.parametrize("name", ["molecule_checkpoints", "molecule_springs", "molecule_step"])
+def test_experiments_made_from_it_run(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_RESULTS", str(tmp_path))
+    path = reproduce(name, scale="smoke", seeds=1, workdir=tmp_path / "runs", threads=1)
+    result = json.loads(path.read_text())
+    assert len(result["summary"]) == len(result["cells"])
+    assert result["command"] in path.read_text()
+    assert find(name).table(result).count("\n") == len(result["summary"]) + 1
+
+
 def test_paper_scale_builds_the_model_and_steps():
     settings = dataclasses.replace(molecules.SETTINGS["paper"], batch_size=2, atoms=(5, 7))
     record = molecules.train(settings, molecules.LOSSES["energy"](), steps=2, seed=0)
@@ -77,22 +100,44 @@ def test_paper_scale_builds_the_model_and_steps():
 
 def test_published_weights_are_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setitem(molecules.SETTINGS, "laptop", TINY)
+    monkeypatch.setitem(molecule_checkpoints.SETTINGS, "laptop", TINY)
     (tmp_path / "results").mkdir()
-    with pytest.raises(FileNotFoundError, match="elf reproduce molecules"):
+    with pytest.raises(FileNotFoundError, match="elf reproduce molecule_checkpoints"):
         trained("energy")
-    with pytest.raises(ValueError, match="holds 0 runs of loss='mse'"):
+    with pytest.raises(ValueError, match="holds 0 runs of loss='energy'"):
         publish(tmp_path)
-    for loss in molecules.LOSSES:
-        folder = tmp_path / f"molecules.laptop/loss={loss},steps=3,learning_rate=0.002,seed=0"
+    for loss in molecule_checkpoints.LOSSES:
+        folder = tmp_path / f"molecule_checkpoints.laptop/loss={loss},steps=3,share=1.0,learning_rate=0.002,seed=0"
         folder.mkdir(parents=True)
         molecules.save_weights(folder / "weights.safetensors", molecules.make_denoiser(TINY, 5), {})
     publish(tmp_path)
     loaded, original = trained("energy"), molecules.make_denoiser(TINY, 5)
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
-    with pytest.raises(ValueError, match="loss is 'hinge'; it should be one of mse, kabsch, energy"):
+    with pytest.raises(ValueError, match="loss is 'hinge'; it should be one of energy, mse, kabsch"):
         trained("hinge")
     file = tmp_path / "results" / "molecules.energy.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="has SHA-256"):
         trained("energy")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    wider = molecules.make_denoiser(dataclasses.replace(TINY, channels=32), 0)
+    molecules.save_weights(tmp_path / "wider.safetensors", wider, {})
+    with pytest.raises(
+        ValueError, match=r"wider\.safetensors holds weights of another Denoiser.*\(32, 5\) in the file"
+    ):
+        load_weights(tmp_path / "wider.safetensors", molecules.make_denoiser(TINY, 0))
+    (tmp_path / "noise.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"noise\.safetensors is damaged or not a safetensors file"):
+        load_weights(tmp_path / "noise.safetensors", molecules.make_denoiser(TINY, 0))
+
+
+@pytest.mark.parametrize("loss", molecule_checkpoints.LOSSES)
+def test_committed_networks_draw_molecules(loss):
+    """The files in results/ are small, those of their hash, and better than anything an untrained network makes."""
+    settings = molecule_checkpoints.SETTINGS["laptop"]
+    file = results_folder() / f"molecules.{loss}.safetensors"
+    assert file.stat().st_size < 3_000_000
+    drawn = molecules.sample(trained(loss), dataclasses.replace(settings, sampler_steps=20), n=24, seed=1)
+    assert summary(drawn.positions, drawn.numbers)["atom_stability"] > 0.6

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
 
-from elf.elements import ELEMENTS
+from elf.elements import ELEMENTS, VALENCE
 from elf.energy import Harmonic, PairEnergy
 from elf.generative.diffusion import TYPE_SCALE, Denoised, Denoiser, Noisy, add_noise, denoising_loss
-from elf.generative.sampling import sample_molecules
+from elf.generative.sampling import closed_shell_types, sample_molecules
 from elf.generative.schedules import Karras
 from elf.models.equivariant import EquivariantTransformer, NetworkOutput
 
@@ -61,6 +61,39 @@ def test_churn_keeps_the_distribution(generator):
     assert spread.item() == pytest.approx(size, rel=3 / math.sqrt(2 * 400 * 15) + 0.01)
     with pytest.raises(ValueError, match=r"churn is 0\.5"):
         sample_molecules(Oracle(size), torch.full((1,), 6), schedule, generator, churn=0.5)
+
+
+def test_closed_shell_types_are_the_likeliest_of_even_valence(generator):
+    """By brute force over all assignments of four atoms."""
+    logits = torch.randn(40, 5, 5, generator=generator, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor([4, 3] * 20)[:, None]
+    chosen = closed_shell_types(logits, mask)
+    valences = torch.tensor([VALENCE[z] for z in ELEMENTS])
+    assert torch.equal(chosen.sum(-1), mask.double())
+    assert ((valences[chosen.argmax(-1)] * mask).sum(1) % 2 == 0).all()
+    for k in range(40):
+        n = int(mask[k].sum())
+        allowed = [c for c in product(range(5), repeat=n) if sum(int(valences[i]) for i in c) % 2 == 0]
+        best = max(allowed, key=lambda c: sum(float(logits[k, i, e]) for i, e in enumerate(c)))
+        assert chosen[k, :n].argmax(-1).tolist() == list(best)
+
+
+def test_sampling_can_ask_for_closed_shells(generator):
+    """A denoiser that finds all types equally likely draws odd sums in half of the molecules; asked, in none."""
+
+    class Undecided(Oracle):
+        def forward(self, noisy, mask):
+            return Denoised(super().forward(noisy, mask).positions, noisy.types / (0.1 + noisy.sigma[:, None, None]))
+
+    counts = torch.full((200,), 7)
+    valence = torch.tensor([VALENCE.get(z, 0) for z in range(10)])
+    odd = {}
+    for asked in (False, True):
+        out = sample_molecules(Undecided(1.5), counts, Karras(), generator, steps=20, closed_shell=asked)
+        assert (out.numbers > 0).all()
+        odd[asked] = (valence[out.numbers].sum(1) % 2).double().mean().item()
+    assert odd[True] == 0
+    assert 0.3 < odd[False] < 0.7
 
 
 def test_heun_is_second_order(generator):

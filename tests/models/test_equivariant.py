@@ -46,6 +46,19 @@ def test_displacements_turn_and_logits_stay(network, molecules, generator, deter
     assert not torch.allclose(there.displacements, here.displacements, atol=1e-3)
 
 
+@pytest.mark.parametrize("determinant", [1, -1])
+def test_single_precision_turns_too(network, molecules, generator, determinant):
+    """The network is trained in float32: there the error of a turn is rounding, not a broken symmetry."""
+    single = {key: part.float() if part.is_floating_point() else part for key, part in molecules.items()}
+    network = network.float()
+    rotation = determinant * random_rotations(1, 3, generator=generator)[0]
+    here = run(network, single)
+    there = run(network, single, positions=single["positions"] @ rotation.T + 1)
+    torch.testing.assert_close(there.displacements, here.displacements @ rotation.T, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(there.logits, here.logits, rtol=1e-3, atol=1e-3)
+    assert there.displacements.dtype == torch.float32
+
+
 def test_permuting_atoms_permutes_the_answer(network, molecules):
     order = torch.tensor([3, 1, 6, 0, 5, 2, 4])
     here = network(**{**molecules, "mask": torch.ones_like(molecules["mask"])})

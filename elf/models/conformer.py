@@ -1,0 +1,52 @@
+"""From a molecular graph and noise to a conformer: a network that refines its own answer."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from elf.geometry.alignment import center
+
+START = 1.5
+"""Standard deviation of the starting noise, angstrom: the size of a small molecule."""
+
+
+class ConformerNetwork(nn.Module):
+    """Noise -> atoms in 3D, in a few passes of one network; each pass corrects what the pass before left.
+
+    Only the noise breaks the symmetry of space, so the answer is an equivariant function of it: where the noise is
+    turned or mirrored, the answer is too. Passes are told apart by the network's noise level, which halves each time.
+
+    Args:
+        network: `elf.models.equivariant.EquivariantTransformer` with pair features, or any module with its call.
+        passes: passes at inference.
+    """
+
+    def __init__(self, network: nn.Module, passes: int = 4) -> None:
+        super().__init__()
+        if passes < 1:
+            raise ValueError(f"passes is {passes!r}; it should be at least 1")
+        self.network, self.passes = network, passes
+
+    def forward(
+        self,
+        noise: Float[Tensor, "batch atoms 3"],
+        features: Float[Tensor, "batch atoms features"],
+        pairs: Float[Tensor, "batch atoms atoms pair_features"],
+        mask: Bool[Tensor, "batch atoms"],
+        passes: int | None = None,
+    ) -> Float[Tensor, "batch atoms 3"]:
+        """Centred positions in angstrom after this many passes (default: all). Only the last pass has a gradient.
+
+        Args:
+            noise: standard normal.
+            features: of the atoms. pairs: of the pairs of atoms, symmetric. mask: True for real atoms.
+        """
+        x = center(START * noise, mask)
+        last = (self.passes if passes is None else passes) - 1
+        for k in range(last + 1):
+            level = x.new_full((len(x),), START * 0.5**k)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and k == last):
+                x = center(x + self.network(x, features, level, mask, pairs).displacements, mask)
+        return x

@@ -1,0 +1,90 @@
+"""The conformer task: its measures on known answers, and a smoke run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from elf.data.conformers import StereoCentres
+from elf.energy import Harmonic
+from elf.experiments import conformers, reproduce
+from elf.experiments.molecule_losses import LOSSES
+from elf.geometry import center, random_rotations
+
+TINY = conformers.SETTINGS["smoke"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return conformers.held_out_set(conformers.SETTINGS["laptop"])
+
+
+@pytest.fixture(scope="module")
+def stereo(data):
+    return StereoCentres.of(data.molecules)
+
+
+def test_the_truth_has_no_error_and_its_mirror_image_only_wrong_hands(data, stereo):
+    x = data.molecules.positions
+    assert conformers.evaluate(x, data, stereo) == pytest.approx(
+        {f"error_{k}": 0 for k in (1, 2, 3)} | {"distance_error": 0, "radius": 1, "hands_wrong": 0, "relative_wrong": 0}
+    )
+    mirrored = conformers.evaluate(x * torch.tensor([1.0, 1.0, -1.0]), data, stereo)
+    assert mirrored["hands_wrong"] == 1
+    assert mirrored["relative_wrong"] == 0
+    assert mirrored["distance_error"] < 1e-6
+
+
+def test_a_molecule_stretched_by_a_tenth_has_errors_of_a_tenth(data, stereo):
+    x = data.molecules.positions
+    measured = conformers.evaluate(1.1 * x, data, stereo)
+    assert measured["radius"] == pytest.approx(1.1, rel=1e-5)
+    i, j = data.orders.bool().triu().nonzero()[:, 0], data.orders.bool().triu().nonzero()[:, 1:]
+    lengths = (x[i, j[:, 0]] - x[i, j[:, 1]]).norm(dim=-1)
+    assert measured["error_1"] == pytest.approx(0.1 * lengths.mean().item(), rel=1e-4)
+
+
+def test_points_have_no_hands_but_a_radius_of_zero(data, stereo):
+    measured = conformers.evaluate(torch.zeros_like(data.molecules.positions), data, stereo)
+    assert measured["radius"] == 0
+    assert measured["error_1"] > 1
+
+
+def test_the_best_answer_in_mse_is_a_point(data, generator):
+    """Over uniformly turned targets the mean squared error is smallest at the centre, and the energy is not."""
+    x = center(data.molecules.positions[:1, :9].double())
+    turned = x @ random_rotations(4000, 3, generator=generator, dtype=torch.float64).mT
+    mse = Harmonic(normalize="atoms")
+
+    def mean_loss(answer, loss):
+        return loss(answer.expand_as(turned), turned).mean().item()
+
+    values = {scale: mean_loss(scale * x, mse) for scale in (0.0, 0.1, 1.0)}
+    assert values[0.0] < values[0.1] < values[1.0]
+    assert turned.mean(0).abs().max() < 5 * x.abs().max() / 4000**0.5
+    energy = LOSSES["energy"]()
+    assert mean_loss(x, energy) < 1e-12 < mean_loss(0.9 * x, energy) < mean_loss(0 * x, energy)
+
+
+def test_training_and_test_molecules_are_different_ones():
+    settings = conformers.SETTINGS["laptop"]
+    train, test = conformers.training_set(settings), conformers.held_out_set(settings)
+    assert not set(train.molecules.index.tolist()) & set(test.molecules.index.tolist())
+    assert len(train) > 2900
+
+
+def test_smoke_run_writes_a_whole_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
+    path = reproduce("conformers", scale="smoke", seeds=2, workdir=tmp_path / "runs", threads=1)
+    result = json.loads(path.read_text())
+    assert {row["loss"] for row in result["summary"]} == {"mse", "kabsch", "energy"}
+    assert "radius" in conformers.table(result)
+
+
+def test_same_seed_same_conformers():
+    network, data = conformers.make_network(TINY, 0), conformers.held_out_set(TINY)
+    first, again, other = (conformers.predict(network, data, seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
