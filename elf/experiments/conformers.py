@@ -54,7 +54,7 @@ class Settings:
 
 SETTINGS = {
     "smoke": Settings(
-        steps=3, test_molecules=20, batch_size=4, channels=16, heads=2, layers=1, passes=2, warmup_steps=1
+        steps=3, batch_size=4, channels=16, heads=2, layers=1, passes=2, warmup_steps=1
     ),
     "live": Settings(steps=200, losses=("energy", "mse")),
     "laptop": Settings(steps=600),
