@@ -57,6 +57,7 @@ def build(output: Path, url: str) -> None:
         print(f"the book in {_short(output)} is up to date")
         return
     stamp.unlink(missing_ok=True)
+    shutil.rmtree(work / "_build" / "html", ignore_errors=True)  # else files of earlier builds stay in the site
     command = [
         sys.executable,
         "-c",
