@@ -121,7 +121,7 @@ def short_title(path: Path) -> str:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     heading = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
     words = re.sub(r"^\d+\s+", "", heading).split(":")[0].strip()
-    number = re.match(r"\d+", path.name)
+    number = re.match(r"\d+[a-z]?(?=_)", path.name)
     return f"{number.group()} {words}" if number else words
 
 
