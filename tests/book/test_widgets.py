@@ -9,13 +9,14 @@ PANEL = '[data-elf-panel="mse"]'
 
 def _drag(page, selector: str, dx: float, dy: float) -> None:
     grip = page.locator(selector).first
-    grip.scroll_into_view_if_needed()
+    grip.hover()  # waits until it stands still
     box = grip.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + dx, y + dy, steps=5)
     page.mouse.up()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def _numbers(playground) -> tuple[float, float]:

@@ -24,6 +24,7 @@ CONNECTED = """() => {
   const session = window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
   return session?.kernel?.connectionStatus === "connected" && session.kernel.status === "idle";
 }"""
+DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 ASK = """async (code) => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   let text = "";
@@ -97,12 +98,15 @@ def test_what_is_dragged_in_the_browser_arrives_in_python(lab, open_page):
 
     playground.scroll_into_view_if_needed()
     before = float(playground.get_attribute("data-elf-mse"))
-    box = playground.locator('[data-elf-panel="mse"] [data-elf-particle="0"]').bounding_box()
+    particle = playground.locator('[data-elf-panel="mse"] [data-elf-particle="0"]')
+    particle.hover()  # waits until outputs that still arrive have stopped pushing it about
+    box = particle.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 30, y + 20, steps=5)
     page.mouse.up()
+    page.evaluate(DRAWN)
     shown = float(playground.get_attribute("data-elf-mse"))
     assert abs(shown - before) > 1e-3
 
