@@ -108,3 +108,9 @@ def test_files_named_in_the_readme_exist():
     names = [first or second for first, second in links]
     assert names
     assert not [name for name in names if not (ROOT / name).exists()]
+
+
+def test_test_files_have_names_of_their_own():
+    """Pytest imports them by name alone: a second file of the same name stops the run, whatever its folder."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert {name for name in names if names.count(name) > 1} == set()

@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, str] = {
     "loss_cost": "elf.experiments.loss_cost",
     "molecule_checkpoints": "elf.experiments.molecule_checkpoints",
     "molecule_rates": "elf.experiments.molecule_rates",
+    "molecule_shares": "elf.experiments.molecule_shares",
     "molecule_springs": "elf.experiments.molecule_springs",
     "molecule_step": "elf.experiments.molecule_step",
     "molecules": "elf.experiments.molecules",
