@@ -1,6 +1,6 @@
-"""One long run of each loss, from which the networks that come with the repository are taken.
+"""Long runs of each loss, from which the networks that come with the repository are taken.
 
-The same experiment as `elf.experiments.molecules` with more steps and one seed; see `elf.experiments.molecule_weights`.
+The same experiment as `elf.experiments.molecules` with more steps; see `elf.experiments.molecule_weights`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from elf.experiments import molecules
 
-LOSSES = ("energy", "mse", "kabsch")
+LOSSES = ("energy", "mse", "kabsch", "sparse")
 STEPS = {"smoke": 3, "live": 500, "laptop": 12_000, "paper": 2_000_000}
 SETTINGS = {
     scale: replace(settings, steps=(STEPS[scale],), losses=LOSSES, samples=1000)
@@ -21,6 +21,6 @@ SETTINGS = {
 EXPERIMENT = replace(
     molecules.EXPERIMENT,
     name="molecule_checkpoints",
-    title="QM9, up to 7 heavy atoms: one long run of each loss",
+    title="QM9, up to 7 heavy atoms: long runs of each loss",
     settings=SETTINGS.__getitem__,
 )

@@ -7,6 +7,9 @@ the faster variant that the notebooks and the committed checkpoints use.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,7 +22,7 @@ from elf.data import geom, qm9
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
 from elf.elements import ELEMENTS, GEOM_ELEMENTS
-from elf.experiments.base import Experiment
+from elf.experiments.base import Experiment, versions
 from elf.experiments.paper_settings import LOSSES, MODELS, Settings
 from elf.experiments.tables import format_mean, summarise_by, text_table
 from elf.generative.ancestral import ancestral_molecules, draw_counts
@@ -28,7 +31,7 @@ from elf.generative.sampling import Samples
 from elf.generative.schedules import Polynomial
 from elf.metrics import bonds
 from elf.metrics import molecules as metrics
-from elf.training import FitSettings, TrainRecord, fit, process_rank, save_weights
+from elf.training import FitSettings, TrainRecord, fit, process_rank, save_weights, with_fabric_options
 
 KEYS = ("model", "loss", "share")
 """What tells the rows of a table apart."""
@@ -146,6 +149,23 @@ def train(
     )
 
 
+NOT_OF_TRAINING = ("models", "losses", "shares", "samples", "sample_batch", "reference", "checked")
+"""Settings that change what is trained, drawn or measured, but no training."""
+
+
+def training_folder(settings: Settings, cell: Mapping[str, Any], workdir: Path, molecules: int) -> Path:
+    """Where the checkpoint of a cell's training lies: beside the tables, because several tables have the same cell.
+
+    Table 4's exponential springs are Table 2's energy and Figure 4's whole data set; it is trained once. The name is a
+    hash of all that the training depends on: settings, model, loss, share, seed, devices, precision, versions.
+    """
+    depends = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_OF_TRAINING}
+    fitted = with_fabric_options(fit_settings(settings, cell["model"], cell["loss"], molecules, cell["seed"]))
+    key = json.dumps([depends, dataclasses.asdict(fitted), dict(cell), versions()], sort_keys=True)
+    name = f"{cell['model']}-{cell['loss']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    return workdir.parents[1] / "paper_trainings" / name
+
+
 def sample(
     predictor: NoisePredictor,
     settings: Settings,
@@ -190,9 +210,11 @@ def run_cell(
     if cell["model"] == "data":
         pick = torch.randperm(len(data), generator=torch.Generator().manual_seed(cell["seed"]))[: settings.samples]
         return measure(settings, Samples(**data.batch(pick)), known)
+    folder = training_folder(settings, cell, workdir, len(data))
+    folder.mkdir(parents=True, exist_ok=True)
     record = train(
         settings, cell["model"], cell["loss"], seed=cell["seed"], data=data,
-        checkpoint=workdir / "training.safetensors", callbacks=callbacks,
+        checkpoint=folder / "training.safetensors", callbacks=callbacks,
     )  # fmt: skip
     assert isinstance(record.ema_model, NoisePredictor)
     if process_rank()[0] == 0:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from elf.training.callbacks import LiveCurve, ProgressBar, TimeLimit
 from elf.training.checkpoint import check_sha256, file_sha256, load_weights, save_weights
 from elf.training.loop import fit
-from elf.training.settings import FitSettings, fabric_options, learning_rate_at, process_rank, shuffled_batches
+from elf.training.settings import (
+    FitSettings,
+    fabric_options,
+    learning_rate_at,
+    process_rank,
+    shuffled_batches,
+    with_fabric_options,
+)
 from elf.training.state import TrainRecord, TrainState
 
 __all__ = [
@@ -28,4 +35,5 @@ __all__ = [
     "process_rank",
     "save_weights",
     "shuffled_batches",
+    "with_fabric_options",
 ]

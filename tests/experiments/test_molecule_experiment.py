@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from elf.experiments import find, molecule_checkpoints, molecules, reproduce
+from elf.experiments import find, molecule_checkpoints, molecule_weights, molecules, reproduce
 from elf.experiments.base import results_folder
 from elf.experiments.molecule_weights import publish, trained
 from elf.metrics.molecules import summary
@@ -106,14 +106,14 @@ def test_published_weights_are_checked(tmp_path, monkeypatch):
         trained("energy")
     with pytest.raises(ValueError, match="holds 0 runs of loss='energy'"):
         publish(tmp_path)
-    for loss in molecule_checkpoints.LOSSES:
+    for loss in molecule_weights.LOSSES:
         folder = tmp_path / f"molecule_checkpoints.laptop/loss={loss},steps=3,share=1.0,learning_rate=0.002,seed=0"
         folder.mkdir(parents=True)
         molecules.save_weights(folder / "weights.safetensors", molecules.make_denoiser(TINY, 5), {})
     publish(tmp_path)
     loaded, original = trained("energy"), molecules.make_denoiser(TINY, 5)
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
-    with pytest.raises(ValueError, match="loss is 'hinge'; it should be one of energy, mse, kabsch"):
+    with pytest.raises(ValueError, match="loss is 'hinge'; it should be one of 'energy', 'mse', 'kabsch'"):
         trained("hinge")
     file = tmp_path / "results" / "molecules.energy.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -133,7 +133,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_weights(tmp_path / "noise.safetensors", molecules.make_denoiser(TINY, 0))
 
 
-@pytest.mark.parametrize("loss", molecule_checkpoints.LOSSES)
+@pytest.mark.parametrize("loss", molecule_weights.LOSSES)
 def test_committed_networks_draw_molecules(loss):
     """The files in results/ are small, those of their hash, and better than anything an untrained network makes."""
     settings = molecule_checkpoints.SETTINGS["laptop"]

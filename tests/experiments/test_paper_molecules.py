@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from elf.experiments import find, load_result, paper_molecules, reproduce, table1, table2_8
+from elf.experiments import find, load_result, paper_molecules, reproduce, table1, table2_8, table4
 from elf.experiments.paper_settings import LOSSES, MODELS, TABLE_1, TABLE_4, TABLE_8
 from elf.experiments.table3 import JODO
 from elf.generative.sampling import Samples
@@ -209,3 +209,36 @@ def test_table1_from_a_file_of_the_user(tmp_path, monkeypatch):
 def test_unknown_model():
     with pytest.raises(ValueError, match="model is 'vae'; it should be one of gdm, gdm-aug, edm"):
         paper_molecules.make_predictor(TINY, "vae", 0)
+
+
+def test_tables_share_their_trainings(tmp_path, monkeypatch):
+    """Table 4's exponential springs are Table 2's energy: the second table loads what the first one trained."""
+    monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
+    shared = {"model": "gdm-aug", "loss": "energy"}
+    plain = replace(TINY, models=("gdm-aug",), losses=("energy", "mse"))
+    other = replace(plain, losses=("energy",), samples=3)
+    for module, settings in ((table2_8, plain), (table4, other)):
+        monkeypatch.setitem(module.SETTINGS, "smoke", settings)
+    reproduce("table2", scale="smoke", seeds=1, workdir=tmp_path, threads=1, only=shared)
+    trainings = tmp_path / "paper_trainings"
+    (folder,) = trainings.iterdir()
+    before = (folder / "training.safetensors").stat().st_mtime_ns
+    reproduce("table4", scale="smoke", seeds=1, workdir=tmp_path, threads=1, only=shared)
+    assert [path.name for path in trainings.iterdir()] == [folder.name]
+    assert (folder / "training.safetensors").stat().st_mtime_ns == before
+    files = [next(tmp_path.glob(f"{table}.smoke/model=gdm-aug*/weights.safetensors")) for table in ("table2", "table4")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_other_trainings_have_other_folders(tmp_path):
+    cell = {"model": "gdm", "loss": "mse", "share": 1.0, "seed": 0}
+    work = tmp_path / "table2.smoke" / "cell"
+
+    def name(settings=TINY, molecules=100, **changes):
+        return paper_molecules.training_folder(settings, {**cell, **changes}, work, molecules).name
+
+    assert name(replace(TINY, samples=7, losses=("mse",), reference=5)) == name()
+    others = [name(replace(TINY, steps=9)), name(seed=1), name(share=0.5), name(loss="mae"), name(model="edm")]
+    with fabric_options(precision="bf16-mixed"):
+        others.append(name())
+    assert len({name(), *others}) == 7
