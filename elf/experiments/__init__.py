@@ -13,6 +13,7 @@ EXPERIMENTS: dict[str, str] = {
     "figure4": "elf.experiments.figure4",
     "loss_cost": "elf.experiments.loss_cost",
     "molecule_checkpoints": "elf.experiments.molecule_checkpoints",
+    "molecule_distributions": "elf.experiments.molecule_distributions",
     "molecule_rates": "elf.experiments.molecule_rates",
     "molecule_shares": "elf.experiments.molecule_shares",
     "molecule_springs": "elf.experiments.molecule_springs",

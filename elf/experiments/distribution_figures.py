@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from elf.data import qm9
-from elf.experiments.paper_settings import Settings
 from elf.generative.sampling import Samples
 from elf.metrics import chemnet, mmd, poses, substructures
 from elf.metrics import molecules as metrics
@@ -22,24 +21,33 @@ KINDS = {
 }
 
 
-def distribution_figures(settings: Settings, samples: Samples) -> dict[str, Any]:
-    """Against `settings.reference` molecules of QM9's test split of the same size range.
+def distribution_figures(
+    heavy_atoms: tuple[int, int], atoms: tuple[int, int], reference: int, checked: int, samples: Samples
+) -> dict[str, Any]:
+    """Samples against QM9's test split.
 
-    "mmd_bond", "mmd_angle", "mmd_dihedral": mean squared MMD over the eight most frequent types. "fcd": Frechet
-    ChemNet distance of the valid molecules. "posebusters": share of `settings.checked` molecules that pass every check
-    but the internal energy's. "strain": their median strain in kcal/mol; "strained": on how many of them it is taken.
-    None where nothing is left to compare.
+    Args:
+        heavy_atoms, atoms: inclusive ranges of the test molecules.
+        reference: how many of them, at most.
+        checked: how many samples PoseBusters and the force field look at.
+        samples: the molecules, positions in angstrom.
+
+    Returns:
+        "mmd_bond", "mmd_angle", "mmd_dihedral": mean squared MMD over the eight most frequent types. "fcd": Frechet
+        ChemNet distance of the valid molecules. "posebusters": share of the checked molecules that pass every check
+        but the internal energy's. "strain": their median strain in kcal/mol; "strained": on how many of them it is
+        taken. None where nothing is left to compare.
     """
-    reference = _reference(settings.heavy_atoms, settings.atoms, settings.reference)
+    known = _reference(heavy_atoms, atoms, reference)
     figures: dict[str, Any] = {}
     for kind, (values, types) in KINDS.items():
-        compared = mmd.compare(values(samples.positions, samples.numbers), reference[kind], types)
+        compared = mmd.compare(values(samples.positions, samples.numbers), known[kind], types)
         figures |= {f"mmd_{kind}": compared["mean"], f"mmd_{kind}_missing": compared["missing"]}
     valid = [text for text in metrics.to_smiles(samples.positions, samples.numbers) if text is not None]
     figures["fcd"] = None
     if len(valid) > 1:
-        figures["fcd"] = chemnet.frechet_distance(chemnet.chemnet_activations(valid), reference["chemnet"])
-    some = slice(settings.checked)
+        figures["fcd"] = chemnet.frechet_distance(chemnet.chemnet_activations(valid), known["chemnet"])
+    some = slice(checked)
     figures["posebusters"] = poses.pose_checks(samples.positions[some], samples.numbers[some])["all"]
     strained = strain(samples.positions[some], samples.numbers[some])
     return {**figures, "strain": strained.median, "strained": len(strained.energies)}

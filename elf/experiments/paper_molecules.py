@@ -197,7 +197,9 @@ def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) 
     if settings.reference:
         from elf.experiments.distribution_figures import distribution_figures
 
-        figures |= distribution_figures(settings, samples)
+        figures |= distribution_figures(
+            settings.heavy_atoms, settings.atoms, settings.reference, settings.checked, samples
+        )
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in figures.items()}
 
 
