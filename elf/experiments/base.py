@@ -233,7 +233,8 @@ def _run_cell(work: tuple[str, str, Cell, Path, dict[str, Any], int | None, bool
         row = {
             "cell": cell,
             "result": result,
-            "seconds": round(time.perf_counter() - begin, 2),
+            # A cell that was killed and goes on has spent more than this process: its training's clock counts on.
+            "seconds": round(max(time.perf_counter() - begin, result.get("seconds", 0.0)), 2),
             "versions": versions(),
             "device": device_name(options.get("accelerator", "auto")),
             "threads": torch.get_num_threads(),

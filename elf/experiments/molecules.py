@@ -219,16 +219,17 @@ KEYS = ("loss", "steps", "share", "learning_rate")
 
 
 def table(result: dict[str, Any]) -> str:
-    """Figures in per cent, mean ± standard deviation over seeds (number of seeds)."""
+    """Figures in per cent, mean ± standard deviation over seeds (number of seeds); no column for what never varies."""
     columns = ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty")
-    keys = KEYS
+    summary = result["summary"]
+    keys = [key for key in KEYS if key == "loss" or len({row[key] for row in summary}) > 1]
     return text_table(
         [
             {
                 **{key: row[key] for key in keys},
                 **{c: format_mean(row, c, 1, 100) if c in row else "-" for c in columns},
             }
-            for row in result["summary"]
+            for row in summary
         ]
     )
 
