@@ -2,10 +2,16 @@
 document.addEventListener("DOMContentLoaded", () => {
   for (const button of document.querySelectorAll("button.search-button-field")) button.removeAttribute("aria-label");
   for (const switcher of document.querySelectorAll("button.theme-switch-button")) {
-    for (const icon of switcher.querySelectorAll("[data-mode]")) {
-      icon.removeAttribute("title");
-      icon.setAttribute("aria-hidden", "true");
-    }
+    const hush = () => {
+      for (const icon of switcher.querySelectorAll("[data-mode]")) {
+        icon.removeAttribute("title");
+        icon.querySelector("title")?.remove();
+        icon.setAttribute("aria-hidden", "true");
+      }
+    };
+    hush();
+    // Font Awesome replaces the icons by drawings when it gets to it, and may have read their titles before.
+    new MutationObserver(hush).observe(switcher, { childList: true, subtree: true });
   }
   for (const summary of document.querySelectorAll("details.hide > summary[aria-label]")) summary.removeAttribute("aria-label");
   for (const toggle of document.querySelectorAll(".bd-sidenav summary")) {
