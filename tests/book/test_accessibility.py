@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 
@@ -25,3 +27,15 @@ def test_no_serious_violation(name, dark, axe, book, open_page):
         if violation["impact"] in ("serious", "critical")
     ]
     assert not serious, "\n".join(serious)
+
+
+def test_the_colour_switch_has_one_name_however_late_the_scripts_come(axe, book, open_page):
+    """With a slow last script, Font Awesome draws the icons, titles and all, before the page counts as loaded."""
+    page = open_page(f"{book}/index.html", dark=True)
+    page.route("**/pydata-sphinx-theme.js*", lambda route: (time.sleep(0.5), route.continue_()))
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    page.evaluate(axe)
+    found = page.evaluate("() => axe.run({ runOnly: ['label-content-name-mismatch'] })")
+    assert found["passes"]
+    assert not found["violations"]
