@@ -21,7 +21,7 @@ from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
 from elf.energy import Energy
 from elf.experiments.base import Experiment
-from elf.experiments.molecule_losses import LOSSES
+from elf.experiments.molecule_losses import FAR, LOSSES
 from elf.experiments.tables import format_mean, summarise_by, text_table
 from elf.generative.diffusion import Denoiser, denoising_loss
 from elf.generative.sampling import Samples, sample_molecules
@@ -123,6 +123,7 @@ def train(
     *,
     steps: int,
     seed: int,
+    far: tuple[Energy, float] | None = None,
     learning_rate: float | None = None,
     share: float = 1.0,
     checkpoint: Path | None = None,
@@ -139,7 +140,7 @@ def train(
         return {"positions": molecules.positions[chosen, :widest], "numbers": molecules.numbers[chosen, :widest]}
 
     def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"].long(), generator, schedule)
+        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"].long(), generator, schedule, far)
         return parts.positions + parts.types
 
     fit_settings = FitSettings(
@@ -181,6 +182,7 @@ def run_cell(
     record = train(
         settings,
         LOSSES[cell["loss"]](),
+        far=FAR.get(cell["loss"]),
         steps=cell["steps"],
         seed=cell["seed"],
         learning_rate=cell["learning_rate"],

@@ -104,7 +104,7 @@ def fit_settings(settings: Settings, model: str, loss: str, molecules: int, seed
     rate, _ = LOSSES[loss].edm if model == "edm" else LOSSES[loss].gdm
     return FitSettings(
         steps=steps,
-        learning_rate=rate * settings.rate_factor,
+        learning_rate=rate * settings.rate_factors[model == "edm"],
         warmup_steps=settings.warmup_steps,
         schedule=settings.schedule,
         gradient_clip=settings.gradient_clip,

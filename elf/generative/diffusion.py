@@ -101,6 +101,7 @@ def denoising_loss(
     numbers: Int[Tensor, "batch atoms"],
     generator: torch.Generator,
     schedule: Karras,
+    far: tuple[Energy, float] | None = None,
 ) -> LossParts:
     """One draw of noise, one denoising, and the energy between what came out and the clean molecule.
 
@@ -111,6 +112,7 @@ def denoising_loss(
         numbers: atomic numbers, 0 for padding.
         generator: of the noise, on the molecules' device.
         schedule: gives the noise levels and their weights.
+        far: another energy and the noise level in angstrom from which on it takes the place of the first.
 
     Raises:
         ValueError: an unknown element, an empty molecule, coordinates that are not finite.
@@ -122,6 +124,10 @@ def denoising_loss(
         raise ValueError(f"numbers holds the unknown elements {odd}; it should hold {list(ELEMENTS)}")
     sigma = schedule.draw(len(positions), generator).to(positions.dtype)
     denoised = denoiser(add_noise(positions, one_hots, sigma, mask, generator), mask)
-    energies = schedule.weight(sigma) * energy(denoised.positions, center(positions, mask), mask)
+    clean = center(positions, mask)
+    energies = energy(denoised.positions, clean, mask)
+    if far is not None:
+        energies = torch.where(sigma < far[1], energies, far[0](denoised.positions, clean, mask))
+    energies = schedule.weight(sigma) * energies
     surprise = -(denoised.logits.log_softmax(dim=-1) * one_hots).sum(dim=(1, 2)) / mask.sum(dim=1)
     return LossParts(energies.mean(), surprise.mean())

@@ -14,7 +14,9 @@ def test_it_measures_networks_and_data(tmp_path):
         "molecule_distributions", scale="smoke", seeds=1, workdir=tmp_path, threads=1, output=tmp_path / "out.json"
     )
     result = json.loads(path.read_text())
-    data, drawn = (next(r["result"] for r in result["cells"] if r["cell"]["loss"] == name) for name in ("data", "energy"))
+    data, drawn = (
+        next(r["result"] for r in result["cells"] if r["cell"]["loss"] == name) for name in ("data", "energy")
+    )
     assert data["completeness"] == 1
     assert data["posebusters"] == 1
     assert data["novelty"] == 0

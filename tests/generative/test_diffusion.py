@@ -187,6 +187,20 @@ def test_loss_is_the_weighted_energy(generator, numbers):
         assert parts.types.item() == pytest.approx(math.log(5), rel=1e-5)
 
 
+@pytest.mark.parametrize("border", [1.0, 2.0])
+def test_another_energy_from_a_noise_level_on(generator, numbers, border):
+    """All noise here is of exp(0.3) = 1.35 angstrom: below the border nothing changes, above it the other counts."""
+    schedule, near, far = Karras(log_mean=0.3, log_std=1e-6), PairEnergy(), Harmonic()
+    positions, denoiser = torch.randn(2, 4, 3, generator=generator), Denoiser(Still())
+
+    def loss(energy, **switch):
+        drawn = torch.Generator().manual_seed(3)
+        return denoising_loss(denoiser, energy, positions, numbers, drawn, schedule, **switch).positions
+
+    assert loss(near) != loss(far)
+    assert loss(near, far=(far, border)) == (loss(far) if border < 1.35 else loss(near))
+
+
 def test_weight_is_the_papers_where_noise_is_small():
     sigma = torch.tensor([1e-3, 1e-2])
     torch.testing.assert_close(Karras().weight(sigma) * sigma**2, torch.ones(2), rtol=1e-4, atol=0)
