@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, str] = {
     "loss_cost": "elf.experiments.loss_cost",
     "molecule_checkpoints": "elf.experiments.molecule_checkpoints",
     "molecule_distributions": "elf.experiments.molecule_distributions",
+    "molecule_noise": "elf.experiments.molecule_noise",
     "molecule_rates": "elf.experiments.molecule_rates",
     "molecule_shares": "elf.experiments.molecule_shares",
     "molecule_springs": "elf.experiments.molecule_springs",

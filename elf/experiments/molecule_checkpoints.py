@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from elf.experiments import molecules
 
-LOSSES = ("energy", "mse", "kabsch", "switch")
+LOSSES = ("energy", "mse", "kabsch")
 STEPS = {"smoke": 3, "live": 500, "laptop": 12_000, "paper": 2_000_000}
 SETTINGS = {
     scale: replace(settings, steps=(STEPS[scale],), losses=LOSSES, samples=1000)

@@ -78,16 +78,18 @@ LOSSES: dict[str, Callable[[], Energy]] = {
     "kabsch": lambda: AlignedHarmonic(normalize="atoms"),
     "energy": pair(EXPONENTIAL),
     "sparse": lambda: SparsePairEnergy(springs.Exponential(k=10.8), normalize="atoms"),
-    "switch": pair(EXPONENTIAL),
+    "near": pair(EXPONENTIAL),
+    "far": lambda: Harmonic(normalize="atoms"),
     "short": pair(springs.Exponential(k=26.0, length=0.5)),
     "inverse_square": pair(springs.InverseSquare(k=2.24)),
     "inverse": pair(springs.Inverse(k=1.13)),
     "constant": pair(springs.Constant(k=0.462)),
 }
-"""Name -> the loss. "energy" has springs 5 exp(-r), "short" exp(-r / 0.5 angstrom); "switch": see `FAR`."""
+"""Name -> the loss. "energy" has springs 5 exp(-r), "short" exp(-r / 0.5 angstrom); "near" and "far": see `FAR`."""
 
-FAR: dict[str, tuple[Energy, float]] = {"switch": (Harmonic(normalize="atoms"), 0.5)}
-"""Losses that turn into another energy from a noise level on, in angstrom: "switch" is MSE from 0.5 on.
-
-Not in the paper. Prop. 4.4 promises the score at small noise only; at large noise the mean that MSE asks for is right.
-"""
+FAR: dict[str, tuple[Energy, float]] = {
+    "near": (LOSSES["mse"](), 0.5),
+    "far": (LOSSES["energy"](), 0.5),
+}
+"""Losses that turn into another energy from a noise level on, in angstrom: "near" is the pair energy below 0.5 and MSE
+above, "far" the other way round. Not in the paper, whose Prop. 4.4 speaks for the energy at small noise only."""

@@ -82,7 +82,9 @@ def test_learning_rate_sweep_is_the_same_experiment_at_several_rates():
     assert set(molecules.SETTINGS["laptop"].learning_rates) < rates
 
 
-@pytest.mark.parametrize("name", ["molecule_checkpoints", "molecule_shares", "molecule_springs", "molecule_step"])
+@pytest.mark.parametrize(
+    "name", ["molecule_checkpoints", "molecule_noise", "molecule_shares", "molecule_springs", "molecule_step"]
+)
 def test_experiments_made_from_it_run(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path))
     path = reproduce(name, scale="smoke", seeds=1, workdir=tmp_path / "runs", threads=1)
