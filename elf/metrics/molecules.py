@@ -192,14 +192,16 @@ def evaluate(
 
     "validity": molecules that RDKit sanitises. "uniqueness": distinct SMILES among the valid. "novelty": those of the
     distinct ones not in `training_smiles` (see `canonical_smiles`; QM9 itself scores 0.02 against its own SMILES, where
-    the bond table misreads a bond). "connected": molecules in one piece.
-    "completeness": molecules both valid and in one piece (JODO's figure). None where there is nothing to count.
+    the bond table misreads a bond). "connected": molecules in one piece. "stable_connected": stable ones in one piece;
+    "molecule_stability" counts a molecule that fell into stable pieces, too. "completeness": molecules both valid and
+    in one piece (JODO's figure). None where there is nothing to count.
     """
     smiles = to_smiles(positions, numbers, mask, rules=rules)
     valid = [text for text in smiles if text is not None]
     distinct = set(valid)
     connected = (fragments(positions, numbers, mask, rules=rules) == 1).tolist()
     complete = sum(whole and text is not None for whole, text in zip(connected, smiles, strict=True))
+    stable = stability(positions, numbers, mask, rules=rules).molecule_stable.tolist()
     known = None if training_smiles is None else distinct & set(training_smiles)
     return {
         **summary(positions, numbers, mask, rules=rules),
@@ -207,6 +209,7 @@ def evaluate(
         "uniqueness": len(distinct) / len(valid) if valid else None,
         "novelty": 1 - len(known) / len(distinct) if known is not None and distinct else None,
         "connected": sum(connected) / len(smiles),
+        "stable_connected": sum(a and b for a, b in zip(stable, connected, strict=True)) / len(smiles),
         "completeness": complete / len(smiles),
     }
 

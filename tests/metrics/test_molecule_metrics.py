@@ -166,6 +166,11 @@ class TestStability:
         shrunk = metrics.stability(0.99 * benzene.positions, benzene.numbers)
         assert not shrunk.atom_stable[0, :6].any()
 
+    def test_two_molecules_are_stable_but_not_one(self):
+        apart = [(element, x + 9, y, z) for element, x, y, z in WATER]
+        report = metrics.evaluate(*molecule(*WATER, *apart))
+        assert (report["molecule_stability"], report["connected"], report["stable_connected"]) == (1, 0, 0)
+
     def test_qm9_itself(self, all_of_qm9):
         # EDM (arXiv:2203.17003, Table 2) reports 99.0 and 95.2 % for the data, others 99.3 to 99.4 and 95.3.
         report = metrics.summary(all_of_qm9.positions, all_of_qm9.numbers)
@@ -254,11 +259,17 @@ class TestChemistry:
             "uniqueness": pytest.approx(2 / 4),
             "novelty": pytest.approx(1 / 2),
             "connected": pytest.approx(4 / 5),
+            "stable_connected": pytest.approx(3 / 5),
             "completeness": pytest.approx(3 / 5),
         }
         assert metrics.evaluate(positions, numbers)["novelty"] is None
         nothing_valid = metrics.evaluate(positions[3:4], numbers[3:4], training_smiles={"O"})
         assert (nothing_valid["validity"], nothing_valid["uniqueness"], nothing_valid["novelty"]) == (0, None, None)
+
+    def test_two_molecules_are_stable_but_not_one(self):
+        apart = [(element, x + 9, y, z) for element, x, y, z in WATER]
+        report = metrics.evaluate(*molecule(*WATER, *apart))
+        assert (report["molecule_stability"], report["connected"], report["stable_connected"]) == (1, 0, 0)
 
     def test_qm9_itself(self, all_of_qm9):
         sample = all_of_qm9[::130]
