@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from elf.experiments import find, molecule_checkpoints, molecule_weights, molecules, reproduce
+from elf.experiments import find, load_result, molecule_checkpoints, molecule_weights, molecules, reproduce
 from elf.experiments.base import results_folder
 from elf.experiments.molecule_weights import publish, trained
 from elf.metrics.molecules import summary
@@ -143,3 +143,23 @@ def test_committed_networks_draw_molecules(loss):
     assert file.stat().st_size < 3_000_000
     drawn = molecules.sample(trained(loss), dataclasses.replace(settings, sampler_steps=20), n=24, seed=1)
     assert summary(drawn.positions, drawn.numbers)["atom_stability"] > 0.6
+
+
+def test_the_committed_runs_say_what_the_notebook_says():
+    """Stable atoms: a lead of the energy at both lengths, made at small noise. Stable molecules: spreads overlap."""
+    short, long, halves = (
+        {row["loss"]: row for row in load_result(name)["summary"]}
+        for name in ("molecules", "molecule_checkpoints", "molecule_noise")
+    )
+    for rows, lead in ((short, 0.04), (long, 0.02)):
+        for loss in ("mse", "kabsch"):
+            ours, theirs = rows["energy"], rows[loss]
+            assert ours["atom_stability"]["mean"] - theirs["atom_stability"]["mean"] > lead
+            apart = abs(ours["molecule_stability"]["mean"] - theirs["molecule_stability"]["mean"])
+            assert apart < ours["molecule_stability"]["std"] + theirs["molecule_stability"]["std"]
+            assert ours["n"] == theirs["n"] == 3
+    assert all(
+        long["energy"]["connected"]["mean"] - long[loss]["connected"]["mean"] > 0.04 for loss in ("mse", "kabsch")
+    )
+    atoms = {loss: row["atom_stability"]["mean"] for loss, row in (short | halves).items()}
+    assert abs(atoms["near"] - atoms["energy"]) < 0.015 < atoms["near"] - atoms["far"]
