@@ -98,13 +98,13 @@ def make_predictor(settings: Settings, model: str, seed: int) -> NoisePredictor:
 
 
 def fit_settings(settings: Settings, model: str, loss: str, molecules: int, seed: int) -> FitSettings:
-    """The training's settings: C.2's learning rate, and its number of epochs as steps."""
+    """The training's settings: C.2's learning rate or the scale's own, and its number of epochs as steps."""
     batch = settings.batch_size or MODELS[model].batch_size
     steps = settings.epochs * (molecules // batch) if settings.epochs else settings.steps
     rate, _ = LOSSES[loss].edm if model == "edm" else LOSSES[loss].gdm
     return FitSettings(
         steps=steps,
-        learning_rate=rate * settings.rate_factors[model == "edm"],
+        learning_rate=settings.learning_rate or rate,
         warmup_steps=settings.warmup_steps,
         schedule=settings.schedule,
         gradient_clip=settings.gradient_clip,

@@ -50,6 +50,13 @@ def test_paper_scale_is_the_papers():
     assert (geom.layers, geom.epochs, geom.atoms[1], geom.data) == (4, 13, 181, "geom")
 
 
+def test_small_scales_have_one_rate_for_all():
+    """C.2's rates differ threefold between losses: in short runs the largest would win, whatever the loss."""
+    laptop = table2_8.SETTINGS["laptop"]
+    rates = {paper_molecules.fit_settings(laptop, m, loss, 3000, 0).learning_rate for m in MODELS for loss in LOSSES}
+    assert rates == {laptop.learning_rate}
+
+
 def test_cells_of_the_tables():
     def cells(name, scale="paper", seeds=1):
         experiment = find(name)
