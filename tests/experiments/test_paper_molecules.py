@@ -249,3 +249,16 @@ def test_other_trainings_have_other_folders(tmp_path):
     with fabric_options(precision="bf16-mixed"):
         others.append(name())
     assert len({name(), *others}) == 7
+
+
+def test_the_committed_table_says_what_the_notebook_says():
+    """Laptop scale: the energy first in both GDMs, without overlap, and last in EDM; no stable molecule anywhere."""
+    rows = {(row["model"], row["loss"]): row for row in load_result("table2")["summary"]}
+    assert all(row["n"] == 3 for row in rows.values())
+    for model in ("gdm", "gdm-aug"):
+        ours, theirs = rows[model, "energy"]["atom_stability"], rows[model, "mse"]["atom_stability"]
+        assert ours["mean"] - ours["std"] > theirs["mean"] + theirs["std"]
+    assert (
+        min("mse", "mae", "kabsch", "energy", key=lambda name: rows["edm", name]["atom_stability"]["mean"]) == "energy"
+    )
+    assert all(row["molecule_stability"]["mean"] == 0 for (model, _), row in rows.items() if model != "data")
