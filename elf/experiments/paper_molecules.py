@@ -257,10 +257,11 @@ def make_table(
 
     def table(result: dict[str, Any]) -> str:
         lines = []
+        varied = len({row["share"] for row in result["summary"]}) > 1
         for row in result["summary"]:
             published = paper.get(row["model"], {}).get(row["loss"], ("-",) * len(COLUMNS))
             shown = {name: format_mean(row, name, 1, 100) if name in row else "-" for name in columns}
-            keys = {key: row[key] for key in KEYS if key != "share" or row[key] != 1}
+            keys = {key: row[key] for key in KEYS if key != "share" or varied}
             beside = {f"paper: {name}": text for name, text in zip(COLUMNS, published, strict=True)}
             lines.append({"model": "", "loss": "", **keys, **shown, **beside})
         scale = result["scale"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -262,3 +263,8 @@ def test_the_committed_table_says_what_the_notebook_says():
         min("mse", "mae", "kabsch", "energy", key=lambda name: rows["edm", name]["atom_stability"]["mean"]) == "energy"
     )
     assert all(row["molecule_stability"]["mean"] == 0 for (model, _), row in rows.items() if model != "data")
+
+
+def test_the_share_of_the_data_is_a_column_where_it_varies():
+    assert "| model | loss | share |" in re.sub(" +", " ", find("figure4").table(load_result("figure4")))
+    assert "share" not in find("table2").table(load_result("table2"))
