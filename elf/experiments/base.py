@@ -36,7 +36,8 @@ class Experiment:
             {"loss": "energy", "seed": 0}.
         run_cell: (settings, cell, workdir, callbacks) -> JSON-able result with sensibly rounded floats. `workdir` is
             this cell's own folder, for its checkpoints; every `fit` gets the callbacks, through which Ctrl-C reaches
-            `reproduce` (a half-trained cell is not a result).
+            `reproduce` (a half-trained cell is not a result). "seconds" in it, if there, is the training's own time,
+            resumed parts included.
         summarise: rows {"cell", "result", "seconds"} of all cells -> rows of the table (see `summarise_by`).
         table: the whole result, as `load_result` returns it -> the table as text.
     """
