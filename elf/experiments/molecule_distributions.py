@@ -73,9 +73,9 @@ COLUMNS = {
     "molecule_stability": ("stable (%)", 1, 100),
     "completeness": ("complete (%)", 1, 100),
     "fcd": ("FCD", 2, 1),
-    "mmd_bond": ("MMD bonds", 4, 1),
-    "mmd_angle": ("MMD angles", 4, 1),
-    "mmd_dihedral": ("MMD dihedrals", 4, 1),
+    "mmd_bond": ("MMD bonds", 3, 1),
+    "mmd_angle": ("MMD angles", 3, 1),
+    "mmd_dihedral": ("MMD dihedrals", 3, 1),
     "posebusters": ("PoseBusters (%)", 1, 100),
     "strain": ("strain (kcal/mol)", 1, 1),
 }
