@@ -64,8 +64,8 @@ def main() -> None:
 
     from benchmarks.figure import draw
     from benchmarks.report import summary, with_results
-    from elf.experiments.base import device_name, versions, write_json
     from elf.training.checkpoint import write_atomically
+    from experiments.framework.experiment import device_name, versions, write_json
 
     result = {
         "parts": parts,

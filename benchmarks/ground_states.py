@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from elf.data.spin_glass import load, sample_couplings
-from elf.experiments.base import device_name, versions, write_json
 from elf.spins import ground_state
+from experiments.framework.experiment import device_name, versions, write_json
 
 
 def timed(function, *arguments, **options):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import elf
 from benchmarks.timing import interleaved, rounded, samples, step
-from elf.experiments.loss_cost import broadcast_pair_energy
+from experiments.cost.points import broadcast_pair_energy
 
 SIZES = ((64, 29), (512, 29), (64, 180), (1, 3_000), (1, 30_000))
 TINY = ((2, 5), (1, 40))

@@ -61,7 +61,7 @@ def _run(loss: str, batch: int, atoms: int) -> None:
 
     import elf
     from benchmarks.timing import samples, step
-    from elf.experiments.loss_cost import LOSSES
+    from experiments.cost.points import LOSSES
 
     torch.set_num_threads(1)
     prediction, target = samples(batch, atoms)

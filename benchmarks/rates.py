@@ -13,7 +13,6 @@ from elf.data import qm9
 from elf.data.batching import bucketed_batches, padding_share
 from elf.data.molecules import Molecules
 from elf.data.spin_glass import sample_couplings
-from elf.experiments import molecules as experiment
 from elf.generative.diffusion import denoising_loss
 from elf.generative.noise_prediction import NoisePredictor, noise_loss
 from elf.generative.sampling import sample_molecules
@@ -21,6 +20,7 @@ from elf.generative.schedules import Karras
 from elf.models.egnn import EGNN
 from elf.spins import ground_state
 from elf.training import shuffled_batches
+from experiments.molecules import small as experiment
 
 ENERGIES: dict[str, Callable[[], elf.Energy]] = {
     "pair": lambda: elf.PairEnergy(elf.springs.Exponential(k=5.0), normalize="atoms"),

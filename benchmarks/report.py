@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from elf.experiments.tables import text_table
+from experiments.framework.tables import text_table
 
 FASTER = {(64, 29): 5, (512, 29): 5, (64, 180): 10, (1, 3_000): 15}
 """By what factor the pair energy should beat the plain formula, forward and backward."""

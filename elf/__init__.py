@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elf import boltzmann as boltzmann
+    from elf import chemistry as chemistry
     from elf import data as data
     from elf import energy as energy
-    from elf import experiments as experiments
     from elf import generative as generative
     from elf import geometry as geometry
     from elf import metrics as metrics
@@ -37,7 +37,7 @@ __version__ = "0.1.0"
 
 # fmt: off
 _SUBMODULES = frozenset({
-    "boltzmann", "data", "energy", "experiments", "generative", "geometry",
+    "boltzmann", "chemistry", "data", "energy", "generative", "geometry",
     "metrics", "models", "scales", "spins", "training", "viz",
 })
 _FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "PairEnergy", "springs"})

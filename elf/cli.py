@@ -127,7 +127,7 @@ def _lab(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from elf import experiments
+    import experiments
 
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     fabric = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -159,8 +159,8 @@ def _facts() -> list[tuple[str, Any]]:
 
     import torch
 
-    from elf.data.qm9 import _cache_folder
-    from elf.experiments.base import results_folder
+    from elf.files import cache_folder
+    from experiments.framework.experiment import results_folder
 
     def installed(name: str) -> str:
         try:
@@ -181,7 +181,7 @@ def _facts() -> list[tuple[str, Any]]:
         ("packages", ", ".join(map(installed, ["torch", "lightning-fabric", "numpy", "rdkit", "jupyterlab"]))),
         ("device", f"{device}, {torch.get_num_threads()} CPU threads"),
         ("scale", current_scale()),
-        ("cache", _cache_folder(None)),
+        ("cache", cache_folder()),
         ("QM9", "there (qm9pack)" if importlib.util.find_spec("qm9pack") else "missing: pip install qm9pack==1.0.3"),
         ("results", ", ".join(results) or "none"),
     ]

@@ -18,7 +18,7 @@ from elf.metrics.poses import pose_checks
 from elf.metrics.strain import strain
 from elf.metrics.substructures import bond_angles, bond_lengths, dihedral_angles
 from elf.models.egnn import EGNN, GNN
-from elf.models.equivariant import EquivariantTransformer
+from elf.models.transformer import EquivariantTransformer
 
 
 def paper_loss(positions: Tensor, numbers: Tensor) -> object:

@@ -58,7 +58,7 @@ def test_a_part_prints_its_json_from_a_process_of_its_own() -> None:
 RATIO = """
 import time, torch, elf
 from benchmarks.timing import samples, step
-from elf.experiments.loss_cost import broadcast_pair_energy
+from experiments.cost.points import broadcast_pair_energy
 
 def fastest(function):
     times = []

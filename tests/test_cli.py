@@ -137,7 +137,7 @@ def test_lab_listens_on_loopback_with_its_token_and_passes_arguments_on(course, 
 
 @pytest.fixture
 def experiments(monkeypatch):
-    """A stand-in for elf.experiments that records how it is called."""
+    """A stand-in for experiments that records how it is called."""
     calls = []
 
     def reproduce(name, **options):
@@ -147,8 +147,8 @@ def experiments(monkeypatch):
         return Path("results/shapes.laptop.json")
 
     module = SimpleNamespace(reproduce=reproduce)
-    monkeypatch.setitem(sys.modules, "elf.experiments", module)
-    monkeypatch.setattr("elf.experiments", module, raising=False)
+    monkeypatch.setitem(sys.modules, "experiments", module)
+    monkeypatch.setattr("experiments", module, raising=False)
     return calls
 
 

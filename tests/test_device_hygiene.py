@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import elf
-from elf.experiments.loss_cost import BroadcastPairEnergy
 from elf.generative.ancestral import ancestral_molecules
 from elf.generative.diffusion import Denoiser, Noisy
 from elf.generative.noise_prediction import NoisePredictor, noise_loss
@@ -23,11 +22,12 @@ from elf.generative.schedules import Karras
 from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
 from elf.models.conformer import ConformerNetwork
 from elf.models.egnn import EGNN, GNN
-from elf.models.equivariant import EquivariantTransformer
 from elf.models.mean_field import MeanFieldNet
 from elf.models.mlp import MLP
 from elf.models.resnet import SpinResNet
+from elf.models.transformer import EquivariantTransformer
 from elf.spins import SYMMETRIES, Couplings
+from experiments.cost.points import BroadcastPairEnergy
 
 Factory = Callable[..., Tensor]
 

@@ -23,9 +23,8 @@ def wanted() -> dict:
     import tomllib  # not in a Python too old for us, which has been turned away by now
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    metadata = {
-        key: project[key] for key in ("build-system", "project")
-    }  # a change of ruff's settings installs nothing
+    # A change of ruff's settings installs nothing.
+    metadata = {**{key: project[key] for key in ("build-system", "project")}, "packages": project["tool"]["setuptools"]}
     return {
         "folder": str(ROOT),  # environments cannot be moved
         "python": f"{platform.python_version()} in {sys.base_prefix}",

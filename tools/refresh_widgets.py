@@ -1,7 +1,7 @@
 """Put the widgets' present JavaScript into the notebooks: `python tools/refresh_widgets.py [NOTEBOOK ...]`.
 
-A notebook carries the module of each widget in it. After a change of elf/viz/*.js this brings all of them up to date
-without running anything; what the widgets show is kept.
+A notebook carries the module of each widget in it. After a change of elf/viz/widgets/*.js this brings all of
+them up to date without running anything; what the widgets show is kept.
 """
 
 from __future__ import annotations

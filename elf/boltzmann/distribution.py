@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_coordinates, require_positive, require_tensor
 from elf.boltzmann.quadrature import Grid, coarser
+from elf.checks import require_coordinates, require_positive, require_tensor
 
 EnergyFunction = Callable[[Tensor], Tensor]
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count
 from elf.boltzmann.distribution import Boltzmann
 from elf.boltzmann.quadrature import Grid
+from elf.checks import require_count
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor, grid: Grid, *, tolerance: float = 1e-3) -> Float[Tensor, ""]:

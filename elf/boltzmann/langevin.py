@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count, require_positive
 from elf.boltzmann.distribution import EnergyFunction
+from elf.checks import require_count, require_positive
 
 
 class Trajectory(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from elf._checks import require_count
+from elf.checks import require_count
 
 
 def bucketed_batches(

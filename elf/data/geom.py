@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from elf._checks import require_count, require_one_of
+from elf.checks import require_count, require_one_of
 from elf.elements import GEOM_ELEMENTS
 
 SPLITS = ("train", "validation", "test")

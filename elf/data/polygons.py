@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_positive
+from elf.checks import require_positive
 
 RADII = (0.3, 5.0)
 """The range that the paper draws radii from, uniformly; the unit of length of this experiment is arbitrary."""

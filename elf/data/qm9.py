@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elf._checks import require_count, require_one_of
+from elf.checks import require_count, require_one_of
 from elf.data.molecules import Molecules, SmilesList, formula, one_hot, parse_formula
 from elf.elements import ELEMENTS, NUMBERS
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from elf._checks import require_count, require_one_of
+from elf.checks import require_count, require_one_of
 from elf.spins.ground_state import ground_state
 from elf.spins.lattice import Couplings, ising_energy
 

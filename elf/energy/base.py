@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
-from elf._checks import (
+from elf.checks import (
     require_alike,
     require_coordinates,
     require_finite,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from elf._checks import require_tensor, values_are_known
+from elf.checks import require_tensor, values_are_known
 
 PADDING = -1
 """Both ends of an edge that only fills up a list shorter than the others."""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
-from elf._checks import require_bool
+from elf.checks import require_bool
 from elf.energy.base import Energy
 from elf.geometry.alignment import align
 

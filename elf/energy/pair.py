@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from elf._checks import require_count, values_are_known
+from elf.checks import require_count, values_are_known
 from elf.energy.base import Energy
 from elf.energy.closed_form import ValueAndGradient, applies, closed_form
 from elf.energy.dense import value_and_gradient

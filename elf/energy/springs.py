@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from elf._checks import require_positive
+from elf.checks import require_positive
 
 __all__ = [
     "BondAware",

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from elf._checks import require_count
+from elf.checks import require_count
 from elf.elements import ELEMENTS
 from elf.generative.diffusion import TYPE_SCALE, Noisy
 from elf.generative.noise_prediction import Clean, molecule_noise

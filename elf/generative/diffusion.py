@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from elf._checks import values_are_known
+from elf.checks import values_are_known
 from elf.elements import ELEMENTS
 from elf.energy import Energy
 from elf.generative.schedules import Karras
@@ -46,7 +46,7 @@ class Denoiser(nn.Module):
     with probabilities: the same for every loss on positions.
 
     Args:
-        network: `elf.models.equivariant.EquivariantTransformer`, or any module with its call.
+        network: `elf.models.transformer.EquivariantTransformer`, or any module with its call.
         sigma_data: root-mean-square coordinate of clean molecules, angstrom.
     """
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from elf._checks import require_count
+from elf.checks import require_count
 from elf.geometry.alignment import align
 from elf.geometry.distances import norm
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from elf._checks import require_finite, require_occupied, values_are_known
+from elf.checks import require_finite, require_occupied, values_are_known
 from elf.elements import ELEMENTS
 from elf.energy import Energy
 from elf.generative.schedules import Polynomial

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count, require_positive, values_are_known
+from elf.checks import require_count, require_positive, values_are_known
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from elf._checks import (
+from elf.checks import (
     require_alike,
     require_count,
     require_finite,

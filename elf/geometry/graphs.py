@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from elf._checks import require_count, require_one_of, require_tensor
+from elf.checks import require_count, require_one_of, require_tensor
 
 
 def complete_edges(n: int) -> Int[Tensor, "2 edges"]:

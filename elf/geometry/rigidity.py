@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf._checks import require_count, require_positive
+from elf.checks import require_count, require_positive
 from elf.geometry.graphs import is_connected, random_regular_edges, require_graph
 from elf.geometry.modular import eliminate, random_null_vector, random_residues, residue
 

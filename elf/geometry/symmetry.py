@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf._checks import require_count, require_one_of, require_positive, require_tensor
+from elf.checks import require_count, require_one_of, require_positive, require_tensor
 from elf.geometry.alignment import center, centroid, random_rotations
 
 GROUP = ("rotations", "reflections", "translations")

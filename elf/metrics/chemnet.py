@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count
+from elf.checks import require_count
 
 WEIGHTS = "ChemNet_v0.13_pretrained.pt"
 WEIGHTS_SHA256 = "c22e977602b30eeabd7f81e6c790dd3234c7d7788c6c3e7979d8720ccc96951a"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from elf._checks import require_count, require_tensor
+from elf.checks import require_count, require_tensor
 
 KERNELS = 5
 

@@ -1,7 +1,7 @@
 """Is a cloud of atoms a molecule? Stability, validity, uniqueness, novelty, completeness.
 
 Stability follows EDM (Hoogeboom et al., arXiv:2203.17003): distances give bond orders by a fixed table
-(`elf.metrics.bonds`); an atom is stable when its bond orders sum to its valence, a molecule when all its atoms are.
+(`elf.chemistry.bonds`); an atom is stable when its bond orders sum to its valence, a molecule when all its atoms are.
 Everything up to `fragments` is batched torch on any device; from `to_rdkit` on RDKit takes molecules one by one.
 
 Arguments everywhere: positions (B, N, 3) in angstrom, numbers (B, N) atomic numbers, mask (B, N) bool, True for a real
@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf._checks import require_coordinates, require_count, require_finite, require_mask, require_tensor, widen
-from elf.metrics.bonds import QM9, BondRules
+from elf.checks import require_coordinates, require_count, require_finite, require_mask, require_tensor, widen
+from elf.chemistry.bonds import QM9, BondRules
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -127,7 +127,8 @@ def to_rdkit(positions: Tensor, numbers: Tensor, *, rules: BondRules = QM9) -> M
     """One molecule as an RDKit Mol with a conformer: positions (N, 3) in angstrom, numbers (N,), no padding.
 
     Bonds are those of EDM's table, as found, and not sanitised: valences may be wrong (`Chem.SanitizeMol` says so).
-    For a QM9 molecule with the bonds, charges and stereo centres of its SMILES see `elf.data.graphs.to_rdkit`.
+    For a QM9 molecule with the bonds, charges and stereo centres of its SMILES see
+    `elf.chemistry.molecular_graph.to_rdkit`.
     """
     positions, numbers, _ = _checked(positions[None], numbers[None], None, rules)
     mol = _mol(numbers[0].tolist(), _orders(positions, numbers, rules)[0].cpu())

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from elf.metrics.bonds import QM9, BondRules
+from elf.chemistry.bonds import QM9, BondRules
 from elf.metrics.molecules import _checked, to_rdkit
 
 

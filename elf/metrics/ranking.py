@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count
+from elf.checks import require_count
 
 
 def rank_correlation(

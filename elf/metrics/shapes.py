@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_finite, require_positive
+from elf.checks import require_finite, require_positive
 from elf.geometry.alignment import center
 from elf.geometry.distances import norm
 

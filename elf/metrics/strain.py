@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.metrics.bonds import QM9, BondRules
-from elf.metrics.force_field import ForceField
+from elf.chemistry.bonds import QM9, BondRules
+from elf.chemistry.force_field import ForceField
 from elf.metrics.molecules import _checked, to_rdkit
 
 REASONS = ("invalid", "open_valences", "fragments", "untyped", "no_minimum")

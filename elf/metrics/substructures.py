@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from elf._checks import require_count
-from elf.metrics.bonds import QM9, BondRules
+from elf.checks import require_count
+from elf.chemistry.bonds import QM9, BondRules
 from elf.metrics.molecules import _checked, _orders
 
 BONDS = ("C1H", "C1C", "C1O", "C1N", "H1N", "C2O", "H1O", "C2C")

@@ -19,7 +19,7 @@ class ConformerNetwork(nn.Module):
     turned or mirrored, the answer is too. Passes are told apart by the network's noise level, which halves each time.
 
     Args:
-        network: `elf.models.equivariant.EquivariantTransformer` with pair features, or any module with its call.
+        network: `elf.models.transformer.EquivariantTransformer` with pair features, or any module with its call.
         passes: passes at inference.
     """
 

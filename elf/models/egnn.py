@@ -1,6 +1,6 @@
 """The paper's two networks for molecules: EDM's equivariant EGNN, and the plain GNN of GDM (Sec. 6.2, C.2).
 
-Both have the call of `elf.models.equivariant.EquivariantTransformer`: noisy positions, features, a noise level and a
+Both have the call of `elf.models.transformer.EquivariantTransformer`: noisy positions, features, a noise level and a
 mask in; a displacement and a number a feature out, for every atom. Nine layers of 256 channels are the paper's size.
 """
 
@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from elf.geometry.alignment import center
-from elf.models.equivariant import NetworkOutput
 from elf.models.graph_layers import CoordinateLayer, MessageLayer, pair_mask, require_shapes, require_sizes
+from elf.models.transformer import NetworkOutput
 
 
 class EGNN(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from elf._checks import require_bool, require_count
+from elf.checks import require_bool, require_count
 from elf.models.resnet import PLANES, Padding, coupling_planes, require_boundaries
 from elf.spins.lattice import Couplings
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from elf._checks import require_count
+from elf.checks import require_count
 
 
 class MLP(nn.Module):

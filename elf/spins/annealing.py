@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf._checks import require_count, require_positive
+from elf.checks import require_count, require_positive
 from elf.spins.lattice import Couplings, bond_energy, colours, descend, neighbour_sum
 
 

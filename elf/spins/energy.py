@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from elf._checks import require_positive, require_tensor, values_are_known, widen
+from elf.checks import require_positive, require_tensor, values_are_known, widen
 from elf.spins.lattice import Couplings, bond_energy, neighbour_sum, require_spins
 
 Spins = Float[Tensor, "batch height width"]

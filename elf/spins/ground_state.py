@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
-from elf._checks import require_one_of, require_positive
+from elf.checks import require_one_of, require_positive
 from elf.spins.annealing import anneal
 from elf.spins.lattice import Couplings, descend, ising_energy
 

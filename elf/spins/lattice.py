@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf._checks import require_bool, require_tensor, values_are_known
+from elf.checks import require_bool, require_tensor, values_are_known
 
 
 # Plain `Tensor` annotations where a user hands something in: the checks below are the ones that speak to the user.

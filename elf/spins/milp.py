@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from elf._checks import require_positive, require_tensor
+from elf.checks import require_positive, require_tensor
 
 
 @dataclass(frozen=True, eq=False)

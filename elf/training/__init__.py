@@ -6,8 +6,9 @@ watch; `save_weights` and `load_weights` publish the result.
 
 from __future__ import annotations
 
+from elf.files import check_sha256, file_sha256
 from elf.training.callbacks import LiveCurve, ProgressBar, TimeLimit
-from elf.training.checkpoint import check_sha256, file_sha256, load_weights, save_weights
+from elf.training.checkpoint import load_weights, save_weights
 from elf.training.loop import fit
 from elf.training.settings import (
     FitSettings,

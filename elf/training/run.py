@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import elf
+from elf.files import load_tensors, save_tensors
 from elf.training.checkpoint import (
     FORMAT,
-    load_tensors,
     model_signature,
-    save_tensors,
     state_differences,
     with_prefix,
     without_prefix,
@@ -59,7 +58,6 @@ def save_run(
         tensors["history.loss"] = torch.tensor(losses, dtype=torch.float64)
         tensors["history.seconds"] = torch.tensor(ended, dtype=torch.float64)
         about = {
-            "format": FORMAT,
             "step": step,
             "settings": run.settings.as_dict(),
             "model": model_signature(run.model),
@@ -68,7 +66,7 @@ def save_run(
             "torch": torch.__version__,
             "elf": elf.__version__,
         }
-        save_tensors(path, tensors, about)
+        save_tensors(path, tensors, about, format=FORMAT)
     run.fabric.barrier()
 
 

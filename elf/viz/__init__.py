@@ -9,11 +9,11 @@ from elf._lazy import lazy_submodules
 
 # Loaded on first use: a widget needs anywidget, a figure does not.
 _CLASSES = {
-    "Dashboard": "dashboard",
-    "FrameSlider": "frames",
-    "Playground": "playground",
-    "SpinBoard": "board",
-    "Trajectory": "trajectory",
+    "Dashboard": "widgets.dashboard",
+    "FrameSlider": "widgets.frames",
+    "Playground": "widgets.playground",
+    "SpinBoard": "widgets.board",
+    "Trajectory": "widgets.trajectory",
 }
 _submodule, _submodules = lazy_submodules(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from elf.chemistry.stereo import MAX_HOPS, PAIR_FEATURES, GraphedMolecules, StereoCentres, hops, pair_features
 from elf.data import qm9
-from elf.data.conformers import MAX_HOPS, PAIR_FEATURES, GraphedMolecules, StereoCentres, hops, pair_features
 
 
 def chain(n: int) -> torch.Tensor:

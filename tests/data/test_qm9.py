@@ -13,7 +13,8 @@ from itertools import islice
 import pytest
 import torch
 
-from elf.data import graphs, qm9
+from elf.chemistry import molecular_graph as graphs
+from elf.data import qm9
 from elf.data.molecules import SmilesList
 from elf.elements import NUMBERS, SYMBOLS
 

@@ -7,11 +7,12 @@ import json
 import pytest
 import torch
 
-from elf.data.conformers import StereoCentres
+from elf.chemistry.stereo import StereoCentres
 from elf.energy import Harmonic
-from elf.experiments import conformers, reproduce
-from elf.experiments.molecule_losses import LOSSES
 from elf.geometry import center, random_rotations
+from experiments import reproduce
+from experiments.molecules import conformers
+from experiments.molecules.losses import LOSSES
 
 TINY = conformers.SETTINGS["smoke"]
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 import toy_experiment
 
-from elf import experiments
-from elf.experiments import EXPERIMENTS, format_mean, load_result, mean_spread, reproduce, summarise_by, text_table
-from elf.experiments.base import cell_slug, device_name, write_json
+import experiments
+from experiments import EXPERIMENTS, format_mean, load_result, mean_spread, reproduce, summarise_by, text_table
+from experiments.framework.experiment import cell_slug, device_name, write_json
 
 HERE = Path(__file__).parent
 
@@ -212,7 +212,7 @@ def test_device_name_is_of_this_machine_without_its_host_name():
 
 
 def test_importing_the_framework_is_light():
-    code = "import sys, elf.experiments; assert not {'torch', 'lightning_fabric', 'pandas'} & set(sys.modules)"
+    code = "import sys, experiments; assert not {'torch', 'lightning_fabric', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(HERE.parents[1])})
 
 

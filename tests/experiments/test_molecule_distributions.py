@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from elf.experiments import find, load_result, reproduce
+from experiments import find, load_result, reproduce
 
 
 def test_it_measures_networks_and_data(tmp_path):

@@ -8,11 +8,14 @@ import json
 import pytest
 import torch
 
-from elf.experiments import find, load_result, molecule_checkpoints, molecule_weights, molecules, reproduce
-from elf.experiments.base import results_folder
-from elf.experiments.molecule_weights import publish, trained
 from elf.metrics.molecules import summary
 from elf.training import load_weights
+from experiments import find, load_result, reproduce
+from experiments.framework.experiment import results_folder
+from experiments.molecules import checkpoints as molecule_checkpoints
+from experiments.molecules import small as molecules
+from experiments.molecules import weights as molecule_weights
+from experiments.molecules.weights import publish, trained
 
 TINY = molecules.SETTINGS["smoke"]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from elf.energy import PairEnergy, springs
-from elf.experiments import molecules
-from elf.experiments.molecule_losses import GRAPHS, LOSSES, SparsePairEnergy, rigid_graphs
 from elf.geometry import center, random_rotations
+from experiments.molecules import small as molecules
+from experiments.molecules.losses import GRAPHS, LOSSES, SparsePairEnergy, rigid_graphs
 
 SPRINGS = springs.Exponential(k=2.0)
 

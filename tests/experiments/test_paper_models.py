@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from elf.energy import PairEnergy
-from elf.experiments import find, paper_models, paper_molecules, reproduce, table2_8
+from experiments import find, reproduce
+from experiments.cost import paper_models
+from experiments.molecules import paper as paper_molecules
+from experiments.molecules import table2_8
 
 
 def test_operations_are_those_of_the_matrix_products():

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from elf.experiments import find, load_result, paper_molecules, reproduce, table1, table2_8, table4
-from elf.experiments.paper_settings import LOSSES, MODELS, TABLE_1, TABLE_4, TABLE_8
-from elf.experiments.table3 import JODO
 from elf.generative.sampling import Samples
 from elf.training import fabric_options
+from experiments import find, load_result, reproduce
+from experiments.molecules import paper as paper_molecules
+from experiments.molecules import table1, table2_8, table4
+from experiments.molecules.paper_settings import LOSSES, MODELS, TABLE_1, TABLE_4, TABLE_8
+from experiments.molecules.table3 import JODO
 
 TINY = table2_8.SETTINGS["smoke"]
 

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from elf.experiments import find, reproduce, samplers
 from elf.metrics.molecules import Stability
+from experiments import find, reproduce
+from experiments.molecules import samplers
 
 
 class Counter(torch.nn.Module):

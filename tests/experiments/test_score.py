@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from elf.experiments import score
 from elf.generative.minimiser import pair_distances
+from experiments.clouds import score
 
 
 def test_triangles_have_their_sides():

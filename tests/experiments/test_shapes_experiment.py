@@ -7,7 +7,8 @@ import torch
 
 from elf.data.polygons import mean_shrinkage, regular_polygon, sample
 from elf.energy import PairEnergy
-from elf.experiments import find, load_result, shapes, shapes_rates
+from experiments import find, load_result
+from experiments.clouds import shapes, shapes_rates
 
 SMOKE = shapes.SETTINGS["smoke"]
 

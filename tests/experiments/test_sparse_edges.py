@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import elf
-from elf.experiments import find, loss_cost, rigidity, sparse_springs
 from elf.geometry import pairwise_distances
 from elf.geometry.rigidity import is_globally_rigid
+from experiments import find
+from experiments.clouds import rigidity, sparse_springs
+from experiments.cost import points as loss_cost
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 300), (300, 300), (7, 20)])

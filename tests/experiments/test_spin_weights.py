@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from elf.data import spin_glass
-from elf.experiments import load_result, table5, table5_settings
-from elf.experiments.spin_weights import publish, trained
 from elf.training import save_weights
+from experiments import load_result
+from experiments.spins import table5, table5_settings
+from experiments.spins.weights import publish, trained
 
 
 def test_published_weights_are_checked(tmp_path, monkeypatch):

@@ -3,11 +3,13 @@ import json
 import pytest
 import torch
 
-from elf.data import graphs, qm9
+from elf.chemistry import molecular_graph as graphs
+from elf.chemistry.force_field import ForceField, force_fields
+from elf.data import qm9
 from elf.energy import PairEnergy
-from elf.experiments import load_result, reproduce, springs
-from elf.metrics.force_field import ForceField, force_fields
 from elf.metrics.ranking import rank_correlation
+from experiments import load_result, reproduce
+from experiments.molecules import springs
 
 
 @pytest.fixture(autouse=True)

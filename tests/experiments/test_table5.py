@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from elf.data import spin_glass
-from elf.experiments import table5, table5_settings
 from elf.models.mean_field import MeanFieldNet
 from elf.models.resnet import SpinResNet
 from elf.spins import Couplings, FreeEnergy, LocalField, Mattis, frustrated_plaquettes, ground_state, ising_energy
+from experiments.spins import table5, table5_settings
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from elf.cli import main
-from elf.experiments import EXPERIMENTS
+from experiments import EXPERIMENTS
 
 EXPERIMENTS["toy"] = "toy_experiment"
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from elf.experiments import EXPERIMENTS, Experiment, format_mean, reproduce, summarise_by, text_table
 from elf.training import FitSettings, fit, shuffled_batches
+from experiments import EXPERIMENTS, Experiment, format_mean, reproduce, summarise_by, text_table
 
 
 @dataclasses.dataclass(frozen=True)

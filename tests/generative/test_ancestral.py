@@ -15,7 +15,7 @@ from elf.generative.diffusion import TYPE_SCALE, Denoised, Denoiser
 from elf.generative.noise_prediction import Clean, Featuriser, NoisePredictor, noise_loss
 from elf.generative.schedules import Karras, Polynomial, Schedule
 from elf.models.egnn import EGNN, GNN
-from elf.models.equivariant import EquivariantTransformer
+from elf.models.transformer import EquivariantTransformer
 
 SIZE, SPREAD = 0.7, 0.2
 

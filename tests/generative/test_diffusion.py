@@ -13,7 +13,7 @@ from elf.energy import Harmonic, PairEnergy
 from elf.generative.diffusion import TYPE_SCALE, Denoised, Denoiser, Noisy, add_noise, denoising_loss
 from elf.generative.sampling import closed_shell_types, sample_molecules
 from elf.generative.schedules import Karras
-from elf.models.equivariant import EquivariantTransformer, NetworkOutput
+from elf.models.transformer import EquivariantTransformer, NetworkOutput
 
 
 class Oracle(torch.nn.Module):

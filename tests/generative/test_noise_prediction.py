@@ -19,7 +19,7 @@ from elf.generative.noise_prediction import (
 from elf.generative.schedules import Polynomial
 from elf.geometry import center, pairwise_distances
 from elf.models.egnn import EGNN, GNN
-from elf.models.equivariant import NetworkOutput
+from elf.models.transformer import NetworkOutput
 
 NUMBERS = torch.tensor([[6, 1, 1, 8], [7, 1, 0, 0]])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_molecules import NUMBER, WATER, molecule
 
-from elf.metrics import bonds
+from elf.chemistry import bonds
 from elf.metrics import molecules as metrics
 
 # EDM's dictionaries row by row, as text: an independent typing of the longer table.

@@ -6,9 +6,10 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 from rdkit.Geometry import Point3D
 
-from elf.data import graphs, qm9
-from elf.metrics.force_field import ForceField, force_fields
-from elf.metrics.vibrations import rigid_motions
+from elf.chemistry import molecular_graph as graphs
+from elf.chemistry.force_field import ForceField, force_fields
+from elf.chemistry.vibrations import rigid_motions
+from elf.data import qm9
 
 MDYNE = 143.9325
 """kcal/mol/angstrom^2 in 1 mdyn/angstrom, the unit of MMFF94's bond force constants."""

@@ -4,11 +4,12 @@ import networkx as nx
 import pytest
 import torch
 
-from elf.data import graphs, qm9
-from elf.metrics import bonds
+from elf.chemistry import bonds
+from elf.chemistry import molecular_graph as graphs
+from elf.data import qm9
 from elf.metrics import molecules as metrics
 
-# EDM's qm9/bond_analyze.py, typed independently of elf.metrics.bonds.
+# EDM's qm9/bond_analyze.py, typed independently of elf.chemistry.bonds.
 BONDS1 = {
     "H": {"H": 74, "C": 109, "N": 101, "O": 96, "F": 92},
     "C": {"H": 109, "C": 154, "N": 147, "O": 143, "F": 135},

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_molecules import FIVE_BONDS, METHANE, RADICAL, TWO_WATERS, WATER, batch, molecule
 
+from elf.chemistry.force_field import ForceField
 from elf.data import qm9
-from elf.metrics.force_field import ForceField
 from elf.metrics.molecules import to_rdkit
 from elf.metrics.strain import REASONS, strain
 

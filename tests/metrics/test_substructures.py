@@ -10,7 +10,7 @@ import torch
 from rdkit.Chem import rdMolTransforms as transforms
 from small_molecules import ACETYLENE, ETHYLENE, METHANE, PEROXIDE, WATER, batch, molecule
 
-from elf.metrics import bonds
+from elf.chemistry import bonds
 from elf.metrics import molecules as metrics
 from elf.metrics.substructures import ANGLES, BONDS, DIHEDRALS, bond_angles, bond_lengths, dihedral_angles
 

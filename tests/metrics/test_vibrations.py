@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from elf.energy import AlignedHarmonic, Harmonic
-from elf.metrics.vibrations import (
+from elf.chemistry.vibrations import (
     mode_displacements,
     normal_modes,
     random_displacements,
@@ -12,6 +11,7 @@ from elf.metrics.vibrations import (
     rigid_motions,
     thermal_displacements,
 )
+from elf.energy import AlignedHarmonic, Harmonic
 
 MASSES = [12.0, 1.0, 16.0, 14.0, 1.0]
 

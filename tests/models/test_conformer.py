@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from elf.data.conformers import PAIR_FEATURES
+from elf.chemistry.stereo import PAIR_FEATURES
 from elf.geometry import random_rotations
 from elf.models.conformer import ConformerNetwork
-from elf.models.equivariant import EquivariantTransformer
+from elf.models.transformer import EquivariantTransformer
 
 
 def make(dtype: torch.dtype = torch.float64, passes: int = 3) -> ConformerNetwork:

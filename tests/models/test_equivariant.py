@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elf.geometry import random_rotations
-from elf.models.equivariant import EquivariantTransformer, NetworkOutput
+from elf.models.transformer import EquivariantTransformer, NetworkOutput
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from elf.viz import web
+from elf.viz.widgets import web
 
 HERE = Path(__file__).parent
 SOURCE = web.HERE / "playground.js"

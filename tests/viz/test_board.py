@@ -18,7 +18,8 @@ from elf.spins import (
     local_fields,
     unsatisfied_bonds,
 )
-from elf.viz import SpinBoard, web
+from elf.viz import SpinBoard
+from elf.viz.widgets import web
 
 ROOT = ".elf-board"
 SHAPES = [(1, 1), (1, 5), (4, 1), (2, 2), (5, 4), (8, 8), (12, 3)]

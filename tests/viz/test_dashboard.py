@@ -12,7 +12,8 @@ from PIL import Image
 from widget_page import placed
 
 from elf.training import FitSettings, fit
-from elf.viz import Dashboard, dashboard, web
+from elf.viz import Dashboard
+from elf.viz.widgets import dashboard, web
 
 ROOT = ".elf-dashboard"
 TARGET = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])

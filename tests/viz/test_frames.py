@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from widget_page import placed
 
-from elf.viz import FrameSlider, web
-from elf.viz.frames import flip
+from elf.viz import FrameSlider
+from elf.viz.widgets import web
+from elf.viz.widgets.frames import flip
 
 
 def picture(value: float) -> tuple[Figure, str]:

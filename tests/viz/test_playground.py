@@ -15,7 +15,7 @@ import elf
 from elf.data import qm9
 from elf.elements import SYMBOLS
 from elf.viz import fields
-from elf.viz.playground import Playground, _springs, polygon, presets, rotate
+from elf.viz.widgets.playground import Playground, _springs, polygon, presets, rotate
 
 SPRINGS = {
     "constant": elf.springs.Constant,

@@ -13,8 +13,9 @@ import torch
 from widget_page import placed
 
 import elf
-from elf.viz import Playground, fields, web
-from elf.viz.playground import polygon, presets, rotate
+from elf.viz import Playground, fields
+from elf.viz.widgets import web
+from elf.viz.widgets.playground import polygon, presets, rotate
 
 ROOT = ".elf-playground"
 SPRINGS = {

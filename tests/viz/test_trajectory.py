@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from widget_page import placed
 
-from elf.viz import Trajectory, molecules, web
-from elf.viz.trajectory import pick_frames
+from elf.viz import Trajectory, molecules
+from elf.viz.widgets import web
+from elf.viz.widgets.trajectory import pick_frames
 
 ROOT = ".elf-trajectory"
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])

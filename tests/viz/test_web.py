@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from widget_page import placed
 
-from elf.viz import Playground, web
+from elf.viz import Playground
+from elf.viz.widgets import web
 
 NOTEBOOKS = sorted((web.HERE.parents[1] / "notebooks").glob("*.ipynb"))
 WIDGETS = [name.removesuffix(".js") for name in web.FILES if name not in ("dom.js", "mount.js")]

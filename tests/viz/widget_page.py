@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from elf.viz import web
+from elf.viz.widgets import web
 
 # No inline script, no inline style, no eval, no other origin.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"

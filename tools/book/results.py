@@ -19,7 +19,7 @@ has a number for the same row it stands in a column of its own. Our runs are sma
 
 def page(root: Path) -> str:
     """Markdown of the page: a section for each experiment that has a result of any scale."""
-    from elf import experiments
+    import experiments
 
     values = json.loads((root / "jupyter_book" / VALUES).read_text(encoding="utf-8"))
     lines = [OPENING]

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from elf.viz import web
+from elf.viz.widgets import web
 from tools.book import assets, pages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def fill(text: str, url: str) -> str:
     for word, keep in (("with", bool(url)), ("without", not url)):
         block = re.compile(rf"<!-- {word} repository -->\n(.*?)<!-- end -->\n", re.DOTALL)
         text = block.sub(r"\1" if keep else "", text)
-    from elf.viz.playground import Playground  # torch and anywidget, for this alone
+    from elf.viz.widgets.playground import Playground  # torch and anywidget, for this alone
 
     slug = url.removeprefix("https://github.com/")
     binder = f"{BINDER}/v2/gh/{slug}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"

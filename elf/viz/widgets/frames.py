@@ -1,0 +1,151 @@
+"""A slider over pictures made beforehand: it works on a static page, where a slider that asks a kernel is dead."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import traitlets
+from matplotlib.figure import Figure
+
+from elf.viz import style
+from elf.viz.widgets import web
+from elf.viz.widgets.widget import Widget
+
+Value = TypeVar("Value")
+
+
+class FrameSlider(Widget):
+    """Pictures to flip through, each with a label and its words.
+
+    Args:
+        pictures: figures, or PNGs as bytes; all of one size. With `choices`, all positions of the first choice come
+            first, then all of the second.
+        labels: what the slider reads at each position: "T = 0.1".
+        alts: what each picture shows, in words.
+        name: of the quantity that the slider changes.
+        start: the picture to begin with, which is also the still one: choose the one that tells the story.
+        fps: pictures a second when played; None: no play button.
+        dpi: dots an inch at which figures are drawn.
+        colors: colours a picture is reduced to; fewer make a smaller notebook.
+        choices: texts of a menu beside the slider, for a second quantity; none by default.
+        question: the menu's label.
+        choice: the entry to begin with.
+
+    Attributes:
+        frame, choice: position of slider and menu; they follow the reader, and may be set.
+
+    Raises:
+        ValueError: no picture, or numbers of pictures, labels and alts that differ, or a start that is not among them.
+    """
+
+    module_name = "frames"
+    _esm = web.module("frames")
+
+    pictures: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    labels: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    alts: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    name = traitlets.Unicode("").tag(sync=True)
+    frame = traitlets.Int(0).tag(sync=True)
+    width = traitlets.Int(0).tag(sync=True)
+    fps = traitlets.Float(0).tag(sync=True)
+    choices: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    choice = traitlets.Int(0).tag(sync=True)
+    question = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(
+        self,
+        pictures: Sequence[Figure | bytes],
+        labels: Sequence[str],
+        alts: Sequence[str],
+        *,
+        name: str = "",
+        start: int = 0,
+        fps: float | None = None,
+        dpi: int = 110,
+        colors: int = 64,
+        choices: Sequence[str] = (),
+        question: str = "",
+        choice: int = 0,
+    ) -> None:
+        if len(pictures) == 0:
+            raise ValueError("pictures: got none; there should be one or more")
+        rows = max(len(choices), 1)
+        if len(labels) * rows != len(pictures):
+            menu = f" for each of {rows} choices" if choices else ""
+            raise ValueError(
+                f"labels: got {len(labels)} for {len(pictures)} pictures; it should be one a picture{menu}"
+            )
+        if len(alts) != len(pictures):
+            raise ValueError(f"alts: got {len(alts)}; it should have {len(pictures)}, one a picture")
+        for what, value, count in (("start", start, len(labels)), ("choice", choice, rows)):
+            if not 0 <= value < count:
+                raise ValueError(f"{what}: got {value}; it should be 0 to {count - 1}")
+        drawn = [p if isinstance(p, bytes) else style.png(p, dpi=dpi, tight=False, colors=colors) for p in pictures]
+        pixels = int.from_bytes(drawn[0][16:20], "big")  # a PNG states its width there
+        super().__init__(
+            pictures=[base64.b64encode(picture).decode("ascii") for picture in drawn],
+            labels=list(labels),
+            alts=list(alts),
+            name=name,
+            frame=start,
+            width=round(pixels / dpi * style.CSS_PIXELS_PER_INCH),
+            fps=fps or 0.0,
+            choices=list(choices),
+            question=question,
+            choice=choice,
+        )
+
+    @traitlets.validate("frame", "choice")
+    def _validate_position(self, proposal: Any) -> int:
+        name, value = proposal["trait"].name, proposal["value"]
+        count = len(self.labels) if name == "frame" else max(len(self.choices), 1)
+        # While the widget is being made, its lists may come after its positions.
+        if self.labels and not 0 <= value < max(count, 1):
+            raise ValueError(f"{name}: got {value}; it should be 0 to {count - 1}")
+        return value
+
+    @property
+    def _shown(self) -> int:
+        return self.choice * len(self.labels) + self.frame
+
+    @property
+    def alt(self) -> str:
+        """The words of the picture shown now."""
+        return self.alts[self._shown]
+
+    def still(self) -> bytes:
+        """The picture shown now."""
+        return base64.b64decode(self.pictures[self._shown])
+
+    def __repr__(self) -> str:
+        return f"FrameSlider({len(self.pictures)} pictures, {self.name!r} at {self.labels[self.frame]!r})"
+
+
+def flip(
+    draw: Callable[..., tuple[Figure, str]],
+    values: Sequence[Value],
+    label: Callable[[Value], str] = str,
+    *,
+    choices: Mapping[str, Any] | None = None,
+    dpi: int = 110,
+    colors: int = 64,
+    **options: Any,
+) -> FrameSlider:
+    """A FrameSlider over `draw(value)`, which returns a figure and its words, for each value.
+
+    With `choices`, names and what they stand for, it is `draw(value, choice)` for each pair, and a menu offers the
+    names. `options` are those of FrameSlider. Figures are closed after drawing.
+    """
+    import matplotlib.pyplot as plt
+
+    pictures, alts = [], []
+    for more in [()] if choices is None else [(choice,) for choice in choices.values()]:
+        for value in values:
+            figure, words = draw(value, *more)
+            pictures.append(style.png(figure, dpi=dpi, tight=False, colors=colors))
+            alts.append(words)
+            plt.close(figure)
+    labels = [label(value) for value in values]
+    return FrameSlider(pictures, labels, alts, dpi=dpi, choices=list(choices or ()), **options)

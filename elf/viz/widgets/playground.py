@@ -1,0 +1,211 @@
+"""The playground: drag the particles of a small configuration and watch two energies disagree.
+
+The widget (anywidget; JavaScript beside this file, no build step, no network) works with a kernel, where
+`playground.prediction` follows the drag, and from saved widget state on a static page without one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import traitlets
+from torch import Tensor
+
+from elf.energy import Harmonic, PairEnergy
+from elf.energy import springs as elf_springs
+from elf.viz.fields import forces
+from elf.viz.widgets import web
+from elf.viz.widgets.widget import Widget
+
+MAX_PARTICLES = 64
+Points = list[list[float]]
+SpringFunction = Callable[[Tensor], Tensor]
+
+_FORMULAS: dict[str, type[elf_springs.Spring]] = {
+    "constant": elf_springs.Constant,
+    "inverse": elf_springs.Inverse,
+    "inverse_square": elf_springs.InverseSquare,
+    "exponential": elf_springs.Exponential,
+}
+
+
+def _points(name: str, value: Any, particles: int | None = None) -> Points:
+    """Coordinates as plain lists; a ValueError that names what is wrong otherwise."""
+    try:
+        # To the CPU first: not every accelerator has double precision.
+        value = value.detach().cpu() if isinstance(value, Tensor) else value
+        array = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
+    shape = tuple(array.shape)
+    if array.ndim != 2 or shape[1] != 2:
+        raise ValueError(f"{name}: got shape {shape}; it should be (particles, 2)")
+    if not 1 <= shape[0] <= MAX_PARTICLES:
+        raise ValueError(f"{name}: got {shape[0]} particles; it should have 1 to {MAX_PARTICLES}")
+    if particles is not None and shape[0] != particles:
+        raise ValueError(f"{name}: got {shape[0]} particles; the target has {particles}")
+    if not bool(torch.isfinite(array).all()):
+        raise ValueError(f"{name}: got NaN or infinite coordinates; all should be finite")
+    return array.tolist()
+
+
+def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
+    """A spring that the browser knows by formula goes by name; any other goes as its matrix of constants."""
+    for name, formula in _FORMULAS.items():
+        if type(spring) is formula and getattr(spring, "r_min", 1e-2) == 1e-2:
+            values = {field: getattr(spring, field) for field in ("k", "length") if hasattr(spring, field)}
+            return {"name": name, **values}
+    points = torch.tensor(target, dtype=torch.float64)
+    # A particle is no neighbour of its own: many springs diverge at the diagonal's r = 0.
+    matrix = spring(torch.cdist(points, points).fill_diagonal_(1.0)).clone().fill_diagonal_(0.0)
+    if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()):
+        raise ValueError(f"springs: got constants {matrix.tolist()}; they should be finite and 0 or more")
+    return {"name": "custom", "matrix": matrix.tolist()}
+
+
+def polygon(sides: int, radius: float = 1.0, angle: float = math.pi / 2) -> Tensor:
+    """Vertices of a regular polygon, (sides, 2), float64; the first at `angle` (radians, counter-clockwise from x)."""
+    turns = angle + torch.arange(sides, dtype=torch.float64) * (2 * math.pi / sides)
+    return radius * torch.stack([turns.cos(), turns.sin()], dim=1)
+
+
+def rotate(points: Tensor, degrees: float) -> Tensor:
+    """2D points turned about their centroid, counter-clockwise."""
+    angle = math.radians(degrees)
+    turn = points.new_tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    centre = points.mean(-2, keepdim=True)
+    return (points - centre) @ turn.T + centre
+
+
+def presets() -> list[dict[str, Any]]:
+    """Configurations offered in the playground: name, target, the prediction to begin with, and names of the particles.
+
+    Water and benzene are QM9's, in their plane (angstrom), from `presets.json`; the tests compare them with the data.
+    """
+    pair = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    shapes = {"triangle": polygon(3), "square": polygon(4, angle=math.pi / 4), "hexagon": polygon(6)}
+    molecules = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+    shapes |= {name: torch.tensor(entry["points"], dtype=torch.float64) for name, entry in molecules.items()}
+    entries: list[tuple[str, Tensor, Tensor]] = [("two on a line", pair, -pair)]
+    entries += [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
+    made: list[dict[str, Any]] = [{"name": n, "target": t.tolist(), "prediction": p.tolist()} for n, t, p in entries]
+    for preset in made:
+        if preset["name"] in molecules:
+            preset["names"] = molecules[preset["name"]]["names"]
+    return made
+
+
+class Playground(Widget):
+    """A configuration to drag, with the squared error (Eq. 6) and the pair energy (Eq. 7) of it side by side.
+
+    Args:
+        target: (particles, 2), 1 to 64 particles; tensor, array or nested list.
+        prediction: same shape; by default the target turned by 40 degrees.
+        springs: an `elf.springs` spring or any function of distances; constant springs by default.
+        choices: offer the presets in a menu.
+        names: a short name for each particle, written on it; numbers by default.
+
+    Attributes:
+        prediction: where the particles are now, nested lists; follows the drag, and may be set.
+        target: the target, nested lists.
+
+    Raises:
+        ValueError: wrong shape, no particle or more than 64, coordinates that are not finite, or bad spring constants.
+    """
+
+    module_name = "playground"
+    _esm = web.module("playground")
+
+    target: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    prediction: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    springs: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
+    presets: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    names: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    def __init__(
+        self,
+        target: Tensor | np.ndarray | Sequence[Any] | None = None,
+        prediction: Tensor | np.ndarray | Sequence[Any] | None = None,
+        springs: SpringFunction | None = None,
+        *,
+        choices: bool = True,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        goal = _points("target", polygon(3) if target is None else target)
+        if names is not None and len(names) != len(goal):
+            raise ValueError(f"names: got {len(names)}; it should have {len(goal)}, one a particle")
+        start = rotate(torch.tensor(goal, dtype=torch.float64), 40.0) if prediction is None else prediction
+        self._spring: SpringFunction = elf_springs.Constant() if springs is None else springs
+        super().__init__(
+            target=goal,
+            prediction=_points("prediction", start, len(goal)),
+            springs=_springs(self._spring, goal),
+            presets=presets() if choices else [],
+            names=list(names or []),
+        )
+
+    @traitlets.validate("target")
+    def _validate_target(self, proposal: Any) -> Points:
+        return _points("target", proposal["value"])
+
+    @traitlets.validate("prediction")
+    def _validate_prediction(self, proposal: Any) -> Points:
+        return _points("prediction", proposal["value"])
+
+    def __repr__(self) -> str:
+        return f"Playground({len(self.target)} particles, springs={self.springs.get('name')})"
+
+    @property
+    def alt(self) -> str:
+        """The playground in words."""
+        mse, energy = self.energies().values()
+        return f"Playground with {len(self.target)} particles: squared error {mse:.3f}, pair energy {energy:.3f}"
+
+    def still(self) -> bytes:
+        """Both panels as a PNG: target, prediction, and the forces of each energy on one scale."""
+        from matplotlib.figure import Figure
+
+        from elf.viz import style
+        from elf.viz.fields import plot_forces
+
+        prediction, target = (torch.tensor(points, dtype=torch.float64) for points in (self.prediction, self.target))
+        figure = Figure(figsize=(6.6, 3.2), layout="constrained")
+        both = {"mse": ("Squared error", Harmonic()), "energy": ("Pair energy", self.pair_energy())}
+        for ax, (name, (title, energy)) in zip(figure.subplots(1, 2), both.items(), strict=True):
+            plot_forces(
+                ax, prediction, target, energy, color=style.COLORS[name], scale=0.25, scale_bar=False,
+                names=len(target) < 10, edges=name == "energy",
+            )  # fmt: skip
+            ax.set_title(f"{title} {self.energies()[name]:.3f}", color=style.COLORS[name])
+            ax.set(xticks=[], yticks=[])
+        return style.png(figure, dpi=92)
+
+    def pair_energy(self) -> PairEnergy:
+        """The pair energy of the springs chosen now, as in the browser (normalize="sum")."""
+        spec = dict(self.springs)
+        name = spec.pop("name")
+        if name == "custom":
+            return PairEnergy(springs=self._spring)
+        known = {key: value for key, value in spec.items() if key in _FORMULAS[name].__dataclass_fields__}
+        return PairEnergy(springs=_FORMULAS[name](**known))
+
+    def energies(self) -> dict[str, float]:
+        """Both energies of the present prediction, by `elf` in double precision: {"mse": ..., "energy": ...}."""
+        prediction = torch.tensor(self.prediction, dtype=torch.float64)[None]
+        target = torch.tensor(self.target, dtype=torch.float64)[None]
+        return {"mse": Harmonic()(prediction, target).item(), "energy": self.pair_energy()(prediction, target).item()}
+
+    def forces(self) -> dict[str, Tensor]:
+        """Both energies' forces on the particles of the present prediction, each (particles, 2)."""
+        prediction = torch.tensor(self.prediction, dtype=torch.float64)
+        target = torch.tensor(self.target, dtype=torch.float64)
+        return {
+            "mse": forces(Harmonic(), prediction, target),
+            "energy": forces(self.pair_energy(), prediction, target),
+        }

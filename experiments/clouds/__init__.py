@@ -1,0 +1,1 @@
+"""Point clouds: shapes, rigidity, scores, sparse springs."""

@@ -1,0 +1,1 @@
+"""What a loss and a training step cost."""

@@ -1,0 +1,234 @@
+"""Conformers from the molecular graph alone: the prediction task where MSE cannot work and the pair energy can.
+
+A molecule's orientation in the data says nothing about the molecule. From graph and noise nobody can guess it, so the
+best answer in mean squared error is the mean over all orientations: every atom at the centre. The pair energy (and
+Kabsch, which aligns first) asks for the shape only. Not an experiment of the paper, whose Sec. 4.1 it illustrates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from elf.chemistry.stereo import PAIR_FEATURES, GraphedMolecules, StereoCentres, hops, pair_features
+from elf.data import qm9
+from elf.data.batching import bucketed_batches
+from elf.data.molecules import one_hot
+from elf.elements import ELEMENTS
+from elf.energy import Energy
+from elf.geometry import center, pairwise_distances, random_rotations
+from elf.models.conformer import ConformerNetwork
+from elf.models.transformer import EquivariantTransformer
+from elf.training import FitSettings, TrainRecord, fit
+from experiments.framework.experiment import Experiment
+from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.molecules.losses import LOSSES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One scale of the task; molecules from QM9 within the inclusive ranges, tested on its test split."""
+
+    steps: int
+    losses: tuple[str, ...] = ("energy", "mse", "kabsch")
+    heavy_atoms: tuple[int, int] = (1, 7)
+    atoms: tuple[int, int] = (5, 29)
+    test_molecules: int = 400
+    batch_size: int = 32
+    channels: int = 64
+    heads: int = 4
+    layers: int = 4
+    passes: int = 4
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.998
+
+
+SETTINGS = {
+    "smoke": Settings(
+        steps=3, batch_size=4, channels=16, heads=2, layers=1, passes=2, warmup_steps=1
+    ),
+    "live": Settings(steps=200, losses=("energy", "mse")),
+    "laptop": Settings(steps=600),
+    "paper": Settings(
+        steps=300_000, heavy_atoms=(1, 9), atoms=(3, 29), test_molecules=13_083, batch_size=256, channels=256, heads=8,
+        layers=8,
+    ),
+}  # fmt: skip
+
+
+@cache
+def graphs(heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str, limit: int | None) -> GraphedMolecules:
+    """QM9's molecules of a split with their bonds; "train" or "test"."""
+    return GraphedMolecules.of(qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split=split, limit=limit))
+
+
+def training_set(settings: Settings) -> GraphedMolecules:
+    """The training molecules."""
+    return graphs(settings.heavy_atoms, settings.atoms, "train", None)
+
+
+def held_out_set(settings: Settings) -> GraphedMolecules:
+    """Molecules never trained on."""
+    return graphs(settings.heavy_atoms, settings.atoms, "test", settings.test_molecules)
+
+
+def make_network(settings: Settings, seed: int) -> ConformerNetwork:
+    """An untrained network; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inner = EquivariantTransformer(
+            features=len(ELEMENTS),
+            channels=settings.channels,
+            heads=settings.heads,
+            layers=settings.layers,
+            pair_features=PAIR_FEATURES,
+        )
+        return ConformerNetwork(inner, settings.passes)
+
+
+def train(
+    settings: Settings,
+    energy: Energy,
+    *,
+    seed: int,
+    steps: int | None = None,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callable[[Any], object]] = (),
+) -> TrainRecord:
+    """Train with this energy between the answer and the data, which come in random orientations."""
+    data = training_set(settings)
+    sizes = data.molecules.counts
+    rows = bucketed_batches(sizes, settings.batch_size, seed)
+    steps = settings.steps if steps is None else steps
+
+    def batch(step: int) -> dict[str, Tensor]:
+        chosen = rows(step)
+        widest = int(sizes[chosen].max())
+        return {
+            "positions": data.molecules.positions[chosen, :widest],
+            "numbers": data.molecules.numbers[chosen, :widest],
+            "orders": data.orders[chosen, :widest, :widest],
+        }
+
+    def loss(model: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        x, numbers = batch["positions"], batch["numbers"]
+        mask = numbers > 0
+        turns = random_rotations(len(x), 3, generator=generator, dtype=x.dtype, device=x.device)
+        target = center(x, mask) @ turns.mT
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        # Any pass may be asked to be the last: so every pass learns to mend what the passes before it make.
+        passes = 1 + int(torch.randint(settings.passes, (), generator=generator, device=generator.device))
+        answer = model(noise, one_hot(numbers), pair_features(batch["orders"]), mask, passes)
+        return energy(answer, target, mask).mean()
+
+    fit_settings = FitSettings(
+        steps=steps,
+        learning_rate=settings.learning_rate,
+        warmup_steps=min(settings.warmup_steps, steps),
+        gradient_clip=settings.gradient_clip,
+        ema_decay=settings.ema_decay,
+        seed=seed,
+        checkpoint_every=500,
+    )
+    return fit(make_network(settings, seed), loss, batch, fit_settings, checkpoint=checkpoint, callbacks=callbacks)
+
+
+@torch.no_grad()
+def predict(network: ConformerNetwork, data: GraphedMolecules, seed: int = 0) -> Float[Tensor, "n atoms 3"]:
+    """One conformer a molecule, angstrom."""
+    molecules = data.molecules
+    x = molecules.positions
+    generator = torch.Generator(x.device).manual_seed(seed)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    answers = [
+        network(n, one_hot(z), pair_features(orders), z > 0)
+        for n, z, orders in zip(noise.split(128), molecules.numbers.split(128), data.orders.split(128), strict=True)
+    ]
+    return torch.cat(answers)
+
+
+def evaluate(positions: Float[Tensor, "n atoms 3"], data: GraphedMolecules, stereo: StereoCentres) -> dict[str, float]:
+    """How far predicted conformers are from the data.
+
+    Returns:
+        distance_error: mean absolute error of distances between atoms at most 3 bonds apart, angstrom; error_1 (bond
+        lengths), error_2 and error_3 for pairs exactly so many bonds apart. radius: mean radius of gyration over the
+        data's. hands_wrong: share of stereo centres of the other hand than in the data. relative_wrong: share of the
+        molecules with several stereo centres where some hands are right and some wrong, that is, another diastereomer.
+    """
+    molecules, mask = data.molecules, data.molecules.mask
+    apart = hops(data.orders).triu()
+    error = (pairwise_distances(positions) - pairwise_distances(molecules.positions)).abs()
+    result = {f"error_{k}": error[apart == k].mean() for k in (1, 2, 3)}
+    result["distance_error"] = error[(apart >= 1) & (apart <= 3)].mean()
+    result["radius"] = radius(positions, mask).mean() / radius(molecules.positions, mask).mean()
+    wrong = stereo.hands(positions) != stereo.hands(molecules.positions)
+    centres = torch.bincount(stereo.molecule, minlength=len(data))
+    bad = torch.bincount(stereo.molecule[wrong], minlength=len(data))
+    several = centres >= 2
+    result["hands_wrong"] = wrong.double().mean()
+    result["relative_wrong"] = ((bad > 0) & (bad < centres))[several].double().mean()
+    # A molecule set without stereo centres has no such share.
+    return {name: float(value) for name, value in result.items() if bool(torch.isfinite(value))}
+
+
+def radius(positions: Float[Tensor, "n atoms 3"], mask: Bool[Tensor, "n atoms"]) -> Float[Tensor, " n"]:
+    """Radius of gyration, all atoms weighing the same, in the unit of the positions."""
+    return ((center(positions, mask) * mask[..., None]).square().sum((1, 2)) / mask.sum(1)).sqrt()
+
+
+def run_cell(
+    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
+) -> dict[str, Any]:
+    """Train with one loss and seed, predict the test molecules, and measure."""
+    record = train(
+        settings,
+        LOSSES[cell["loss"]](),
+        seed=cell["seed"],
+        checkpoint=workdir / "training.safetensors",
+        callbacks=callbacks,
+    )
+    assert isinstance(record.ema_model, ConformerNetwork)
+    data = held_out_set(settings)
+    measured = evaluate(predict(record.ema_model, data, cell["seed"]), data, StereoCentres.of(data.molecules))
+    return {**{name: round(value, 5) for name, value in measured.items()}, "seconds": round(record.seconds, 1)}
+
+
+def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+    """One run for every loss and seed."""
+    return [{"loss": loss, "seed": seed} for seed in range(seeds) for loss in settings.losses]
+
+
+def table(result: dict[str, Any]) -> str:
+    """Errors in angstrom, shares in per cent."""
+    return text_table(
+        [
+            {
+                "loss": row["loss"],
+                **{name: format_mean(row, name) for name in ("error_1", "error_2", "error_3", "distance_error")},
+                "radius (%)": format_mean(row, "radius", 1, 100),
+                **{f"{n} (%)": format_mean(row, n, 1, 100) for n in ("hands_wrong", "relative_wrong") if n in row},
+            }
+            for row in result["summary"]
+        ]
+    )
+
+
+EXPERIMENT = Experiment(
+    name="conformers",
+    title="QM9 conformers from the graph alone: energy, MSE and Kabsch",
+    settings=SETTINGS.__getitem__,
+    cells=cells,
+    run_cell=run_cell,
+    summarise=lambda rows: summarise_by(rows, "loss"),
+    table=table,
+)

@@ -1,0 +1,290 @@
+"""Train one of the paper's models in the paper's setting, sample, measure: what all its molecule tables share.
+
+`paper_settings` says what is held fixed; a table is a thin file that names its models and losses. The
+diffusion is `elf.generative.noise_prediction`, the sampler `elf.generative.ancestral`. `experiments.molecules.small` is
+the faster variant that the notebooks and the committed checkpoints use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elf.chemistry import bonds
+from elf.data import geom, qm9
+from elf.data.batching import bucketed_batches
+from elf.data.molecules import Molecules
+from elf.elements import ELEMENTS, GEOM_ELEMENTS
+from elf.generative.ancestral import ancestral_molecules, draw_counts
+from elf.generative.noise_prediction import Featuriser, NoisePredictor, noise_loss, random_rotation_of
+from elf.generative.sampling import Samples
+from elf.generative.schedules import Polynomial
+from elf.metrics import molecules as metrics
+from elf.training import FitSettings, TrainRecord, fit, process_rank, save_weights, with_fabric_options
+from experiments.framework.experiment import Experiment, versions
+from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.molecules.paper_settings import LOSSES, MODELS, Settings
+
+KEYS = ("model", "loss", "share")
+"""What tells the rows of a table apart."""
+COLUMNS = ("molecule_stability", "atom_stability", "validity", "uniqueness")
+
+
+class TrainingSet:
+    """Molecules of either data set, by row: sizes, padded batches, SMILES for novelty."""
+
+    def __init__(self, settings: Settings, share: float = 1.0) -> None:
+        self.settings = settings
+        if settings.data == "geom":
+            self.geom, self.rows = geom.load(split="train", max_atoms=settings.atoms[1])
+            self.sizes = self.geom.counts[self.rows]
+        else:
+            self.qm9 = _qm9(settings.heavy_atoms, settings.atoms, "train")
+            self.rows, self.sizes = torch.arange(len(self.qm9)), self.qm9.counts
+        if share < 1:
+            order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(0))
+            keep = order[: max(1, round(share * len(self.rows)))].sort().values
+            self.rows, self.sizes = self.rows[keep], self.sizes[keep]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, chosen: Tensor) -> dict[str, Tensor]:
+        """Padded positions and numbers of these molecules."""
+        rows = self.rows[chosen]
+        if self.settings.data == "geom":
+            return self.geom.batch(rows)._asdict()
+        widest = int(self.sizes[chosen].max())
+        return {"positions": self.qm9.positions[rows, :widest], "numbers": self.qm9.numbers[rows, :widest]}
+
+    def smiles(self) -> frozenset[str] | None:
+        """Canonical SMILES of the molecules, for novelty; of GEOM-Drugs, of all in the file, None if it is missing."""
+        if self.settings.data == "geom":
+            return None if self.geom.smiles is None else metrics.canonical_smiles(self.geom.read_smiles())
+        return metrics.canonical_smiles(self.qm9[self.rows].smiles)
+
+
+@cache
+def _qm9(heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str) -> Molecules:
+    return qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split=split)
+
+
+def rules(settings: Settings) -> bonds.BondRules:
+    """The bond table of the data set."""
+    return bonds.GEOM if settings.data == "geom" else bonds.QM9
+
+
+def make_predictor(settings: Settings, model: str, seed: int) -> NoisePredictor:
+    """An untrained model; the same seed gives the same weights.
+
+    Raises:
+        ValueError: a model that is not one of `MODELS`.
+    """
+    if model not in MODELS:
+        raise ValueError(f"model is {model!r}; it should be one of {', '.join(MODELS)}")
+    featuriser = Featuriser(GEOM_ELEMENTS, False) if settings.data == "geom" else Featuriser(ELEMENTS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = MODELS[model].network(features=featuriser.width, channels=settings.channels, layers=settings.layers)
+    return NoisePredictor(network, Polynomial(levels=settings.levels), featuriser)
+
+
+def fit_settings(settings: Settings, model: str, loss: str, molecules: int, seed: int) -> FitSettings:
+    """The training's settings: C.2's learning rate or the scale's own, and its number of epochs as steps."""
+    batch = settings.batch_size or MODELS[model].batch_size
+    steps = settings.epochs * (molecules // batch) if settings.epochs else settings.steps
+    rate, _ = LOSSES[loss].edm if model == "edm" else LOSSES[loss].gdm
+    return FitSettings(
+        steps=steps,
+        learning_rate=settings.learning_rate or rate,
+        warmup_steps=settings.warmup_steps,
+        schedule=settings.schedule,
+        gradient_clip=settings.gradient_clip,
+        ema_decay=settings.ema_decay,
+        seed=seed,
+        checkpoint_every=min(2000, max(100, steps // 20)),
+    )
+
+
+def train(
+    settings: Settings,
+    model: str,
+    loss: str,
+    *,
+    seed: int,
+    data: TrainingSet,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callable[[Any], object]] = (),
+) -> TrainRecord:
+    """Train this model with this loss on positions; noise, batches and initial weights depend on the seed alone."""
+    predictor = make_predictor(settings, model, seed)
+    spec, rotated = LOSSES[loss], MODELS[model].rotated
+    energy, (_, weight) = spec.energy(), spec.edm if model == "edm" else spec.gdm
+    rows = bucketed_batches(data.sizes, settings.batch_size or MODELS[model].batch_size, seed)
+
+    def objective(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        positions = batch["positions"]
+        if rotated:
+            positions = random_rotation_of(positions, generator)
+        parts = noise_loss(
+            module, energy, positions, batch["numbers"].long(), generator, predictor=predictor, degree=spec.degree
+        )
+        return weight * parts.positions + parts.features
+
+    return fit(
+        predictor,
+        objective,
+        lambda step: data.batch(rows(step)),
+        fit_settings(settings, model, loss, len(data), seed),
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
+
+
+NOT_OF_TRAINING = ("models", "losses", "shares", "samples", "sample_batch", "reference", "checked")
+"""Settings that change what is trained, drawn or measured, but no training."""
+
+
+def training_folder(settings: Settings, cell: Mapping[str, Any], workdir: Path, molecules: int) -> Path:
+    """Where the checkpoint of a cell's training lies: beside the tables, because several tables have the same cell.
+
+    Table 4's exponential springs are Table 2's energy and Figure 4's whole data set; it is trained once. The name is a
+    hash of all that the training depends on: settings, model, loss, share, seed, devices, precision, versions.
+    """
+    depends = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_OF_TRAINING}
+    fitted = with_fabric_options(fit_settings(settings, cell["model"], cell["loss"], molecules, cell["seed"]))
+    key = json.dumps([depends, dataclasses.asdict(fitted), dict(cell), versions()], sort_keys=True)
+    name = f"{cell['model']}-{cell['loss']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    return workdir.parents[1] / "paper_trainings" / name
+
+
+def sample(
+    predictor: NoisePredictor,
+    settings: Settings,
+    sizes: Tensor,
+    *,
+    seed: int,
+    frames: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> Samples:
+    """Molecules from a trained model, with sizes drawn from the training set's."""
+    device = next(predictor.parameters()).device
+    return ancestral_molecules(
+        predictor,
+        draw_counts(sizes, settings.samples, seed),
+        torch.Generator(device).manual_seed(seed),
+        steps=settings.levels,
+        batch_size=settings.sample_batch,
+        frames=frames,
+        progress=progress,
+    )
+
+
+def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) -> dict[str, Any]:
+    """The figures of the tables, and those of Table 3 where the settings ask for them."""
+    own = rules(settings)
+    figures: dict[str, Any] = dict(
+        metrics.evaluate(samples.positions, samples.numbers, training_smiles=known, rules=own)
+    )
+    if settings.reference:
+        from experiments.molecules.distribution_figures import distribution_figures
+
+        figures |= distribution_figures(
+            settings.heavy_atoms, settings.atoms, settings.reference, settings.checked, samples
+        )
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in figures.items()}
+
+
+def run_cell(
+    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
+) -> dict[str, Any]:
+    """Train, sample, measure; or, for the model "data", measure as many molecules of the data."""
+    data = TrainingSet(settings, cell["share"])
+    known = data.smiles()  # before the training, so that what is wrong with them costs none
+    if cell["model"] == "data":
+        pick = torch.randperm(len(data), generator=torch.Generator().manual_seed(cell["seed"]))[: settings.samples]
+        return measure(settings, Samples(**data.batch(pick)), known)
+    folder = training_folder(settings, cell, workdir, len(data))
+    folder.mkdir(parents=True, exist_ok=True)
+    record = train(
+        settings, cell["model"], cell["loss"], seed=cell["seed"], data=data,
+        checkpoint=folder / "training.safetensors", callbacks=callbacks,
+    )  # fmt: skip
+    assert isinstance(record.ema_model, NoisePredictor)
+    if process_rank()[0] == 0:
+        save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
+    samples = sample(record.ema_model, settings, data.sizes, seed=cell["seed"])
+    moved = Samples(samples.positions.cpu(), samples.numbers.cpu())
+    losses = torch.tensor([row["loss"] for row in record.history])
+    return {
+        **measure(settings, moved, known),
+        "training_seconds": round(record.seconds, 1),
+        "last_loss": round(float(losses[-100:].mean()), 4),
+        "network_evaluations": settings.levels + 1,
+    }
+
+
+def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+    """One run for every model, loss, share of the data and seed; then the data themselves."""
+    runs = [
+        {"model": model, "loss": loss, "share": share, "seed": seed}
+        for seed in range(seeds)
+        for model in settings.models
+        for loss in settings.losses
+        if not (model == "edm" and loss.startswith("sparse"))  # the paper has none
+        for share in settings.shares
+    ]
+    return runs + [{"model": "data", "loss": "-", "share": 1.0, "seed": seed} for seed in range(seeds)]
+
+
+def make_table(
+    paper: Mapping[str, Mapping[str, tuple[str, ...]]], columns: Sequence[str] = COLUMNS
+) -> Callable[..., str]:
+    """A table of ours, mean ± standard deviation over seeds (number of seeds), with the paper's figures beside it.
+
+    Args:
+        paper: model -> loss -> the paper's figures for `COLUMNS`, in per cent.
+        columns: what of our figures to show.
+    """
+
+    def table(result: dict[str, Any]) -> str:
+        lines = []
+        varied = len({row["share"] for row in result["summary"]}) > 1
+        for row in result["summary"]:
+            published = paper.get(row["model"], {}).get(row["loss"], ("-",) * len(COLUMNS))
+            shown = {name: format_mean(row, name, 1, 100) if name in row else "-" for name in columns}
+            keys = {key: row[key] for key in KEYS if key != "share" or varied}
+            beside = {f"paper: {name}": text for name, text in zip(COLUMNS, published, strict=True)}
+            lines.append({"model": "", "loss": "", **keys, **shown, **beside})
+        scale = result["scale"]
+        note = (
+            f"ours: {scale} scale, {result['settings']['layers']} layers x {result['settings']['channels']}, per cent; "
+            "paper: 9 layers x 256, 3000 epochs (QM9) or 4 layers, 13 epochs (GEOM-Drugs), as printed there"
+        )
+        return f"{text_table(lines)}\n{note}"
+
+    return table
+
+
+def experiment(
+    name: str, title: str, scales: Mapping[str, Settings], paper: Mapping[str, Mapping[str, tuple[str, ...]]],
+    columns: Sequence[str] = COLUMNS,
+) -> Experiment:  # fmt: skip
+    """A table of the paper from its settings at each scale and the paper's own figures."""
+    return Experiment(
+        name=name,
+        title=title,
+        settings=scales.__getitem__,
+        cells=cells,
+        run_cell=run_cell,
+        summarise=lambda rows: summarise_by(rows, *KEYS),
+        table=make_table(paper, columns),
+    )

@@ -1,0 +1,247 @@
+"""Small QM9 molecules from one network trained with different losses at equal compute (Sec. 6.2, Tables 2, 4 and 8).
+
+A scaled-down version for one CPU core of the paper's comparison: the same question (same network, same steps, another
+loss on positions), another network and another diffusion (see `elf.models.transformer` and
+`elf.generative.diffusion`), and molecules of up to 7 heavy atoms. Compute is counted in optimizer steps, so that other
+work on the machine changes no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from elf.data import qm9
+from elf.data.batching import bucketed_batches
+from elf.data.molecules import Molecules
+from elf.energy import Energy
+from elf.generative.diffusion import Denoiser, denoising_loss
+from elf.generative.sampling import Samples, sample_molecules
+from elf.generative.schedules import Karras
+from elf.metrics import molecules as metrics
+from elf.models.transformer import EquivariantTransformer
+from elf.training import FitSettings, TrainRecord, fit, save_weights
+from experiments.framework.experiment import Experiment
+from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.molecules.losses import FAR, LOSSES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One scale of the comparison, for `experiments.molecules.small` and the experiments made from it.
+
+    Attributes:
+        steps, losses, learning_rates, shares: a cell for each combination; a share of 1/2 trains on half of the data.
+        samples: molecules drawn from each trained network.
+        heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
+        sampler_steps, sampler_churn, closed_shell: see `elf.generative.sampling.sample_molecules`.
+        log_mean, log_std: noise levels in training are exp(N(log_mean, log_std^2)) angstrom.
+    """
+
+    steps: tuple[int, ...]
+    samples: int
+    losses: tuple[str, ...] = ("mse", "kabsch", "energy", "sparse")
+    learning_rates: tuple[float, ...] = (2e-3,)
+    shares: tuple[float, ...] = (1.0,)
+    heavy_atoms: tuple[int, int] = (1, 7)
+    atoms: tuple[int, int] = (5, 29)
+    batch_size: int = 32
+    channels: int = 64
+    heads: int = 4
+    layers: int = 4
+    log_mean: float = -1.0
+    log_std: float = 1.3
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    gradient_clip: float = 1.0
+    sampler_steps: int = 50
+    sampler_churn: float = 0.4
+    closed_shell: bool = True
+
+    @property
+    def schedule(self) -> Karras:
+        """The noise levels of training and sampling."""
+        return Karras(log_mean=self.log_mean, log_std=self.log_std)
+
+
+SETTINGS = {
+    "smoke": Settings(
+        steps=(3,), samples=4, batch_size=4, channels=16, heads=2, layers=1, warmup_steps=1, sampler_steps=3
+    ),
+    "live": Settings(steps=(500,), losses=("mse", "kabsch", "energy"), samples=100, sampler_steps=30),
+    "laptop": Settings(steps=(2400,), samples=300),
+    "paper": Settings(
+        steps=(2_000_000,),
+        samples=10_000,
+        heavy_atoms=(1, 9),
+        atoms=(3, 29),
+        batch_size=512,
+        channels=256,
+        heads=8,
+        layers=9,
+    ),
+}
+
+
+def training_molecules(settings: Settings, share: float = 1.0) -> Molecules:
+    """QM9's training molecules of the settings' size range, or a share of them, the same one each time."""
+    molecules = _molecules(settings.heavy_atoms, settings.atoms)
+    if share == 1:
+        return molecules
+    chosen = torch.randperm(len(molecules), generator=torch.Generator().manual_seed(0))
+    return molecules[chosen[: round(share * len(molecules))].sort().values]
+
+
+@cache
+def _molecules(heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str = "train") -> Molecules:
+    return qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split=split)
+
+
+@cache
+def training_smiles(settings: Settings, share: float = 1.0) -> frozenset[str]:
+    """Canonical SMILES of the training molecules, for novelty."""
+    return metrics.canonical_smiles(training_molecules(settings, share).smiles)
+
+
+def make_denoiser(settings: Settings, seed: int) -> Denoiser:
+    """An untrained network; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Denoiser(
+            EquivariantTransformer(channels=settings.channels, heads=settings.heads, layers=settings.layers)
+        )
+
+
+def train(
+    settings: Settings,
+    energy: Energy,
+    *,
+    steps: int,
+    seed: int,
+    far: tuple[Energy, float] | None = None,
+    learning_rate: float | None = None,
+    share: float = 1.0,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callable[[Any], object]] = (),
+) -> TrainRecord:
+    """Train a denoiser with this energy as the loss on positions; everything else is the same for every energy."""
+    molecules, schedule = training_molecules(settings, share), settings.schedule
+    sizes = molecules.counts
+    rows = bucketed_batches(sizes, settings.batch_size, seed)
+
+    def batch(step: int) -> dict[str, torch.Tensor]:
+        chosen = rows(step)
+        widest = int(sizes[chosen].max())
+        return {"positions": molecules.positions[chosen, :widest], "numbers": molecules.numbers[chosen, :widest]}
+
+    def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"].long(), generator, schedule, far)
+        return parts.positions + parts.types
+
+    fit_settings = FitSettings(
+        steps=steps,
+        learning_rate=learning_rate or settings.learning_rates[0],
+        warmup_steps=min(settings.warmup_steps, steps),
+        gradient_clip=settings.gradient_clip,
+        ema_decay=settings.ema_decay,
+        seed=seed,
+        checkpoint_every=500,
+    )
+    return fit(make_denoiser(settings, seed), loss, batch, fit_settings, checkpoint=checkpoint, callbacks=callbacks)
+
+
+def sample(
+    denoiser: Denoiser, settings: Settings, *, n: int | None = None, seed: int = 0, trajectory: bool = False
+) -> Samples:
+    """Molecules from a trained denoiser, with sizes drawn from the training set."""
+    device = next(denoiser.parameters()).device
+    counts = training_molecules(settings).counts
+    pick = torch.randint(len(counts), (n or settings.samples,), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator(device).manual_seed(seed)
+    return sample_molecules(
+        denoiser,
+        counts[pick],
+        settings.schedule,
+        generator,
+        steps=settings.sampler_steps,
+        churn=settings.sampler_churn,
+        closed_shell=settings.closed_shell,
+        trajectory=trajectory,
+    )
+
+
+def run_cell(
+    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
+) -> dict[str, Any]:
+    """Train with one loss and seed, sample, and measure."""
+    record = train(
+        settings,
+        LOSSES[cell["loss"]](),
+        far=FAR.get(cell["loss"]),
+        steps=cell["steps"],
+        seed=cell["seed"],
+        learning_rate=cell["learning_rate"],
+        share=cell["share"],
+        checkpoint=workdir / "training.safetensors",
+        callbacks=callbacks,
+    )
+    assert isinstance(record.ema_model, Denoiser)
+    save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
+    samples = sample(record.ema_model, settings, seed=cell["seed"])
+    known = training_smiles(settings, cell["share"])
+    measured = metrics.evaluate(samples.positions, samples.numbers, training_smiles=known)
+    losses = torch.tensor([row["loss"] for row in record.history])
+    blocks = losses[: len(losses) // 50 * 50].view(-1, 50).mean(dim=1) if len(losses) >= 50 else losses
+    return {
+        **{name: None if value is None else round(value, 5) for name, value in measured.items()},
+        "seconds": round(record.seconds, 1),
+        "loss_curve": [round(float(value), 4) for value in blocks],
+    }
+
+
+def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+    """One run for every number of steps, loss, share of the data, learning rate and seed."""
+    return [
+        {"loss": loss, "steps": steps, "share": share, "learning_rate": rate, "seed": seed}
+        for steps in settings.steps
+        for seed in range(seeds)
+        for share in settings.shares
+        for loss in settings.losses
+        for rate in settings.learning_rates
+    ]
+
+
+KEYS = ("loss", "steps", "share", "learning_rate")
+"""What tells the rows of the table apart."""
+
+
+def table(result: dict[str, Any]) -> str:
+    """Figures in per cent, mean ± standard deviation over seeds (number of seeds); no column for what never varies."""
+    columns = ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty")
+    summary = result["summary"]
+    keys = [key for key in KEYS if key == "loss" or len({row[key] for row in summary}) > 1]
+    return text_table(
+        [
+            {
+                **{key: row[key] for key in keys},
+                **{c: format_mean(row, c, 1, 100) if c in row else "-" for c in columns},
+            }
+            for row in summary
+        ]
+    )
+
+
+EXPERIMENT = Experiment(
+    name="molecules",
+    title="QM9, up to 7 heavy atoms: MSE, Kabsch, energy and sparse energy at equal compute",
+    settings=SETTINGS.__getitem__,
+    cells=cells,
+    run_cell=run_cell,
+    summarise=lambda rows: summarise_by(rows, *KEYS),
+    table=table,
+)

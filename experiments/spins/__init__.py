@@ -1,0 +1,1 @@
+"""Spin glasses: Table 5 and its settings."""
