@@ -1,6 +1,6 @@
-"""One file a table or figure of the paper, each at four scales: `elf reproduce NAME --scale laptop --seeds 3`.
+"""The paper's tables and figures and what was asked beside them: `elf reproduce NAME --scale laptop --seeds 3`.
 
-Each module listed in `EXPERIMENTS` has one `EXPERIMENT`, an `Experiment`; it is imported when it is asked for.
+A module has one `EXPERIMENT`, or several `EXPERIMENTS` by name; it is imported when one of them is asked for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EXPERIMENTS: dict[str, str] = {
     "table5": "experiments.spins.table5",
     "table5_settings": "experiments.spins.table5_settings",
 }
-"""Name of each experiment and the module that holds it."""
+"""Name of each experiment and its address: "module", or "module:name" where a module holds several."""
 
 __all__ = [
     "EXPERIMENTS",

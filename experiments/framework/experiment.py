@@ -58,10 +58,10 @@ def find(name: str) -> Experiment:
     Raises:
         ValueError: there is none; the message lists them.
     """
-    return _load(_module_of(name))
+    return _load(_address_of(name))
 
 
-def _module_of(name: str) -> str:
+def _address_of(name: str) -> str:
     from experiments import EXPERIMENTS
 
     if name not in EXPERIMENTS:
@@ -69,8 +69,10 @@ def _module_of(name: str) -> str:
     return EXPERIMENTS[name]
 
 
-def _load(module: str) -> Experiment:
-    return import_module(module).EXPERIMENT
+def _load(address: str) -> Experiment:
+    """The experiment at "module" (its `EXPERIMENT`) or at "module:name" (the one of that name in its `EXPERIMENTS`)."""
+    module, _, name = address.partition(":")
+    return import_module(module).EXPERIMENTS[name] if name else import_module(module).EXPERIMENT
 
 
 def cell_slug(cell: Cell) -> str:
@@ -140,8 +142,8 @@ def reproduce(
     options = dict(fabric or {})
     if jobs > 1 and int(options.get("devices", 1)) * int(options.get("num_nodes", 1)) > 1:
         raise ValueError(f"jobs is {jobs} with fabric={options}; it should be 1 when a training has several processes")
-    module = _module_of(name)
-    experiment = _load(module)
+    address = _address_of(name)
+    experiment = _load(address)
     settings = experiment.settings(scale)
     cells = experiment.cells(settings, seeds)
     chosen = _choose(cells, only)
@@ -156,7 +158,7 @@ def reproduce(
     done = [_read(folder, cell)["seconds"] for cell in chosen if _file(folder, cell).exists()]
     _say(f"{experiment.title} ({name}, {scale}): {len(chosen)} cells, {len(done)} of them finished before")
     begin = time.perf_counter()
-    work = [(module, scale, cell, folder, options, threads, jobs == 1 and sys.stdout.isatty()) for cell in todo]
+    work = [(address, scale, cell, folder, options, threads, jobs == 1 and sys.stdout.isatty()) for cell in todo]
     for number, cell in enumerate(_run_in_pool(work, jobs) if jobs > 1 else map(_run_cell, work), start=1):
         seconds = _read(folder, cell)["seconds"] if _is_first_process() else 0.0
         left = (time.perf_counter() - begin) / number * (len(todo) - number)
@@ -215,13 +217,13 @@ class _PassOnInterrupt:
 
 
 def _run_cell(work: tuple[str, str, Cell, Path, dict[str, Any], int | None, bool]) -> Cell:
-    """Compute one cell and write its file. At module level, and found by module name, for spawned processes."""
+    """Compute one cell and write its file. At module level, and found by its address, for spawned processes."""
     import torch
 
     from elf.training import ProgressBar, fabric_options
 
-    module, scale, cell, folder, options, threads, show = work
-    experiment = _load(module)
+    address, scale, cell, folder, options, threads, show = work
+    experiment = _load(address)
     callbacks: list[Callable[[Any], object]] = [ProgressBar(cell_slug(cell))] if show else []
     own = folder / cell_slug(cell)
     own.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -169,6 +170,20 @@ def test_killed_in_a_cell_and_resumed(tmp_path, how):
     assert len(calls(tmp_path)) == 5
 
 
+def test_every_experiment_is_where_the_index_says():
+    for name, address in EXPERIMENTS.items():
+        assert experiments.find(name).name == name, address
+
+
+def test_a_module_may_hold_several(tmp_path, monkeypatch):
+    several = {"line": dataclasses.replace(toy_experiment.EXPERIMENT, name="line")}
+    monkeypatch.setattr(toy_experiment, "EXPERIMENTS", several)
+    monkeypatch.setitem(EXPERIMENTS, "line", "toy_experiment:line")
+    assert experiments.find("line") is several["line"]
+    path = reproduce("line", scale="smoke", seeds=1, workdir=tmp_path, output=tmp_path / "line.json", threads=1)
+    assert json.loads(path.read_text())["name"] == "line"
+
+
 def test_results_folder_and_load_result(tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
     with pytest.raises(FileNotFoundError, match="make it with: elf reproduce toy --scale smoke"):
@@ -191,8 +206,6 @@ def test_bad_arguments(tmp_path):
 
 
 def test_cells_with_one_name(tmp_path, monkeypatch):
-    import dataclasses
-
     twice = dataclasses.replace(toy_experiment.EXPERIMENT, cells=lambda settings, seeds: [{"a": 1}, {"a": 1}])
     monkeypatch.setattr(toy_experiment, "EXPERIMENT", twice)
     with pytest.raises(ValueError, match="share a name"):
