@@ -4,7 +4,6 @@ import base64
 import io
 import itertools
 import re
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 from elf.viz import style
+from elf.viz.widgets import web
 
 # Machado, Oliveira, Fernandes 2009 (doi:10.1109/TVCG.2009.113), severity 1.0, on linear RGB.
 SIGHT = {
@@ -67,7 +67,7 @@ def test_contrast_on_paper() -> None:
 
 
 def test_widgets_wear_the_palette() -> None:
-    source = Path(style.__file__).with_name("dom.js").read_text(encoding="utf-8")
+    source = (web.HERE / "dom.js").read_text(encoding="utf-8")
     light = dict(re.findall(r"--elf-(\w+): (#\w{6});", source.split("const LIGHT")[1].split("`;")[0]))
     assert {name: light[name] for name in ("target", "prediction", "mse", "energy")} == {
         name: style.COLORS[name] for name in ("target", "prediction", "mse", "energy")

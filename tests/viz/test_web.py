@@ -10,7 +10,7 @@ from widget_page import placed
 from elf.viz import Playground
 from elf.viz.widgets import web
 
-NOTEBOOKS = sorted((web.HERE.parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((web.HERE.parents[2] / "notebooks").glob("*.ipynb"))
 WIDGETS = [name.removesuffix(".js") for name in web.FILES if name not in ("dom.js", "mount.js")]
 
 
@@ -68,9 +68,7 @@ def test_a_widget_that_does_not_exist_is_named(tmp_path, serve, open_page):
     assert any("no widget is called ../x; there are playground" in text for text in errors)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((web.HERE.parents[1] / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_carry_the_present_code_of_their_widgets(path):
     from tools.refresh_widgets import stale
 

@@ -109,13 +109,22 @@ def api(root: Path) -> dict[str, str]:
             "",
             *_directive("automodule", f"elf.{name}", "no-members"),
         ]
-        for module in sorted(m.name for m in iter_modules([str(root / "elf" / name)]) if not m.name.startswith("_")):
-            full = f"elf.{name}.{module}"
+        for full in _modules(root / "elf" / name, f"elf.{name}"):
             lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]
         pages[f"api/{name}.md"] = "\n".join(lines) + "\n"
     index += ["", "The commands `elf info`, `elf run`, `elf lab` and `elf reproduce` explain themselves: `elf --help`."]
     pages["api/index.md"] = "\n".join(index) + "\n"
     return pages
+
+
+def _modules(folder: Path, package: str) -> list[str]:
+    """The public modules in a package's folder and in the packages below it, by full name."""
+    found = []
+    for module in sorted(iter_modules([str(folder)]), key=lambda module: module.name):
+        if not module.name.startswith("_"):
+            full = f"{package}.{module.name}"
+            found += [full, *(_modules(folder / module.name, full) if module.ispkg else [])]
+    return found
 
 
 def _directive(name: str, argument: str, *options: str) -> list[str]:

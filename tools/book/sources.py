@@ -105,15 +105,14 @@ def _scripts(folder: Folder) -> None:
     for name in PUBLISHED:
         for path, content in assets.files(name).items():
             folder.put(f"{library}/{path}", assets.without_eval(content) if path == "html-manager.js" else content)
-    viz = ROOT / "elf" / "viz"
-    static = viz / "labextensions" / "elf-3dmol" / "static"
+    static = ROOT / "elf" / "viz" / "labextensions" / "elf-3dmol" / "static"
     for path in sorted(static.iterdir()):
         folder.put(f"{library}/{path.name}", path.read_bytes())
     spec = find_spec("anywidget")
     origin = Path(spec.origin) if spec and spec.origin else Path()
     folder.put(f"{library}/anywidget.js", (origin.parent / "nbextension" / "index.js").read_bytes())
     for name in web.FILES:
-        folder.put(f"offline/elf/{name}", (viz / name).read_bytes())
+        folder.put(f"offline/elf/{name}", (web.HERE / name).read_bytes())
 
 
 def short_title(path: Path) -> str:
