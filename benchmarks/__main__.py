@@ -64,7 +64,7 @@ def main() -> None:
 
     from benchmarks.figure import draw
     from benchmarks.report import summary, with_results
-    from elf.training.checkpoint import write_atomically
+    from elf.files import write_atomically
     from experiments.framework.experiment import device_name, versions, write_json
 
     result = {

@@ -1,31 +1,104 @@
-"""Batches of samples of similar size: less padding, the same samples an epoch."""
+"""Which samples make the batch of a step: a function of the step alone, for any number of processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from elf.checks import require_count
+from elf.checks import require_count, require_seed
+
+Order = Int[np.ndarray, " used"]
+"""An epoch's samples in the order in which they are shown, batch after batch."""
+
+
+def process_rank() -> tuple[int, int]:
+    """(rank, world size) of this process; (0, 1) when training is not distributed."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+
+
+def shuffled_batches(
+    n: SupportsIndex,
+    batch_size: SupportsIndex,
+    seed: SupportsIndex,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> Callable[[SupportsIndex], Int[Tensor, " batch"]]:
+    """Indices of the batch of each step: one random permutation of range(n) an epoch.
+
+    The answer depends on the step alone, so that a resumed run sees the same batches. The n % batch_size samples left
+    at the end of an epoch are dropped; the next epoch has another permutation. `batch_size` counts all processes:
+    rank r of w takes every w-th index of the batch, so that the mean of the processes' mean losses is the mean over
+    the batch.
+
+    Args:
+        n: number of samples.
+        batch_size: samples a step, over all processes.
+        seed: seed of the permutations.
+        rank, world_size: of this process; None takes them from the running process group.
+
+    Returns:
+        A function of the step that returns a long tensor (batch_size // world_size,) on the CPU.
+
+    Raises:
+        ValueError: batch_size not in 1..n, or not a multiple of the world size; a negative seed or step.
+        TypeError: something that is no integer.
+    """
+    return _batches(n, batch_size, seed, rank, world_size, lambda order, random: order)
+
+
+def _batches(
+    n: SupportsIndex,
+    batch_size: SupportsIndex,
+    seed: SupportsIndex,
+    rank: int | None,
+    world_size: int | None,
+    arrange: Callable[[Order, np.random.Generator], Order],
+) -> Callable[[SupportsIndex], Int[Tensor, " batch"]]:
+    """Cuts what `arrange` makes of an epoch's random order into batches, and gives each process its share of them."""
+    n, size, seed = require_count("n", n), require_count("batch_size", batch_size), require_seed("seed", seed)
+    if size > n:
+        raise ValueError(f"batch_size is {size}; it should be between 1 and the number of samples n={n}")
+    per_epoch = n // size
+    latest: tuple[int, Tensor] | None = None
+
+    def batch(step: SupportsIndex) -> Tensor:
+        nonlocal latest
+        here, world = process_rank()
+        here, world = (here if rank is None else rank), (world if world_size is None else world_size)
+        if size % world or not 0 <= here < world:
+            raise ValueError(
+                f"batch_size={size}, rank={here}, world_size={world}: the batch should be a multiple of world_size, "
+                "and rank in 0..world_size-1"
+            )
+        epoch, place = divmod(require_seed("step", step), per_epoch)
+        if latest is None or latest[0] != epoch:
+            random = np.random.default_rng([seed, epoch])
+            order = random.permutation(n)[: per_epoch * size]
+            latest = epoch, torch.from_numpy(arrange(order, random)).view(per_epoch, size)
+        return latest[1][place][here::world]
+
+    return batch
 
 
 def bucketed_batches(
     sizes: Tensor,
-    batch_size: int,
-    seed: int,
+    batch_size: SupportsIndex,
+    seed: SupportsIndex,
     rank: int | None = None,
     world_size: int | None = None,
     *,
-    pool: int = 50,
-) -> Callable[[int], Int[Tensor, " batch"]]:
+    pool: SupportsIndex = 50,
+) -> Callable[[SupportsIndex], Int[Tensor, " batch"]]:
     """Indices of the batch of each step, each batch from samples of similar size (`padding_share`: what it saves).
 
-    The contract is that of `elf.training.shuffled_batches`: the answer depends on the step alone, an epoch shows every
-    sample at most once, the n % batch_size samples left over (at random) are dropped, the next epoch is drawn anew, and
-    rank r of w takes every w-th index of the batch, which also gives all processes batches of about the same width.
+    The contract and the arguments are those of `shuffled_batches`; here each process also gets batches of about the
+    same width, and the samples left over at the end of an epoch are random ones.
 
     An epoch's random order is cut into pools of `pool` batches; each pool is sorted by size (equal sizes stay in random
     order) and cut into batches, which come in random order. A batch is therefore no independent draw: the sizes in it
@@ -33,55 +106,24 @@ def bucketed_batches(
 
     Args:
         sizes: atoms of each sample, (n,) integers.
-        batch_size: samples a step, over all processes.
-        seed: seed of the epochs' orders.
-        rank, world_size: of this process; None takes them from the running process group.
         pool: batches that are sorted together; 1 sorts nothing across batches, and saves nothing.
 
-    Returns:
-        A function of the step that returns a long tensor (batch_size // world_size,) on the CPU.
-
     Raises:
-        ValueError: batch_size not in 1..n, or not a multiple of the world size; a negative seed; a size below 1.
+        ValueError: as in `shuffled_batches`; a size below 1.
     """
     if sizes.ndim != 1 or sizes.is_floating_point():
         raise ValueError(f"sizes is {sizes.dtype} {tuple(sizes.shape)}; it should be one integer a sample, (n,)")
-    n = len(sizes)
-    if not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size is {batch_size}; it should be between 1 and the number of samples n={n}")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it should be a non-negative integer")
-    require_count("pool", pool)
-    atoms = sizes.cpu().numpy()
-    if atoms.min() < 1:
+    size, together, atoms = require_count("batch_size", batch_size), require_count("pool", pool), sizes.cpu().numpy()
+    if atoms.size and atoms.min() < 1:
         raise ValueError(f"sizes holds {atoms.min()} at sample {atoms.argmin()}; every sample should have an atom")
-    per_epoch = n // batch_size
-    latest: tuple[int, Tensor] | None = None
 
-    def epoch_batches(epoch: int) -> Tensor:
-        random = np.random.default_rng([seed, epoch])
-        order = random.permutation(n)[: per_epoch * batch_size]
+    def arrange(order: Order, random: np.random.Generator) -> Order:
         # Sorting by (pool, size) at once: the pool's number is the leading digit of the key.
-        pools = np.arange(order.size) // (pool * batch_size)
-        order = order[np.lexsort((atoms[order], pools))]
-        return torch.from_numpy(order.reshape(per_epoch, batch_size)[random.permutation(per_epoch)])
+        pools = np.arange(order.size) // (together * size)
+        rows = order[np.lexsort((atoms[order], pools))].reshape(-1, size)
+        return rows[random.permutation(len(rows))].reshape(-1)
 
-    def batch(step: int) -> Tensor:
-        nonlocal latest
-        running = torch.distributed.is_available() and torch.distributed.is_initialized()
-        here = rank if rank is not None else torch.distributed.get_rank() if running else 0
-        world = world_size if world_size is not None else torch.distributed.get_world_size() if running else 1
-        if batch_size % world or not 0 <= here < world:
-            raise ValueError(
-                f"batch_size={batch_size}, rank={here}, world_size={world}: the batch should be a multiple of "
-                "world_size, and rank in 0..world_size-1"
-            )
-        epoch, place = divmod(step, per_epoch)
-        if latest is None or latest[0] != epoch:
-            latest = epoch, epoch_batches(epoch)
-        return latest[1][place][here::world]
-
-    return batch
+    return _batches(len(sizes), size, seed, rank, world_size, arrange)
 
 
 def padding_share(sizes: Int[Tensor, " n"], batches: Iterable[Int[Tensor, " batch"]]) -> float:

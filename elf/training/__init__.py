@@ -1,28 +1,26 @@
 """One training loop for every experiment: a plain PyTorch loop on Lightning Fabric.
 
-`fit` trains; `FitSettings` says how; `shuffled_batches` orders the data; `TimeLimit`, `ProgressBar` and `LiveCurve`
-watch; `save_weights` and `load_weights` publish the result.
+`fit` trains; `FitSettings` says how; `shuffled_batches` orders the data; `TimeLimit` and `ProgressBar` watch;
+`save_weights` and `load_weights` publish the result.
 """
 
 from __future__ import annotations
 
+from elf.data.batching import process_rank, shuffled_batches
 from elf.files import check_sha256, file_sha256
-from elf.training.callbacks import LiveCurve, ProgressBar, TimeLimit
+from elf.training.callbacks import ProgressBar, TimeLimit
 from elf.training.checkpoint import load_weights, save_weights
 from elf.training.loop import fit
 from elf.training.settings import (
     FitSettings,
     fabric_options,
     learning_rate_at,
-    process_rank,
-    shuffled_batches,
     with_fabric_options,
 )
 from elf.training.state import TrainRecord, TrainState
 
 __all__ = [
     "FitSettings",
-    "LiveCurve",
     "ProgressBar",
     "TimeLimit",
     "TrainRecord",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elf.training.checkpoint import Run, load_run, save_run
 from elf.training.guards import Interrupts, Randomness
-from elf.training.run import Run, load_run, save_run
 from elf.training.settings import FitSettings, learning_rate_at, with_fabric_options
 from elf.training.state import TrainRecord, TrainState
 

@@ -1,17 +1,13 @@
-"""Settings of one training run, its learning-rate schedule and its order of batches."""
+"""Settings of one training run, its learning-rate schedule, and where it is computed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 WHERE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 """The settings that say where a run is computed; `fabric_options` may override them from outside."""
@@ -113,57 +109,6 @@ def learning_rate_at(step: int, settings: FitSettings) -> float:
         return settings.learning_rate
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def process_rank() -> tuple[int, int]:
-    """(rank, world size) of this process; (0, 1) when training is not distributed."""
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-
-
-def shuffled_batches(
-    n: int, batch_size: int, seed: int, rank: int | None = None, world_size: int | None = None
-) -> Callable[[int], Tensor]:
-    """Indices of the batch of each step: one random permutation of range(n) an epoch.
-
-    The answer depends on the step alone, so that a resumed run sees the same batches. The n % batch_size samples left
-    at the end of an epoch are dropped; the next epoch has another permutation. `batch_size` counts all processes:
-    rank r of w takes every w-th index of the batch, so that the mean of the processes' mean losses is the mean over
-    the batch. `rank` and `world_size` default to those of the running process group.
-
-    Args:
-        n: number of samples.
-        batch_size: samples a step, over all processes.
-        seed: seed of the permutations.
-
-    Returns:
-        A function of the step that returns a long tensor (batch_size // world_size,) on the CPU.
-
-    Raises:
-        ValueError: batch_size not in 1..n, or not a multiple of the world size; a negative seed.
-    """
-    if not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size is {batch_size}; it should be between 1 and the number of samples n={n}")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it should be a non-negative integer")
-    per_epoch = n // batch_size
-    latest: tuple[int, Tensor] | None = None
-
-    def batch(step: int) -> Tensor:
-        nonlocal latest
-        here, world = process_rank()
-        here, world = (here if rank is None else rank), (world if world_size is None else world_size)
-        if batch_size % world or not 0 <= here < world:
-            raise ValueError(
-                f"batch_size={batch_size}, rank={here}, world_size={world}: the batch should be a multiple of "
-                "world_size, and rank in 0..world_size-1"
-            )
-        epoch, place = divmod(step, per_epoch)
-        if latest is None or latest[0] != epoch:
-            latest = epoch, torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n))
-        return latest[1][place * batch_size : (place + 1) * batch_size][here::world]
-
-    return batch
 
 
 def resume_differences(saved: dict[str, Any], settings: FitSettings) -> list[str]:

@@ -1,4 +1,4 @@
-"""What watches a run: lines in a file, one display in a notebook, a curve, a time limit."""
+"""What watches a run: lines in a file, a bar in a terminal, a time limit."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import dataclasses
 import re
 import sys
 import time
-from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from toy_training import SETTINGS, toy_model, train
 
-from elf.training import LiveCurve, ProgressBar, TimeLimit, TrainState
-from elf.training.callbacks import smooth
+from elf.training import ProgressBar, TimeLimit, TrainState
+from elf.viz.live_curve import LiveCurve
 
 
 def test_protocol_and_state():
@@ -92,53 +89,9 @@ def test_progress_in_a_terminal_is_one_bar_on_stdout(capsys, monkeypatch):
 
 
 def test_only_the_first_process_shows_progress(capsys):
-    bar, curve = ProgressBar("toy"), LiveCurve()
     state = TrainState(SETTINGS, toy_model(), None, rank=1, distributed=True)
-    for watch in (bar, curve):
+    for watch in (ProgressBar("toy"), LiveCurve()):
         watch.start(state)
         watch(state)
         watch.finish(state)
     assert capsys.readouterr().out == ""
-
-
-def test_outside_notebooks_the_curve_does_nothing(capsys):
-    before = "matplotlib.pyplot" in sys.modules
-    curve = LiveCurve("toy")
-    train(callbacks=[curve])
-    assert capsys.readouterr().out == ""
-    assert curve.curves == []
-    assert ("matplotlib.pyplot" in sys.modules) == before
-
-
-def test_smooth():
-    losses = [float(i) for i in range(10)]
-    assert smooth(losses, points=100) == ([float(i) for i in range(10)], losses)
-    assert smooth(losses, points=4) == ([2.0, 5.0, 8.0, 9.0], [1.0, 4.0, 7.0, 9.0])
-    assert smooth([]) == ([], [])
-
-
-def test_in_a_notebook():
-    here = Path(__file__).parent
-    code = f"""
-import sys
-sys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}]
-import dataclasses
-from toy_training import SETTINGS, train
-from elf.training import LiveCurve, ProgressBar
-first = LiveCurve("energy", color="purple", every=0.01)
-train(callbacks=[ProgressBar("one"), first])
-other = dataclasses.replace(SETTINGS, seed=9, precision="bf16-mixed")
-train(other, callbacks=[ProgressBar("two"), LiveCurve("mse", share=first)])
-assert len(first.curves) == 2
-assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-"""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    outputs = notebook.cells[0].outputs
-    assert [output.output_type for output in outputs] == ["display_data"] * 3
-    texts = [output.data["text/plain"] for output in outputs if "image/png" not in output.data]
-    assert [re.match(r"(\w+): step 60/60, loss [\d.]+, \d+:\d\d$", text)[1] for text in texts] == ["one", "two"]
-    (figure,) = [output.data["image/png"] for output in outputs if "image/png" in output.data]
-    assert len(figure) > 5000
-    (alt,) = [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.data]
-    assert re.match(r"Smoothed training loss over steps, at the end: energy [\d.]+, mse [\d.]+$", alt)

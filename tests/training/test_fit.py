@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, noisy_loss, plain_loss, toy_batches, toy_model, train
 
+from elf import files
 from elf.training import FitSettings, fabric_options, fit, learning_rate_at, shuffled_batches
 from elf.training import checkpoint as ckpt
 
@@ -140,7 +141,7 @@ def test_loss_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     calls = []
     with pytest.raises(FloatingPointError, match=r"the loss of step 17 is nan.*checkpoint"):
         fit(model, loss_fn, toy_batches(), SETTINGS, checkpoint=path)
-    assert ckpt.load_tensors(path, ckpt.FORMAT)[1]["step"] == 14
+    assert files.load_tensors(path, ckpt.FORMAT)[1]["step"] == 14
     assert all(p.isfinite().all() for p in model.parameters())
 
 
@@ -156,7 +157,7 @@ def test_weights_not_finite_are_never_saved(tmp_path):
     calls = []
     with pytest.raises(FloatingPointError, match=r"weight 0\.weight is not finite after step 13"):
         fit(toy_model(), loss_fn, toy_batches(), SETTINGS, checkpoint=path)
-    assert ckpt.load_tensors(path, ckpt.FORMAT)[1]["step"] == 7
+    assert files.load_tensors(path, ckpt.FORMAT)[1]["step"] == 7
 
 
 @pytest.mark.parametrize(
@@ -231,30 +232,30 @@ class TestInterrupt:
 
     def test_again_during_the_save(self, tmp_path, monkeypatch):
         path = tmp_path / "run.safetensors"
-        write = ckpt._write
+        write = files._write_new
 
         def impatient(target, content):
             for _ in range(3):
                 signal.raise_signal(signal.SIGINT)
             write(target, content)
 
-        monkeypatch.setattr(ckpt, "_write", impatient)
+        monkeypatch.setattr(files, "_write_new", impatient)
         record = train(dataclasses.replace(SETTINGS, checkpoint_every=1000), checkpoint=path, callbacks=[interrupt])
         assert record.interrupted
-        assert ckpt.load_tensors(path, ckpt.FORMAT)[1]["step"] == 20
+        assert files.load_tensors(path, ckpt.FORMAT)[1]["step"] == 20
 
     def test_during_a_regular_save(self, tmp_path, monkeypatch):
         path = tmp_path / "run.safetensors"
-        write = ckpt._write
+        write = files._write_new
 
         def impatient(target, content):
             signal.raise_signal(signal.SIGINT)
             write(target, content)
 
-        monkeypatch.setattr(ckpt, "_write", impatient)
+        monkeypatch.setattr(files, "_write_new", impatient)
         record = train(checkpoint=path)
         assert (record.steps, record.interrupted) == (7, True)
-        assert ckpt.load_tensors(path, ckpt.FORMAT)[1]["step"] == 7
+        assert files.load_tensors(path, ckpt.FORMAT)[1]["step"] == 7
 
     def test_before_the_first_step(self, tmp_path):
         def batches(step):

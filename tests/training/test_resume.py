@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, noisy_loss, plain_loss, toy_batches, toy_model, train
 
+from elf import files
 from elf.training import checkpoint as ckpt
 from elf.training import fit, load_weights, save_weights, shuffled_batches
 
@@ -52,7 +53,7 @@ def test_killed_twice_once_in_the_middle_of_a_save(tmp_path):
             assert process.stdout.readline().strip() == line
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
-    assert ckpt.load_tensors(checkpoint, ckpt.FORMAT)[1]["step"] == 35
+    assert files.load_tensors(checkpoint, ckpt.FORMAT)[1]["step"] == 35
     assert not final.exists()
     with start("to the end", checkpoint, final) as process:
         assert process.communicate()[0].strip() == "history 60"
@@ -198,13 +199,13 @@ def test_damaged_checkpoint(tmp_path, how):
 def test_foreign_checkpoint(tmp_path):
     path = tmp_path / "run.safetensors"
     save_weights(path, toy_model(), {})
-    with pytest.raises(ValueError, match=r"format 'elf\.weights/1'; it should have 'elf\.training\.checkpoint/1'"):
+    with pytest.raises(ValueError, match=r"format 'elf\.weights/2'; it should have 'elf\.training\.checkpoint/2'"):
         train(checkpoint=path)
 
 
 def test_disk_full_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
-    write, saves = ckpt._write, []
+    write, saves = files._write_new, []
 
     def full_at_third(target, content):
         saves.append(target)
@@ -213,12 +214,12 @@ def test_disk_full_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(target, content)
 
-    monkeypatch.setattr(ckpt, "_write", full_at_third)
+    monkeypatch.setattr(files, "_write_new", full_at_third)
     with pytest.raises(OSError, match=r"could not write run\.safetensors.*No space left.*is intact") as caught:
         train(checkpoint=path)
     assert caught.value.errno == errno.ENOSPC
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
-    assert ckpt.load_tensors(path, ckpt.FORMAT)[1]["step"] == 14
+    assert files.load_tensors(path, ckpt.FORMAT)[1]["step"] == 14
     assert same(train(checkpoint=path).model, train().model)
 
 
@@ -226,7 +227,7 @@ def test_weights_round_trip(tmp_path):
     path = tmp_path / "small.safetensors"
     model = toy_model(seed=2)
     digest = save_weights(path, model, {"settings": {"steps": 3}})
-    ckpt.check_sha256(path, digest)
+    files.check_sha256(path, digest)
     other = toy_model(seed=4)
     metadata = load_weights(path, other)
     assert same(model, other)
@@ -235,7 +236,7 @@ def test_weights_round_trip(tmp_path):
         load_weights(path, toy_model(width=4))
     damage(path, "one bit")
     with pytest.raises(ValueError, match="has SHA-256"):
-        ckpt.check_sha256(path, digest)
+        files.check_sha256(path, digest)
     with pytest.raises(ValueError, match="damaged"):
         load_weights(path, other)
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors"):
@@ -245,7 +246,7 @@ def test_weights_round_trip(tmp_path):
 def test_checkpoint_holds_no_pickle_and_no_path(tmp_path):
     path = tmp_path / "run.safetensors"
     fit(toy_model(), plain_loss, toy_batches(), dataclasses.replace(SETTINGS, steps=7), checkpoint=path)
-    tensors, metadata = ckpt.load_tensors(path, ckpt.FORMAT)
+    tensors, metadata = files.load_tensors(path, ckpt.FORMAT)
     assert metadata["settings"]["learning_rate"] == 1e-2
     assert str(tmp_path) not in json.dumps(metadata)
     assert {"model.0.weight", "ema.0.weight", "optimizer.0.exp_avg", "random.0", "history.loss"} <= set(tensors)

@@ -67,9 +67,9 @@ def main(mode: str, checkpoint: str, final: str) -> None:
             time.sleep(60)
 
     if mode == "half a save":
-        from elf.training import checkpoint as module
+        from elf import files
 
-        write = module._write
+        write = files._write_new
 
         def half(path: Path, content: bytes) -> None:
             if resumed and record_step[0] >= 42:
@@ -78,7 +78,7 @@ def main(mode: str, checkpoint: str, final: str) -> None:
                 time.sleep(60)
             write(path, content)
 
-        module._write = half
+        files._write_new = half
     resumed, record_step = Path(checkpoint).exists(), [0]
 
     def count(state) -> None:

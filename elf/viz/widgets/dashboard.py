@@ -16,7 +16,8 @@ import traitlets
 from torch import Tensor
 
 from elf.training import ProgressBar, TrainState
-from elf.training.callbacks import in_notebook, smooth
+from elf.training.callbacks import in_notebook
+from elf.viz.live_curve import smooth
 from elf.viz.molecules import ELEMENTS, bonds, principal_frame
 from elf.viz.style import COLORS
 from elf.viz.widgets import web
