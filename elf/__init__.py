@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from elf.energy import AlignedHarmonic as AlignedHarmonic
     from elf.energy import Energy as Energy
     from elf.energy import Harmonic as Harmonic
+    from elf.energy import HeightEnergy as HeightEnergy
     from elf.energy import PairEnergy as PairEnergy
     from elf.energy import springs as springs
 
@@ -40,7 +41,7 @@ _SUBMODULES = frozenset({
     "boltzmann", "chemistry", "data", "energy", "generative", "geometry",
     "metrics", "models", "scales", "spins", "training", "viz",
 })
-_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "PairEnergy", "springs"})
+_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "springs"})
 # fmt: on
 
 

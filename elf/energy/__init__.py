@@ -3,6 +3,7 @@
 from elf.energy import springs
 from elf.energy.base import Energy
 from elf.energy.harmonic import Absolute, AlignedHarmonic, Harmonic
+from elf.energy.height import HeightEnergy
 from elf.energy.pair import PairEnergy
 
-__all__ = ["Absolute", "AlignedHarmonic", "Energy", "Harmonic", "PairEnergy", "springs"]
+__all__ = ["Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "springs"]
