@@ -25,7 +25,7 @@ from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.molecules import paper as paper_molecules
 from experiments.molecules.paper_settings import LOSSES
-from experiments.molecules.table2_8 import SETTINGS as TABLE_2
+from experiments.molecules.paper_tables import SETTINGS as TABLES
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _median_time(run: Callable[[], None], repeats: int) -> float:
 
 def two_steps(model: str, size: str, loss: str) -> float:
     """The loss after two steps of training at this size on molecules of up to 7 atoms."""
-    tiny = replace(TABLE_2[size], epochs=0, steps=2, batch_size=2, atoms=(3, 7), warmup_steps=0)
+    tiny = replace(TABLES["table2"][size], epochs=0, steps=2, batch_size=2, atoms=(3, 7), warmup_steps=0)
     record = paper_molecules.train(tiny, model, loss, seed=0, data=paper_molecules.TrainingSet(tiny))
     return record.history[-1]["loss"]
 
@@ -118,7 +118,7 @@ def run_cell(
     """Build, count, time, and train two steps."""
     model, size, loss = cell["model"], cell["size"], cell["loss"]
     energy = LOSSES[loss].energy()
-    predictor = paper_molecules.make_predictor(TABLE_2[size], model, 0)
+    predictor = paper_molecules.make_predictor(TABLES["table2"][size], model, 0)
     batch = settings.paper_batch_size if size == "paper" else settings.batch_size
     timed = loss_share(predictor, energy, batch, settings.repeats)
     return {

@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from elf.files import cache_folder
+from elf.files import cache_folder, locked
 from elf.scales import SCALES
 
 Cell = dict[str, Any]
@@ -78,6 +79,23 @@ def _load(address: str) -> Experiment:
 def cell_slug(cell: Cell) -> str:
     """File name (without ending) of a cell: 'loss=energy,seed=0'."""
     return re.sub(r"[^\w.,=+-]", "_", ",".join(f"{key}={value}" for key, value in cell.items()))
+
+
+@contextmanager
+def shared_folder(workdir: Path, kind: str, name: str) -> Iterator[Path]:
+    """A folder that several experiments may use, beside their own, held by this process meanwhile.
+
+    Args:
+        workdir: of a cell, as `run_cell` gets it.
+        kind, name: the folder is KIND/NAME in the `workdir` of `reproduce`.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    folder = workdir.parents[1] / kind / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, f"cell {workdir.name}") if _is_first_process() else nullcontext():
+        yield folder
 
 
 def results_folder() -> Path:

@@ -46,6 +46,11 @@ def summarise_by(rows: Sequence[Mapping[str, Any]], *keys: str, digits: int = 6)
     return summary
 
 
+def rounded(figures: Mapping[str, Any], decimals: int = 5) -> dict[str, Any]:
+    """The same figures with their floats rounded."""
+    return {name: round(value, decimals) if isinstance(value, float) else value for name, value in figures.items()}
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -28,7 +28,7 @@ from elf.models.conformer import ConformerNetwork
 from elf.models.transformer import EquivariantTransformer
 from elf.training import FitSettings, TrainRecord, fit
 from experiments.framework.experiment import Experiment
-from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules.losses import LOSSES
 
 
@@ -200,7 +200,7 @@ def run_cell(
     assert isinstance(record.ema_model, ConformerNetwork)
     data = held_out_set(settings)
     measured = evaluate(predict(record.ema_model, data, cell["seed"]), data, StereoCentres.of(data.molecules))
-    return {**{name: round(value, 5) for name, value in measured.items()}, "seconds": round(record.seconds, 1)}
+    return {**rounded(measured), "seconds": round(record.seconds, 1)}
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Train one of the paper's models in the paper's setting, sample, measure: what all its molecule tables share.
 
-`paper_settings` says what is held fixed; a table is a thin file that names its models and losses. The
-diffusion is `elf.generative.noise_prediction`, the sampler `elf.generative.ancestral`. `experiments.molecules.small` is
-the faster variant that the notebooks and the committed checkpoints use.
+`paper_settings` says what is held fixed, `paper_tables` which models and losses each table has. The diffusion is
+`elf.generative.noise_prediction`, the sampler `elf.generative.ancestral`. `experiments.molecules.small` is the faster
+variant that the notebooks and the committed checkpoints use.
 """
 
 from __future__ import annotations
@@ -29,13 +29,10 @@ from elf.generative.sampling import Samples
 from elf.generative.schedules import Polynomial
 from elf.metrics import molecules as metrics
 from elf.training import FitSettings, TrainRecord, fit, process_rank, save_weights, with_fabric_options
-from experiments.framework.experiment import Experiment, versions
-from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.framework.experiment import shared_folder, versions
+from experiments.framework.tables import rounded
+from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.paper_settings import LOSSES, MODELS, Settings
-
-KEYS = ("model", "loss", "share")
-"""What tells the rows of a table apart."""
-COLUMNS = ("molecule_stability", "atom_stability", "validity", "uniqueness")
 
 
 class TrainingSet:
@@ -101,10 +98,9 @@ def fit_settings(settings: Settings, model: str, loss: str, molecules: int, seed
     """The training's settings: C.2's learning rate or the scale's own, and its number of epochs as steps."""
     batch = settings.batch_size or MODELS[model].batch_size
     steps = settings.epochs * (molecules // batch) if settings.epochs else settings.steps
-    rate, _ = LOSSES[loss].edm if model == "edm" else LOSSES[loss].gdm
     return FitSettings(
         steps=steps,
-        learning_rate=settings.learning_rate or rate,
+        learning_rate=settings.learning_rate or LOSSES[loss].tuned(model).rate,
         warmup_steps=settings.warmup_steps,
         schedule=settings.schedule,
         gradient_clip=settings.gradient_clip,
@@ -127,7 +123,7 @@ def train(
     """Train this model with this loss on positions; noise, batches and initial weights depend on the seed alone."""
     predictor = make_predictor(settings, model, seed)
     spec, rotated = LOSSES[loss], MODELS[model].rotated
-    energy, (_, weight) = spec.energy(), spec.edm if model == "edm" else spec.gdm
+    energy, weight = spec.energy(), spec.tuned(model).weight
     rows = bucketed_batches(data.sizes, settings.batch_size or MODELS[model].batch_size, seed)
 
     def objective(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
@@ -153,17 +149,16 @@ NOT_OF_TRAINING = ("models", "losses", "shares", "samples", "sample_batch", "ref
 """Settings that change what is trained, drawn or measured, but no training."""
 
 
-def training_folder(settings: Settings, cell: Mapping[str, Any], workdir: Path, molecules: int) -> Path:
-    """Where the checkpoint of a cell's training lies: beside the tables, because several tables have the same cell.
+def training_name(settings: Settings, cell: Mapping[str, Any], molecules: int) -> str:
+    """The name of a cell's training: the same in all tables that have it, another for every other training.
 
-    Table 4's exponential springs are Table 2's energy and Figure 4's whole data set; it is trained once. The name is a
-    hash of all that the training depends on: settings, model, loss, share, seed, devices, precision, versions.
+    Table 4's exponential springs are Table 2's energy and Figure 4's whole data set; it is trained once. The name has
+    a hash of all that the training depends on: settings, model, loss, share, seed, devices, precision, versions.
     """
     depends = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_OF_TRAINING}
     fitted = with_fabric_options(fit_settings(settings, cell["model"], cell["loss"], molecules, cell["seed"]))
     key = json.dumps([depends, dataclasses.asdict(fitted), dict(cell), versions()], sort_keys=True)
-    name = f"{cell['model']}-{cell['loss']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    return workdir.parents[1] / "paper_trainings" / name
+    return f"{cell['model']}-{cell['loss']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def sample(
@@ -195,12 +190,10 @@ def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) 
         metrics.evaluate(samples.positions, samples.numbers, training_smiles=known, rules=own)
     )
     if settings.reference:
-        from experiments.molecules.distribution_figures import distribution_figures
-
         figures |= distribution_figures(
             settings.heavy_atoms, settings.atoms, settings.reference, settings.checked, samples
         )
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in figures.items()}
+    return rounded(figures)
 
 
 def run_cell(
@@ -212,12 +205,16 @@ def run_cell(
     if cell["model"] == "data":
         pick = torch.randperm(len(data), generator=torch.Generator().manual_seed(cell["seed"]))[: settings.samples]
         return measure(settings, Samples(**data.batch(pick)), known)
-    folder = training_folder(settings, cell, workdir, len(data))
-    folder.mkdir(parents=True, exist_ok=True)
-    record = train(
-        settings, cell["model"], cell["loss"], seed=cell["seed"], data=data,
-        checkpoint=folder / "training.safetensors", callbacks=callbacks,
-    )  # fmt: skip
+    with shared_folder(workdir, "paper_trainings", training_name(settings, cell, len(data))) as folder:
+        record = train(
+            settings,
+            cell["model"],
+            cell["loss"],
+            seed=cell["seed"],
+            data=data,
+            checkpoint=folder / "training.safetensors",
+            callbacks=callbacks,
+        )
     assert isinstance(record.ema_model, NoisePredictor)
     if process_rank()[0] == 0:
         save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
@@ -243,48 +240,3 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
         for share in settings.shares
     ]
     return runs + [{"model": "data", "loss": "-", "share": 1.0, "seed": seed} for seed in range(seeds)]
-
-
-def make_table(
-    paper: Mapping[str, Mapping[str, tuple[str, ...]]], columns: Sequence[str] = COLUMNS
-) -> Callable[..., str]:
-    """A table of ours, mean ± standard deviation over seeds (number of seeds), with the paper's figures beside it.
-
-    Args:
-        paper: model -> loss -> the paper's figures for `COLUMNS`, in per cent.
-        columns: what of our figures to show.
-    """
-
-    def table(result: dict[str, Any]) -> str:
-        lines = []
-        varied = len({row["share"] for row in result["summary"]}) > 1
-        for row in result["summary"]:
-            published = paper.get(row["model"], {}).get(row["loss"], ("-",) * len(COLUMNS))
-            shown = {name: format_mean(row, name, 1, 100) if name in row else "-" for name in columns}
-            keys = {key: row[key] for key in KEYS if key != "share" or varied}
-            beside = {f"paper: {name}": text for name, text in zip(COLUMNS, published, strict=True)}
-            lines.append({"model": "", "loss": "", **keys, **shown, **beside})
-        scale = result["scale"]
-        note = (
-            f"ours: {scale} scale, {result['settings']['layers']} layers x {result['settings']['channels']}, per cent; "
-            "paper: 9 layers x 256, 3000 epochs (QM9) or 4 layers, 13 epochs (GEOM-Drugs), as printed there"
-        )
-        return f"{text_table(lines)}\n{note}"
-
-    return table
-
-
-def experiment(
-    name: str, title: str, scales: Mapping[str, Settings], paper: Mapping[str, Mapping[str, tuple[str, ...]]],
-    columns: Sequence[str] = COLUMNS,
-) -> Experiment:  # fmt: skip
-    """A table of the paper from its settings at each scale and the paper's own figures."""
-    return Experiment(
-        name=name,
-        title=title,
-        settings=scales.__getitem__,
-        cells=cells,
-        run_cell=run_cell,
-        summarise=lambda rows: summarise_by(rows, *KEYS),
-        table=make_table(paper, columns),
-    )

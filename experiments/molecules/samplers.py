@@ -25,8 +25,8 @@ from elf.generative.sampling import sample_molecules
 from elf.generative.schedules import Karras
 from elf.metrics.molecules import Stability, stability
 from experiments.framework.experiment import Experiment
-from experiments.framework.tables import text_table
-from experiments.molecules.weights import trained
+from experiments.framework.tables import rounded, text_table
+from experiments.molecules.committed import trained
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_cell(
         **standard_errors(result),
     }
     return {
-        **{name: round(value, 5) for name, value in figures.items()},
+        **rounded(figures),
         "molecules": settings.samples,
         "network_evaluations": evaluations(cell["sampler"], cell["steps"]),
         "cpu_seconds": round(seconds, 2),

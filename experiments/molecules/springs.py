@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,6 @@ from elf.data import qm9
 from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, springs
 from elf.geometry.distances import edge_distances
 from elf.geometry.graphs import complete_edges
-from elf.metrics.ranking import bootstrap_interval, rank_correlation
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import text_table
 
@@ -129,6 +129,50 @@ def surrogate_values(positions: Tensor, target: Tensor, more: Mapping[str, Sprin
     traps = {name: energy(flat, target.expand_as(flat)).view(stretch.shape[:-1]) for name, energy in TRAPS.items()}
     every: dict[str, Springs] = {**SPRINGS, **(more or {})}
     return traps | {name: stretch @ spring(rest) for name, spring in every.items()}
+
+
+def rank_correlation(first: Tensor, second: Tensor, *, tolerance: float = 1e-9) -> Tensor:
+    """Spearman's rank correlation along the last axis, (..., items) and (..., items) -> (...), float64.
+
+    Values are compared to `tolerance` times the largest magnitude, so that rounding noise is not ranked. A constant
+    ranks nothing: its correlation with anything is 0 here.
+
+    Raises:
+        ValueError: fewer than two items; a value is not finite.
+    """
+    a, b = (values.detach().cpu().double() for values in torch.broadcast_tensors(first, second))
+    if a.shape[-1] < 2:
+        raise ValueError(f"first and second have {a.shape[-1]} items; they should have at least 2")
+    if not bool((a.isfinite() & b.isfinite()).all()):
+        raise ValueError("first or second holds a NaN or infinite value; all should be finite")
+    a, b = (_centred_ranks(values, tolerance) for values in (a, b))
+    product = (a.square().sum(-1) * b.square().sum(-1)).sqrt()
+    return torch.where(product > 0, (a * b).sum(-1) / product.clamp(min=1e-30), 0.0)
+
+
+def _centred_ranks(values: Tensor, tolerance: float) -> Tensor:
+    from scipy.stats import rankdata
+
+    unit = tolerance * values.abs().amax(-1, keepdim=True)
+    steps = torch.where(unit > 0, (values / unit).round(), values)
+    return torch.from_numpy(rankdata(steps.numpy(), axis=-1)) - (values.shape[-1] + 1) / 2
+
+
+def bootstrap_interval(values: Tensor, *, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean of (items,); that of a single value is the value.
+
+    Raises:
+        ValueError: no values.
+    """
+    from scipy.stats import bootstrap
+
+    if not len(values):
+        raise ValueError("values is empty; it should have at least one number")
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    sample = values.detach().cpu().double().numpy()
+    found = bootstrap((sample,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def rank(settings: Settings, start: str, kind: str, seed: int) -> dict[str, Any]:

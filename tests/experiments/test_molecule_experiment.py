@@ -12,10 +12,9 @@ from elf.metrics.molecules import summary
 from elf.training import load_weights
 from experiments import find, load_result, reproduce
 from experiments.framework.experiment import results_folder
-from experiments.molecules import checkpoints as molecule_checkpoints
+from experiments.molecules import committed
 from experiments.molecules import small as molecules
-from experiments.molecules import weights as molecule_weights
-from experiments.molecules.weights import publish, trained
+from experiments.molecules.committed import publish, trained
 
 TINY = molecules.SETTINGS["smoke"]
 
@@ -105,13 +104,13 @@ def test_paper_scale_builds_the_model_and_steps():
 
 def test_published_weights_are_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setitem(molecule_checkpoints.SETTINGS, "laptop", TINY)
+    monkeypatch.setitem(molecules.SETTINGS, "laptop", TINY)
     (tmp_path / "results").mkdir()
     with pytest.raises(FileNotFoundError, match="elf reproduce molecule_checkpoints"):
         trained("energy")
     with pytest.raises(ValueError, match="holds 0 runs of loss='energy'"):
         publish(tmp_path)
-    for loss in molecule_weights.LOSSES:
+    for loss in committed.LOSSES:
         folder = tmp_path / f"molecule_checkpoints.laptop/loss={loss},steps=3,share=1.0,learning_rate=0.002,seed=0"
         folder.mkdir(parents=True)
         molecules.save_weights(folder / "weights.safetensors", molecules.make_denoiser(TINY, 5), {})
@@ -138,10 +137,10 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_weights(tmp_path / "noise.safetensors", molecules.make_denoiser(TINY, 0))
 
 
-@pytest.mark.parametrize("loss", molecule_weights.LOSSES)
+@pytest.mark.parametrize("loss", committed.LOSSES)
 def test_committed_networks_draw_molecules(loss):
     """The files in results/ are small, those of their hash, and better than anything an untrained network makes."""
-    settings = molecule_checkpoints.SETTINGS["laptop"]
+    settings = committed.training_settings()
     file = results_folder() / f"molecules.{loss}.safetensors"
     assert file.stat().st_size < 3_000_000
     drawn = molecules.sample(trained(loss), dataclasses.replace(settings, sampler_steps=20), n=24, seed=1)

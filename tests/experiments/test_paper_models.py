@@ -11,11 +11,11 @@ from elf.energy import PairEnergy
 from experiments import find, reproduce
 from experiments.cost import paper_models
 from experiments.molecules import paper as paper_molecules
-from experiments.molecules import table2_8
+from experiments.molecules.paper_tables import SETTINGS
 
 
 def test_operations_are_those_of_the_matrix_products():
-    predictor = paper_molecules.make_predictor(table2_8.SETTINGS["smoke"], "gdm", 0)
+    predictor = paper_molecules.make_predictor(SETTINGS["table2"]["smoke"], "gdm", 0)
     counted = paper_models.count_flops(predictor, PairEnergy(), 29)
     n, c, features = 29, 8, 6
     atoms = (features + 4) * c + 2 * c * c + 2 * c * c + c * c + c * (features + 3)
@@ -27,7 +27,7 @@ def test_operations_are_those_of_the_matrix_products():
 
 @pytest.mark.parametrize(("model", "millions"), [("gdm", 3.56), ("edm", 5.34)])
 def test_paper_size_builds_counts_and_takes_two_steps(model, millions):
-    predictor = paper_molecules.make_predictor(table2_8.SETTINGS["paper"], model, 0)
+    predictor = paper_molecules.make_predictor(SETTINGS["table2"]["paper"], model, 0)
     assert sum(p.numel() for p in predictor.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
     counted = paper_models.count_flops(predictor, PairEnergy(), 29)
     assert 1 < counted["forward_gflop"] < 10

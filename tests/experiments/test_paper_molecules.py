@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, replace
 
@@ -13,12 +14,12 @@ import torch
 from elf.generative.sampling import Samples
 from elf.training import fabric_options
 from experiments import find, load_result, reproduce
+from experiments.framework.experiment import shared_folder
 from experiments.molecules import paper as paper_molecules
-from experiments.molecules import table1, table2_8, table4
-from experiments.molecules.paper_settings import LOSSES, MODELS, TABLE_1, TABLE_4, TABLE_8
-from experiments.molecules.table3 import JODO
+from experiments.molecules.paper_settings import LOSSES, MODELS
+from experiments.molecules.paper_tables import SETTINGS, TABLE_1, TABLE_3, TABLE_4, TABLE_8
 
-TINY = table2_8.SETTINGS["smoke"]
+TINY = SETTINGS["table2"]["smoke"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def train(data, model="edm", loss="energy", seed=0, **changes):
 
 
 def test_paper_scale_is_the_papers():
-    settings = table2_8.SETTINGS["paper"]
+    settings = SETTINGS["table2"]["paper"]
     assert (settings.channels, settings.layers, settings.levels, settings.ema_decay) == (256, 9, 1000, 0.9999)
     assert settings.atoms == (3, 29)
     fit = paper_molecules.fit_settings(settings, "gdm-aug", "energy", 100_000, 0)
@@ -49,13 +50,13 @@ def test_paper_scale_is_the_papers():
         "mse": (1e-3, 1.5), "mae": (1e-3, 0.8), "kabsch": (8e-4, 0.8), "constant": (9e-4, 0.05),
     }  # fmt: skip
     assert LOSSES["inverse_square"].edm == (1e-4, 0.1)
-    geom = table1.SETTINGS["paper"]
+    geom = SETTINGS["table1"]["paper"]
     assert (geom.layers, geom.epochs, geom.atoms[1], geom.data) == (4, 13, 181, "geom")
 
 
 def test_small_scales_have_one_rate_for_all():
     """C.2's rates differ threefold between losses: in short runs the largest would win, whatever the loss."""
-    laptop = table2_8.SETTINGS["laptop"]
+    laptop = SETTINGS["table2"]["laptop"]
     rates = {paper_molecules.fit_settings(laptop, m, loss, 3000, 0).learning_rate for m in MODELS for loss in LOSSES}
     assert rates == {laptop.learning_rate}
 
@@ -83,7 +84,7 @@ def test_the_papers_numbers():
     assert TABLE_8["gdm-aug"]["energy"][0] == "89.8±2.8"
     assert TABLE_4["gdm-aug"]["constant"][0] == "83.6"
     assert TABLE_1["gdm-aug"]["energy"][:2] == ("24.6", "96.0")
-    assert JODO["JODO + energy (exponential)"][4] == "1.495"
+    assert TABLE_3["JODO + energy (exponential)"][4] == "1.495"
 
 
 def test_same_seed_same_weights_other_seed_or_loss_others(data):
@@ -210,7 +211,7 @@ def test_table1_from_a_file_of_the_user(tmp_path, monkeypatch):
     assert by_loss["energy"]["atoms"] == 20
     assert "21.1" in find("table1").table(result)
     (folder / "geom_drugs_smiles.txt").unlink()
-    data = paper_molecules.TrainingSet(table1.SETTINGS["smoke"])
+    data = paper_molecules.TrainingSet(SETTINGS["table1"]["smoke"])
     assert data.smiles() is None
     measured = paper_molecules.measure(data.settings, Samples(**data.batch(torch.arange(3))), None)
     assert measured["novelty"] is None
@@ -227,8 +228,8 @@ def test_tables_share_their_trainings(tmp_path, monkeypatch):
     shared = {"model": "gdm-aug", "loss": "energy"}
     plain = replace(TINY, models=("gdm-aug",), losses=("energy", "mse"))
     other = replace(plain, losses=("energy",), samples=3)
-    for module, settings in ((table2_8, plain), (table4, other)):
-        monkeypatch.setitem(module.SETTINGS, "smoke", settings)
+    for name, settings in (("table2", plain), ("table4", other)):
+        monkeypatch.setitem(SETTINGS[name], "smoke", settings)
     reproduce("table2", scale="smoke", seeds=1, workdir=tmp_path, threads=1, only=shared)
     trainings = tmp_path / "paper_trainings"
     (folder,) = trainings.iterdir()
@@ -240,12 +241,24 @@ def test_tables_share_their_trainings(tmp_path, monkeypatch):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_other_trainings_have_other_folders(tmp_path):
-    cell = {"model": "gdm", "loss": "mse", "share": 1.0, "seed": 0}
+def test_a_training_in_use_is_not_trained_by_another(tmp_path):
+    """Two tables at the same time would write one checkpoint by turns: the second one says who is there."""
+    cell = {"model": "edm", "loss": "energy", "share": 1.0, "seed": 0}
     work = tmp_path / "table2.smoke" / "cell"
+    name = paper_molecules.training_name(TINY, cell, len(paper_molecules.TrainingSet(TINY)))
+    with (
+        shared_folder(work, "paper_trainings", name) as folder,
+        pytest.raises(BlockingIOError, match=rf"{name} is held by process {os.getpid()} .*cell cell"),
+    ):
+        paper_molecules.run_cell(TINY, cell, work, [])
+    assert not list(folder.glob("*.safetensors"))
+
+
+def test_other_trainings_have_other_folders():
+    cell = {"model": "gdm", "loss": "mse", "share": 1.0, "seed": 0}
 
     def name(settings=TINY, molecules=100, **changes):
-        return paper_molecules.training_folder(settings, {**cell, **changes}, work, molecules).name
+        return paper_molecules.training_name(settings, {**cell, **changes}, molecules)
 
     assert name(replace(TINY, samples=7, losses=("mse",), reference=5)) == name()
     others = [name(replace(TINY, steps=9)), name(seed=1), name(share=0.5), name(loss="mae"), name(model="edm")]

@@ -1,21 +1,68 @@
 import json
+import math
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from elf.chemistry import molecular_graph as graphs
 from elf.chemistry.force_field import ForceField, force_fields
 from elf.data import qm9
 from elf.energy import PairEnergy
-from elf.metrics.ranking import rank_correlation
 from experiments import load_result, reproduce
 from experiments.molecules import springs
+from experiments.molecules.springs import bootstrap_interval, rank_correlation
 
 
 @pytest.fixture(autouse=True)
 def _shared_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ELF_CACHE", str(tmp_path_factory.getbasetemp() / "qm9-cache"))
     springs.fit_springs.cache_clear()
+
+
+def test_scipys_spearman_with_and_without_ties(dtype, generator):
+    first = torch.randn(4, 30, generator=generator, dtype=dtype)
+    second = first + torch.randn(4, 30, generator=generator, dtype=dtype)
+    for a, b in ((first, second), ((first * 2).round(), (second * 2).round())):
+        expected = torch.tensor([spearmanr(x, y).statistic for x, y in zip(a.numpy(), b.numpy(), strict=True)])
+        torch.testing.assert_close(rank_correlation(a, b), expected.double())
+
+
+def test_only_the_order_counts(dtype):
+    x = torch.linspace(-2, 3, 12, dtype=dtype)
+    assert float(rank_correlation(x, x.exp())) == pytest.approx(1)
+    assert float(rank_correlation(x, -(x**3))) == pytest.approx(-1)
+    assert float(rank_correlation(x, (x - 0.5).square())) < 0.9
+
+
+def test_rounding_noise_is_not_a_ranking(generator):
+    truth = torch.randn(50, generator=generator, dtype=torch.float64)
+    flat = 3 + 1e-13 * truth
+    assert float(rank_correlation(flat, truth)) == 0
+    assert float(rank_correlation(flat, truth, tolerance=0.0)) > 0.9
+    assert float(rank_correlation(torch.zeros(50), truth)) == 0
+    assert rank_correlation(truth.expand(3, 1, 50), flat.expand(4, 50)).shape == (3, 4)
+
+
+def test_bootstrap_interval_is_the_normal_one_for_many_values(generator):
+    values = 2 + torch.randn(400, generator=generator, dtype=torch.float64)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * float(values.std()) / math.sqrt(400)
+    assert low == pytest.approx(float(values.mean()) - half, abs=0.1 * half)
+    assert high == pytest.approx(float(values.mean()) + half, abs=0.1 * half)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert bootstrap_interval(values, seed=1) != (low, high)
+    assert bootstrap_interval(values[:1]) == (float(values[0]),) * 2
+
+
+def test_what_cannot_be_ranked():
+    x = torch.arange(4.0)
+    with pytest.raises(ValueError, match="have 1 items; they should have at least 2"):
+        rank_correlation(x[:1], x[:1])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        rank_correlation(x, x / 0)
+    with pytest.raises(ValueError, match="values is empty"):
+        bootstrap_interval(x[:0])
 
 
 @pytest.fixture
