@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from elf._lazy import name_missing_extras
+
 if TYPE_CHECKING:
     from elf import boltzmann as boltzmann
     from elf import chemistry as chemistry
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from elf.energy import PairEnergy as PairEnergy
     from elf.energy import springs as springs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+name_missing_extras()
 
 # fmt: off
 _SUBMODULES = frozenset({

@@ -176,7 +176,7 @@ def _facts() -> list[tuple[str, Any]]:
         device = "cpu"
     results = sorted(path.name for path in results_folder().glob("*.json"))
     return [
-        ("elf", f"{version('elf')} in {Path(__file__).resolve().parent}"),
+        ("elf", f"{version('elf-loss')} in {Path(__file__).resolve().parent}"),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("packages", ", ".join(map(installed, ["torch", "lightning-fabric", "numpy", "rdkit", "jupyterlab"]))),
         ("device", f"{device}, {torch.get_num_threads()} CPU threads"),

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_energies_at_the_top(name: str) -> None:
 
 def test_dir_and_unknown_names() -> None:
     assert {"PairEnergy", "springs", "spins", "__version__"} <= set(dir(elf))
-    assert elf.__version__ == "0.1.0"
+    assert elf.__version__ == version("elf-loss")
     with pytest.raises(AttributeError, match="'elf' has no attribute 'pair_energy'"):
         elf.pair_energy  # noqa: B018
 

@@ -53,7 +53,7 @@ def test_conda_users_get_the_same_versions():
 
 def test_citation_and_package_have_the_same_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert Version(citation["version"]) == Version(PROJECT["version"]) == Version(version("elf"))
+    assert Version(citation["version"]) == Version(PROJECT["version"]) == Version(version("elf-loss"))
 
 
 def test_ci_runs_the_command_of_the_readme():
