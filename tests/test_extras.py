@@ -51,7 +51,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
         ("elf.chemistry.bonds; elf.metrics.strain; elf.viz.style", "matplotlib", "viz"),
         ("elf.viz.Playground", "traitlets", "viz"),
         (
-            "elf.training.fit(torch.nn.Linear(1, 1), None, None, elf.training.FitSettings(steps=1, learning_rate=1e-3))",
+            "s = elf.training.FitSettings(1, 1e-3); elf.training.fit(torch.nn.Linear(1, 1), None, None, s)",
             "lightning_fabric",
             "train",
         ),
