@@ -4,9 +4,10 @@
         with serve(folder, prefix="/some/sub/path") as address:
             page = open_page(address + "/index.html", dark=True, width=390)
 
-`open_page` gives a Playwright page. When the test ends it fails for any request to another host than 127.0.0.1, any
-response of 400 or more, any page error, any console error, and any breach of a content-security policy; a test that
-means to see one of these says so: `open_page(..., allow="pattern")`.
+`open_page` gives a Playwright page, whose waits are long: no test here depends on the speed of the machine. When the
+test ends it fails, and says why, for any request to another host than 127.0.0.1, any response of 400 or more, any page
+error, any console error, and any breach of a content-security policy; a test that means to see one of these says so:
+`open_page(..., allow="pattern")`.
 
 Chromium is Debian's package (`apt-get install chromium`), or whatever ELF_CHROMIUM names; where there is none these
 tests skip, and say so; with CI set they fail instead.
@@ -21,6 +22,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ FLAGS = [
     "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
+PATIENCE = 120_000  # milliseconds for what a page should show: however slow the machine is, it comes
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json"}
 
 
@@ -51,9 +54,15 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *args: Any, prefix: str, headers: dict[str, str], **kwargs: Any) -> None:
-        self._prefix, self._headers = prefix, headers
+    def __init__(self, *args: Any, prefix: str, headers: dict[str, str], delay: float, **kwargs: Any) -> None:
+        self._prefix, self._headers, self._delay = prefix, headers, delay
         super().__init__(*args, **kwargs)
+
+    def do_GET(self) -> None:
+        time.sleep(self._delay)
+        # Whoever leaves a page does not wait for what it asked for.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            super().do_GET()
 
     def translate_path(self, path: str) -> str:
         address = urlsplit(path).path
@@ -71,12 +80,15 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: str | Path, prefix: str = "", headers: dict[str, str] | None = None) -> Iterator[str]:
+def serving(
+    folder: str | Path, prefix: str = "", headers: dict[str, str] | None = None, delay: float = 0.0
+) -> Iterator[str]:
     """Serve a folder's files on 127.0.0.1 under `prefix` ("" or "/some/sub/path"); gives "http://127.0.0.1:port/prefix".
 
-    `headers` go with every answer, a Content-Security-Policy for instance.
+    `headers` go with every answer, a Content-Security-Policy for instance; every answer waits for `delay` seconds.
     """
-    handler = functools.partial(_Handler, directory=str(folder), prefix=prefix.rstrip("/"), headers=headers or {})
+    options: dict[str, Any] = {"prefix": prefix.rstrip("/"), "headers": headers or {}, "delay": delay}
+    handler = functools.partial(_Handler, directory=str(folder), **options)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -136,7 +148,10 @@ def watch(page: Any) -> list[str]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(address, dark=False, width=1100, height=800, reduced_motion=False, touch=False, allow=None)`."""
+    """`open_page(address, dark=False, width=1100, height=800, reduced_motion=False, touch=False, slowed=1, allow=None)`.
+
+    `slowed` is by how much the page's processor is slower than this machine's.
+    """
     contexts: list[Any] = []
     watched: list[tuple[list[str], str | None]] = []
 
@@ -148,6 +163,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         height: int = 800,
         reduced_motion: bool = False,
         touch: bool = False,
+        slowed: float = 1,
         allow: str | None = None,
     ) -> Any:
         context = chromium.new_context(
@@ -158,7 +174,10 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         watched.append((watch(page), allow))
+        if slowed != 1:
+            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slowed})
         page.goto(address)
         return page
 
@@ -166,4 +185,6 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     wrong = [text for found, allow in watched for text in found if not (allow and re.search(allow, text))]
-    assert not wrong
+    # pytest shows values of assertions only in test files and plugins: the words have to be said.
+    if wrong:
+        pytest.fail("a page of this test went wrong:\n" + "\n".join(wrong), pytrace=False)

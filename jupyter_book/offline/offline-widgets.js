@@ -1,8 +1,7 @@
-// Brings the widgets of a notebook's page to life from the state saved in it, with this site's own copies of their code.
+// Brings the widgets of a notebook's page to life from the state saved in it, which holds their code too.
 // html-manager has such a loader too; but that one compiles a JSON schema with eval, which the site's policy forbids, and
 // asks a CDN for what it does not know.
 (() => {
-  const files = new URL(`${document.documentElement.dataset.content_root ?? "./"}_static/third_party/`, document.baseURI).href;
   const need = (name) => new Promise((resolve, reject) => window.requirejs([name], resolve, reject));
   const blocks = (kind) => [...document.querySelectorAll(`script[type="application/vnd.jupyter.widget-${kind}+json"]`)];
 
@@ -18,27 +17,64 @@
     }
   }
 
-  async function show() {
-    const { HTMLManager } = await need("@jupyter-widgets/html-manager");
-    const manager = new HTMLManager({ loader: need });
-    for (const block of blocks("state")) {
-      const models = await manager.set_state(JSON.parse(block.textContent));
-      for (const place of blocks("view")) {
-        const { model_id: id } = JSON.parse(place.textContent);
-        const model = models.find((candidate) => candidate.model_id === id);
-        if (!model) continue;
-        const box = document.createElement("div");
-        box.className = "widget-subarea";
-        place.before(box);
-        // An output draws its pictures some time after its view is there.
-        new MutationObserver(() => name(box, models)).observe(box, { childList: true, subtree: true });
-        await manager.display_view(await manager.create_view(model), box);
+  // anywidget's own model counts itself dead when its module is not there within two seconds, which a page that is busy
+  // with its formulas on a slow machine exceeds. Without a kernel there is nothing to wait for: import, then draw.
+  const anywidget = ({ DOMWidgetModel, DOMWidgetView }) => ({
+    AnyModel: DOMWidgetModel,
+    AnyView: class extends DOMWidgetView {
+      async render() {
+        const address = URL.createObjectURL(new Blob([this.model.get("_esm")], { type: "text/javascript" }));
+        try {
+          const { default: widget } = await import(address);
+          this.clean = widget.render({ model: this.model, el: this.el });
+        } finally { URL.revokeObjectURL(address); }
       }
+      remove() { this.clean?.(); super.remove(); }
+    },
+  });
+
+  // Words in place of a figure that did not come: a gap would tell nobody that something is missing.
+  function sorry(place, error) {
+    console.error("a figure did not load:", error);
+    const box = document.createElement("p");
+    box.className = "elf-missing";
+    box.setAttribute("role", "alert");
+    box.textContent = "This figure did not load. ";
+    const again = document.createElement("button");
+    again.textContent = "Load the page again";
+    again.addEventListener("click", () => location.reload());
+    box.append(again);
+    place.before(box);
+  }
+
+  async function draw(manager, models, place) {
+    const { model_id: id } = JSON.parse(place.textContent);
+    const model = models.find((candidate) => candidate.model_id === id);
+    if (!model) return;
+    const box = document.createElement("div");
+    box.className = "widget-subarea";
+    place.before(box);
+    // An output draws its pictures some time after its view is there.
+    new MutationObserver(() => name(box, models)).observe(box, { childList: true, subtree: true });
+    await manager.display_view(await manager.create_view(model), box);
+  }
+
+  async function show() {
+    const places = blocks("view");
+    if (!places.length) return;
+    try {
+      window.define("anywidget", ["@jupyter-widgets/base"], anywidget);
+      const { HTMLManager } = await need("@jupyter-widgets/html-manager");
+      const manager = new HTMLManager({ loader: need });
+      const models = [];
+      for (const block of blocks("state")) models.push(...(await manager.set_state(JSON.parse(block.textContent))));
+      for (const place of places) await draw(manager, models, place).catch((error) => sorry(place, error));
+    } catch (error) {
+      for (const place of places) sorry(place, error);
     }
     document.documentElement.dataset.widgets = "ready";
   }
 
-  window.requirejs.config({ paths: { anywidget: `${files}anywidget` }, waitSeconds: 60 });
   window.addEventListener("load", () => {
     // ipywidgets asks MathJax 2 to typeset labels; this site has MathJax 3, which knows another name for that.
     window.MathJax ??= {};

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +107,6 @@ def _scripts(folder: Folder) -> None:
     static = ROOT / "elf" / "viz" / "labextensions" / "elf-3dmol" / "static"
     for path in sorted(static.iterdir()):
         folder.put(f"{library}/{path.name}", path.read_bytes())
-    spec = find_spec("anywidget")
-    origin = Path(spec.origin) if spec and spec.origin else Path()
-    folder.put(f"{library}/anywidget.js", (origin.parent / "nbextension" / "index.js").read_bytes())
     for name in web.FILES:
         folder.put(f"offline/elf/{name}", (web.HERE / name).read_bytes())
 

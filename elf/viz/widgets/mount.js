@@ -10,10 +10,17 @@ export async function mountAll(page = document) {
     if (!MODULES.includes(name)) throw new Error(`no widget is called ${name}; there are ${MODULES.join(", ")}`);
     place.dataset.elfMounted = "";
     const state = place.querySelector('script[type="application/json"]');
-    const { mount } = await import(`./${name}.js`);
     const box = document.createElement("div");
     place.replaceChildren(box);
-    place.widget = mount(box, state ? JSON.parse(state.textContent) : {});
+    try {
+      const { mount } = await import(`./${name}.js`);
+      place.widget = mount(box, state ? JSON.parse(state.textContent) : {});
+    } catch (error) {
+      // One figure that does not load leaves the others alone, and words where it should be.
+      console.error(`${name} did not load:`, error);
+      box.setAttribute("role", "alert");
+      box.textContent = "This figure did not load. Load the page again.";
+    }
   }
 }
 
