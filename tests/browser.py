@@ -148,9 +148,9 @@ def watch(page: Any) -> list[str]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(address, dark=False, width=1100, height=800, reduced_motion=False, touch=False, slowed=1, allow=None)`.
+    """`open_page(address, dark=..., width=..., height=..., reduced_motion=..., touch=..., slowed=..., allow=...)`.
 
-    `slowed` is by how much the page's processor is slower than this machine's.
+    `slowed`: the page's processor is that many times slower than the machine's.
     """
     contexts: list[Any] = []
     watched: list[tuple[list[str], str | None]] = []

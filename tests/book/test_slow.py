@@ -23,7 +23,8 @@ MISSING = """() => {
   const widgets = document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']").length;
   const drawn = document.querySelectorAll(".widget-subarea").length;
   const ours = [...document.querySelectorAll("[data-elf-kind]")];
-  return { widgets, missing: widgets - drawn, wrong: ours.filter((one) => one.dataset.elfState !== "ready").length, ours: ours.length };
+  const wrong = ours.filter((one) => one.dataset.elfState !== "ready").length;
+  return { widgets, missing: widgets - drawn, wrong, ours: ours.length };
 }"""
 
 
