@@ -16,37 +16,22 @@ from typing import TYPE_CHECKING, Any
 from elf._lazy import name_missing_extras
 
 if TYPE_CHECKING:
-    from elf import boltzmann as boltzmann
-    from elf import chemistry as chemistry
-    from elf import data as data
-    from elf import energy as energy
-    from elf import generative as generative
-    from elf import geometry as geometry
-    from elf import metrics as metrics
-    from elf import models as models
+    from elf import boltzmann, chemistry, data, energy, generative, geometry, metrics, models, spins, training, viz
     from elf import scales as scales
-    from elf import spins as spins
-    from elf import training as training
-    from elf import viz as viz
-    from elf.energy import Absolute as Absolute
-    from elf.energy import AlignedHarmonic as AlignedHarmonic
-    from elf.energy import Energy as Energy
-    from elf.energy import Harmonic as Harmonic
-    from elf.energy import HeightEnergy as HeightEnergy
-    from elf.energy import PairEnergy as PairEnergy
-    from elf.energy import springs as springs
+    from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
 
 __version__ = "0.2.0"
 
 name_missing_extras()
 
 # fmt: off
-_SUBMODULES = frozenset({
-    "boltzmann", "chemistry", "data", "energy", "generative", "geometry",
-    "metrics", "models", "scales", "spins", "training", "viz",
-})
-_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "springs"})
+__all__ = [
+    "Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "boltzmann", "chemistry",
+    "data", "energy", "generative", "geometry", "metrics", "models", "scales", "spins", "springs", "training", "viz",
+]
 # fmt: on
+_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "springs"})
+_SUBMODULES = frozenset(__all__) - _FROM_ENERGY
 
 
 def __getattr__(name: str) -> Any:

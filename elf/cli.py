@@ -1,14 +1,18 @@
-"""The command line: `elf info | run | lab | reproduce`, also as `python -m elf`."""
+"""The command line: `elf info | run | lab | reproduce`, also as `python -m elf`.
+
+The one file of the library that knows `experiments`, which lie beside it in a checkout; it asks when it needs them.
+"""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import elf
 from elf.scales import SCALES, current_scale
 
 
@@ -20,38 +24,71 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
-        return args.run(args)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"elf {args.command}: {error}", file=sys.stderr)
-        return 2
+        status = args.run(args)
+        sys.stdout.flush()  # a reader that is gone (`| head`) or a full disk shows here, not after the end
+        return status
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has no reader
+        print(f"elf {args.command}: {_reason(error)}", file=sys.stderr)
+        return 1 if isinstance(error, OSError) else 2
     except KeyboardInterrupt:
         print(f"\nelf {args.command}: interrupted", file=sys.stderr)
         return 130
 
 
+def _reason(error: Exception) -> str:
+    """The message as one line, without the number that the operating system gives its errors."""
+    parts = (getattr(error, "strerror", None) or str(error), getattr(error, "filename", None))
+    return ": ".join(str(part) for part in parts if part is not None)
+
+
+def _experiments() -> Any:
+    try:
+        import experiments
+    except ModuleNotFoundError as error:
+        if error.name != "experiments":
+            raise
+        where = "part of the repository, not of the installed package; clone it and run this command in it"
+        raise FileNotFoundError(f"the experiments are not there: they are {where}") from None
+    return experiments
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="elf", description="Energy loss functions for physical systems.")
+    parser = argparse.ArgumentParser(
+        prog="elf", description="Energy loss functions for physical systems.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"elf {elf.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="info | run | lab | reproduce")
 
-    info = commands.add_parser("info", help="versions, device, scale, cache, committed results")
-    info.set_defaults(run=_info)
+    def command(name: str, run: Callable[[argparse.Namespace], int], help: str, **more: Any) -> argparse.ArgumentParser:
+        # No abbreviations: `--device 2` would be taken for `--devices 2`.
+        made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:], allow_abbrev=False, **more)
+        made.set_defaults(run=run)
+        return made
 
-    run = commands.add_parser("run", help="execute the notebooks in order")
+    command("info", _info, "versions, device, scale, folders, committed results")
+
+    run = command("run", _run, "execute the notebooks in order")
     run.add_argument("names", nargs="*", help="notebooks to execute, by the beginning of their names (all)")
     run.add_argument("--scale", choices=SCALES, help="scale of the notebooks ($ELF_SCALE, else live)")
     run.add_argument("--cell-timeout", type=_count, metavar="SECONDS", default=1800, help="limit for one cell (1800)")
     run.add_argument("--output", type=Path, default=Path("build"), help="folder of executed copies and HTML (build)")
-    run.set_defaults(run=_run)
 
-    lab = commands.add_parser("lab", help="open the course in JupyterLab; further arguments go to JupyterLab")
-    lab.set_defaults(run=_lab)
+    command("lab", _lab, "open the course in JupyterLab; further arguments go to JupyterLab")
 
-    reproduce = commands.add_parser("reproduce", help="run an experiment of the paper and write its results as JSON")
-    reproduce.add_argument("name", help="the experiment; an unknown name lists them")
+    try:
+        names = f"experiments: {', '.join(sorted(_experiments().EXPERIMENTS))}"
+    except OSError as error:
+        names = str(error)
+    reproduce = command(
+        "reproduce", _reproduce, "run an experiment of the paper and write its results as JSON", epilog=names
+    )
+    reproduce.add_argument("name", help="the experiment (see below)")
     reproduce.add_argument("--scale", choices=SCALES, default="laptop", help="scale of the experiment (laptop)")
     reproduce.add_argument("--seeds", type=_count, default=1, help="number of seeds (1)")
     reproduce.add_argument("--jobs", type=_count, default=1, help="trainings at the same time (1)")
-    reproduce.add_argument("--threads", type=_count, help="CPU threads of a training (the cores shared out)")
+    reproduce.add_argument("--threads", type=_count, help="CPU threads of each training (the experiment's own: 1)")
     reproduce.add_argument(
         "--only",
         action="append",
@@ -61,14 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         help="just the cells with these values, say --only loss=energy,mse --only seed=0",
     )
     reproduce.add_argument("--output", type=Path, help="the JSON file (results/NAME.SCALE.json)")
-    reproduce.add_argument("--workdir", type=Path, help="folder of checkpoints; the same one resumes")
+    reproduce.add_argument("--workdir", type=Path, help="folder of checkpoints; the same one resumes (see elf info)")
     fabric = reproduce.add_argument_group("Lightning Fabric")
     fabric.add_argument("--accelerator", help="cpu, cuda, mps (auto)")
     fabric.add_argument("--devices", type=_count, help="devices on each node (1)")
     fabric.add_argument("--num-nodes", type=_count, help="nodes (1)")
-    fabric.add_argument("--strategy", help="ddp, fsdp, ... (auto)")
+    fabric.add_argument("--strategy", help="ddp, ... (auto); each process keeps the whole network")
     fabric.add_argument("--precision", help="32-true, bf16-mixed, ... (32-true)")
-    reproduce.set_defaults(run=_reproduce)
     return parser
 
 
@@ -111,27 +147,27 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _lab(args: argparse.Namespace) -> int:
-    from elf.notebooks import START, course_folder
+    from elf import notebooks
     from elf.viz.molecules import LABEXTENSIONS
 
-    folder = course_folder()
+    folder = notebooks.course_folder()
     command = [
         *(sys.executable, "-m", "jupyterlab"),
         "--ServerApp.ip=127.0.0.1",  # on this machine only; Jupyter makes a token and opens the browser with it
         f"--ServerApp.root_dir={folder.parent}",
+        f"--ServerApp.kernel_spec_manager_class={notebooks.ThisPython.__module__}.{notebooks.ThisPython.__name__}",
         f"--LabApp.extra_labextensions_path={LABEXTENSIONS}",  # 3Dmol, so that molecules need no network
         "--LabApp.news_url=None",  # no question about news, no look for updates: offline is fine
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
-    return subprocess.run([*command, *args.rest, str(folder / START)]).returncode
+    # In place of this process, not beside it: whatever ends one ends the other.
+    os.execv(sys.executable, [*command, *args.rest, str(folder / notebooks.START)])
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    import experiments
-
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     fabric = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    path = experiments.reproduce(
+    path = _experiments().reproduce(
         args.name,
         scale=args.scale,
         seeds=args.seeds,
@@ -160,7 +196,6 @@ def _facts() -> list[tuple[str, Any]]:
     import torch
 
     from elf.files import cache_folder
-    from experiments.framework.experiment import results_folder
 
     def installed(name: str) -> str:
         try:
@@ -168,22 +203,27 @@ def _facts() -> list[tuple[str, Any]]:
         except PackageNotFoundError:
             return f"{name} missing"
 
+    def results() -> str:
+        try:
+            folder = _experiments().results_folder()
+        except OSError as error:
+            return str(error)
+        return ", ".join(sorted(path.name for path in folder.glob("*.json"))) or f"none in {folder}"
+
     if torch.cuda.is_available():
         device = f"cuda ({torch.cuda.get_device_name()})"
-    elif torch.backends.mps.is_available():
-        device = "mps"
     else:
-        device = "cpu"
-    results = sorted(path.name for path in results_folder().glob("*.json"))
+        device = "mps" if torch.backends.mps.is_available() else "cpu"
     return [
-        ("elf", f"{version('elf-loss')} in {Path(__file__).resolve().parent}"),
+        ("elf", f"{elf.__version__} in {Path(__file__).resolve().parent}"),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("packages", ", ".join(map(installed, ["torch", "lightning-fabric", "numpy", "rdkit", "jupyterlab"]))),
         ("device", f"{device}, {torch.get_num_threads()} CPU threads"),
         ("scale", current_scale()),
         ("cache", cache_folder()),
+        ("runs", cache_folder() / "runs"),
         ("QM9", "there (qm9pack)" if importlib.util.find_spec("qm9pack") else "missing: pip install qm9pack==1.0.3"),
-        ("results", ", ".join(results) or "none"),
+        ("results", results()),
     ]
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
@@ -36,6 +39,19 @@ class NotebookError(RuntimeError):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+class ThisPython(KernelSpecManager):
+    """Kernels as Jupyter finds them, but "python3" is the Python that runs this, whatever JUPYTER_PATH has to offer."""
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        """Kernel name -> folder of its resources."""
+        return {**super().find_kernel_specs(), "python3": RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """The kernel of this name; raises NoSuchKernel where there is none."""
+        own = kernel_name.lower() == "python3"
+        return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict()) if own else super().get_kernel_spec(kernel_name)
 
 
 def course_folder() -> Path:
@@ -87,14 +103,15 @@ def execute(
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
-        # Without it each kernel warns that other users of the machine could read along.
-        config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         timeout=cell_timeout,
-        kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         coalesce_streams=True,
         shutdown_kernel="immediate",
     )
+    # Without encryption each kernel warns that other users of the machine could read along.
+    config = Config({"KernelManager": {"transport_encryption": "auto"}})
+    # Set afterwards: a manager handed over at once would be left running.
+    client.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython(), config=config)
     start = time.perf_counter()
     try:
         _execute_cells(client, path.name, {**os.environ, **(env or {})})

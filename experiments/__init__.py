@@ -5,7 +5,8 @@ A module has one `EXPERIMENT`, or several `EXPERIMENTS` by name; it is imported 
 
 from __future__ import annotations
 
-from experiments.framework.experiment import Experiment, find, load_result, reproduce
+from experiments.framework.experiment import Experiment, find, load_result, results_folder
+from experiments.framework.reproduce import reproduce
 from experiments.framework.tables import format_mean, mean_spread, summarise_by, text_table
 
 _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tables"
@@ -47,6 +48,7 @@ __all__ = [
     "load_result",
     "mean_spread",
     "reproduce",
+    "results_folder",
     "summarise_by",
     "text_table",
 ]

@@ -24,6 +24,7 @@ def test_info_names_versions_device_scale_and_cache(capsys, monkeypatch, tmp_pat
     assert {"elf", "python", "packages", "device", "QM9", "results"} <= set(facts)
     assert facts["scale"] == "smoke"
     assert facts["cache"] == str(tmp_path)
+    assert facts["runs"] == str(tmp_path / "runs")
     assert "torch 2." in facts["packages"]
 
 
@@ -70,7 +71,7 @@ def test_run_with_an_unknown_notebook_lists_those_there_are(course, capsys):
 @pytest.mark.parametrize("command", ["run", "lab"])
 def test_without_the_repository_the_notebooks_are_missed_clearly(command, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages" / "elf" / "notebooks.py"))
-    assert cli.main([command]) == 2
+    assert cli.main([command]) == 1
     assert "part of the repository" in _error_line(capsys)
 
 
@@ -119,13 +120,15 @@ def test_interrupting_exits_with_130(course, monkeypatch, capsys):
 def test_lab_listens_on_loopback_with_its_token_and_passes_arguments_on(course, monkeypatch):
     commands = []
 
-    def run(command, **_):
-        commands.append(command)
-        return SimpleNamespace(returncode=0)
+    def execv(path, command):
+        commands.append((path, command))
+        raise SystemExit(0)
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert cli.main(["lab", "--no-browser"]) == 0
-    (command,) = commands
+    monkeypatch.setattr(cli.os, "execv", execv)
+    with pytest.raises(SystemExit):
+        cli.main(["lab", "--no-browser"])
+    ((path, command),) = commands
+    assert path == sys.executable
     assert command[:3] == [sys.executable, "-m", "jupyterlab"]
     assert "--ServerApp.ip=127.0.0.1" in command
     assert "--no-browser" in command
@@ -146,9 +149,8 @@ def experiments(monkeypatch):
         calls.append(options)
         return Path("results/shapes.laptop.json")
 
-    module = SimpleNamespace(reproduce=reproduce)
+    module = SimpleNamespace(reproduce=reproduce, EXPERIMENTS={"shapes": "somewhere"})
     monkeypatch.setitem(sys.modules, "experiments", module)
-    monkeypatch.setattr("experiments", module, raising=False)
     return calls
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbformat import v4
 
 from elf import notebooks
@@ -117,3 +119,29 @@ def test_select_by_the_beginning_of_a_name(folder):
 def test_a_folder_without_notebooks_is_an_error(folder):
     with pytest.raises(ValueError, match="there is no notebook in"):
         notebooks.select(folder)
+
+
+@pytest.fixture
+def decoy(tmp_path, monkeypatch):
+    """A kernel named python3 of another Python, as a cluster's modules put it on JUPYTER_PATH."""
+    kernel = tmp_path / "decoy" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    argv = ["sh", "-c", "echo the decoy was started >&2; exit 1", "{connection_file}"]
+    kernel.joinpath("kernel.json").write_text(json.dumps({"argv": argv, "display_name": "decoy", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "decoy"))
+    assert KernelSpecManager().get_kernel_spec("python3").display_name == "decoy"
+
+
+def test_a_kernel_of_another_python_on_jupyter_path_is_not_started(folder, said, decoy):
+    path = _write(folder / "00_first.ipynb", "import sys\nprint('HEADLINE:', sys.executable)")
+    (run,) = notebooks.run([path], folder.parent / "build", say=said.append)
+    assert run.headline == sys.executable
+
+
+def test_jupyterlab_offers_this_python_before_one_on_jupyter_path(decoy):
+    """What `elf lab` names as kernel_spec_manager_class: both the list of kernels and the one that is started."""
+    specs = notebooks.ThisPython()
+    assert specs.get_kernel_spec("python3").argv[0] == sys.executable
+    assert specs.get_all_specs()["python3"]["spec"]["argv"][0] == sys.executable
+    with pytest.raises(NoSuchKernel):
+        specs.get_kernel_spec("no-such-kernel")

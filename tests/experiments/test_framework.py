@@ -192,13 +192,13 @@ def test_results_folder_and_load_result(tmp_path, monkeypatch):
     assert path == tmp_path / "results" / "toy.smoke.json"
     assert load_result("toy", "smoke")["seeds"] == 1
     monkeypatch.delenv("ELF_RESULTS")
-    assert experiments.base.results_folder() == HERE.parents[1] / "results"
+    assert experiments.results_folder() == HERE.parents[1] / "results"
 
 
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match=r"experiment is 'toys'; it should be one of .*toy"):
         reproduce("toys", scale="smoke", seeds=1)
-    with pytest.raises(ValueError, match="scale is 'huge'; it should be one of smoke"):
+    with pytest.raises(ValueError, match="scale is 'huge'; it should be one of 'smoke'"):
         reproduce("toy", scale="huge", seeds=1)
     for name in ("seeds", "jobs", "threads"):
         with pytest.raises(ValueError, match=f"{name} is -1"):
