@@ -5,29 +5,30 @@ The data are made here, from a seed, by matching (`elf.spins.matching`); ground 
 
 from __future__ import annotations
 
-import hashlib
+import multiprocessing
 import os
-import tempfile
+import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from elf.checks import require_count, require_one_of
+from elf.checks import require_bool, require_count, require_one_of, require_seed
+from elf.files import cache_folder, read_cache, tensors_sha256, write_cache
+from elf.processes import die_with_parent
 from elf.spins.ground_state import ground_state
-from elf.spins.lattice import Couplings, ising_energy
+from elf.spins.lattice import Couplings, flip_energies, ising_energy
 
 KINDS = ("uniform", "gaussian", "bimodal")
 CHUNK = 500
 """Lattices that a worker process solves at a time."""
-FORMAT = 1
-"""Goes up when the same arguments would mean other lattices or other ground states."""
+FORMAT = "elf.spin-glass/2"
+"""Goes up when the same arguments would mean other lattices or other ground states, or the file's layout changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +67,13 @@ def sample_couplings(
         periodic: boundaries.
 
     Raises:
-        ValueError: an argument is out of range; the message names it.
+        TypeError, ValueError: an argument of another type or out of range; the message names it.
     """
-    width = height if width is None else width
-    for name, value in (("n", n), ("height", height), ("width", width)):
-        require_count(name, value)
+    n, height = require_count("n", n), require_count("height", height)
+    width = height if width is None else require_count("width", width)
+    seed = require_seed("seed", seed)
     require_one_of("kind", kind, KINDS)
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it should be a non-negative integer")
+    require_bool("periodic", periodic)
     lost = 0 if periodic else 1
     right, down = height * (width - lost), (height - lost) * width
     rng = np.random.default_rng([seed, KINDS.index(kind)])
@@ -112,20 +112,35 @@ def load(
         progress: show a progress bar on stdout.
 
     Raises:
-        ValueError: an argument is out of range.
-        OSError: the cache cannot be written. A damaged cache is computed again, with a UserWarning that names it.
+        TypeError, ValueError: an argument of another type or out of range; the message names it.
+        OSError: the cache cannot be read or written. A damaged cache, or one whose spins are no ground states, is
+            computed again, with a UserWarning that names it.
     """
     couplings = sample_couplings(n, height, width, kind, seed)
-    if processes is not None:
-        require_count("processes", processes)
-    _, rows, columns = couplings.shape
-    cache = _cache_folder(cache_dir) / f"spin-glass-{FORMAT}-{kind}-{rows}x{columns}-{seed}-{n}.safetensors"
-    spins = _read(cache, couplings)
+    processes = None if processes is None else require_count("processes", processes)
+    require_bool("progress", progress)
+    n, rows, columns = couplings.shape
+    name = f"spin-glass-2-{kind}-{rows}x{columns}-{require_seed('seed', seed)}-{n}.safetensors"
+    cache, stamp = cache_folder(cache_dir) / name, tensors_sha256({"right": couplings.right, "down": couplings.down})
+    kept = read_cache(cache, FORMAT, stamp)
+    spins = None if kept is None else kept.get("spins")
+    if kept is not None and not _could_be_ground_states(spins, couplings):
+        warnings.warn(f"the cache {cache} is made again: its spins are no ground states", stacklevel=2)
+        spins = None
     if spins is None:
         workers = processes or (1 if n < 2000 else os.cpu_count() or 1)
         spins = torch.cat(list(_bar(_solved(couplings, workers), n, progress)))
-        _write(cache, couplings, spins)
+        write_cache(cache, {"spins": spins}, FORMAT, stamp)
     return SpinGlasses(couplings, spins, ising_energy(spins, couplings))
+
+
+def _could_be_ground_states(spins: Tensor | None, couplings: Couplings) -> bool:
+    """Spins in the layout of `SpinGlasses` that no single flip would improve."""
+    if spins is None or spins.dtype != torch.int8 or tuple(spins.shape) != couplings.shape:
+        return False
+    if not bool((spins.abs() == 1).all() and (spins[:, 0, 0] == 1).all()):
+        return False
+    return bool((flip_energies(spins, couplings) > -1e-4 * couplings.values.abs().max()).all())
 
 
 def _solve(chunk: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -141,80 +156,16 @@ def _solved(couplings: Couplings, workers: int) -> Iterator[Tensor]:
     if min(workers, len(chunks)) == 1:
         yield from (torch.from_numpy(_solve(chunk)) for chunk in chunks)
         return
-    import multiprocessing
-
     # Spawned: a forked process inherits torch's threads in an unusable state.
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=die_with_parent) as pool:
         yield from map(torch.from_numpy, pool.map(_solve, chunks))
 
 
 def _bar(parts: Iterator[Tensor], n: int, show: bool) -> Iterator[Tensor]:
-    import sys
-
     from tqdm.auto import tqdm
 
     with tqdm(total=n, desc="ground states", file=sys.stdout, disable=not show) as bar:
         for part in parts:
             bar.update(len(part))
             yield part
-
-
-def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    if cache_dir is not None:
-        return Path(cache_dir)
-    if found := os.environ.get("ELF_CACHE"):
-        return Path(found)
-    import platformdirs
-
-    return platformdirs.user_cache_path("elf")
-
-
-def _hash(couplings: Couplings, spins: Tensor) -> str:
-    digest = hashlib.sha256()
-    for part in (couplings.right, couplings.down, spins):
-        digest.update(f"{tuple(part.shape)} {part.dtype}".encode())
-        digest.update(part.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _read(cache: Path, couplings: Couplings) -> Tensor | None:
-    from safetensors import SafetensorError, safe_open
-
-    if not cache.is_file():
-        return None
-    try:
-        with safe_open(cache, framework="pt") as file:
-            spins, written = file.get_tensor("spins"), (file.metadata() or {}).get("sha256")
-        if written == _hash(couplings, spins):
-            return spins
-        reason = "its SHA-256 does not match its content"
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error)
-    warnings.warn(
-        f"the spin-glass cache {cache} is damaged ({reason}); its ground states are computed again", stacklevel=3
-    )
-    return None
-
-
-def _write(cache: Path, couplings: Couplings, spins: Tensor) -> None:
-    from safetensors.torch import save
-
-    content = save({"spins": spins.contiguous()}, metadata={"sha256": _hash(couplings, spins)})
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=cache.parent, prefix=cache.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, cache)
-        finally:
-            Path(part).unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write the spin-glass cache ({error.strerror}); set the environment variable ELF_CACHE or pass "
-            "cache_dir",
-            str(cache.parent),
-        ) from error

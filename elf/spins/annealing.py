@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count, require_positive
-from elf.spins.lattice import Couplings, bond_energy, colours, descend, neighbour_sum
+from elf.checks import require_count, require_positive, require_seed
+from elf.spins.lattice import Couplings, bond_energy, colours, descend, neighbour_sum, require_couplings
 
 
 def anneal(
@@ -21,7 +23,8 @@ def anneal(
 ) -> Float[Tensor, "batch height width"]:
     """The best of several Metropolis runs, cooled geometrically, then single-flip descent; the first spin is +1.
 
-    Temperatures are in units of the root mean square coupling. A heuristic: nothing proves its answer to be a ground
+    Temperatures are in units of a lattice's root mean square coupling. All lattices see the same noise, so that each
+    has the answer that it has alone. A heuristic: nothing proves its answer to be a ground
     state (see `benchmarks/ground_states.py` for its measured gap).
 
     Args:
@@ -38,32 +41,39 @@ def anneal(
     Raises:
         ValueError: a number out of range; the message names it.
     """
-    require_count("sweeps", sweeps)
-    require_count("copies", copies)
-    require_positive("hot", hot)
-    require_positive("cold", cold)
+    require_couplings(couplings)
+    sweeps, copies, seed = require_count("sweeps", sweeps), require_count("copies", copies), require_seed("seed", seed)
+    hot, cold = require_positive("hot", hot), require_positive("cold", cold)
     if cold > hot:
         raise ValueError(f"cold is {cold}, hot is {hot}; cooling should end at or below where it starts")
-    device = couplings.right.device
+    device, dtype, batch = couplings.right.device, couplings.right.dtype, len(couplings)
+    if not batch or not couplings.values.numel():
+        return torch.ones(couplings.shape, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(seed)
-    repeated = couplings[torch.arange(len(couplings), device=device).repeat_interleave(copies)]
-    shape = repeated.shape
+    repeated = _relative(couplings)[torch.arange(batch, device=device).repeat_interleave(copies)]
 
     def uniform() -> Tensor:
-        return torch.rand(shape, generator=generator, device=device, dtype=couplings.right.dtype)
+        noise = torch.rand((copies, *couplings.shape[1:]), generator=generator, device=device, dtype=dtype)
+        return noise.repeat(batch, 1, 1)
 
-    spins = torch.where(uniform() < 0.5, -1.0, 1.0).to(couplings.right.dtype)
-    if not len(couplings) or not couplings.values.numel():
-        return spins.new_ones(couplings.shape)
-    unit = float(couplings.values.square().mean().sqrt()) or 1.0
+    spins = torch.where(uniform() < 0.5, -1.0, 1.0).to(dtype)
     sets = colours(couplings)
     for sweep in range(sweeps):
-        temperature = unit * hot * (cold / hot) ** (sweep / max(1, sweeps - 1))
+        temperature = hot * (cold / hot) ** (sweep / max(1, sweeps - 1))
         for here in sets:
             cost = 2 * spins * neighbour_sum(repeated, spins)
             flips = here & (uniform() < torch.exp(-cost.clamp_min(0) / temperature))
             spins = torch.where(flips, -spins, spins)
     spins = descend(spins, repeated)
-    energies = bond_energy(repeated, spins).view(-1, copies)
-    best = spins.view(-1, copies, *shape[1:])[torch.arange(len(couplings), device=device), energies.argmin(1)]
+    energies = bond_energy(repeated, spins).view(batch, copies)
+    best = spins.view(batch, copies, *spins.shape[1:])[torch.arange(batch, device=device), energies.argmin(1)]
     return best * best[:, :1, :1]
+
+
+def _relative(couplings: Couplings) -> Couplings:
+    """Each lattice in units of its root mean square coupling; first of the largest, whose square does not overflow."""
+    for measure in (lambda x: x.abs().amax(1), lambda x: x.square().mean(1).sqrt()):
+        unit = measure(couplings.values)[:, None, None]
+        unit = torch.where(unit == 0, 1, unit)
+        couplings = replace(couplings, right=couplings.right / unit, down=couplings.down / unit)
+    return couplings

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from elf.checks import require_number
 from elf.spins.energy import SpinEnergy, Spins
 from elf.spins.lattice import Couplings
 
 
 def entropy(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Entropy in nats of a spin with logits +-z: log(2 cosh z) - z tanh z, between 0 and log 2, exact for large |z|."""
-    size = logits.abs()
+    size = logits.abs().clamp_max(1e4)  # where it is long zero; twice the largest float would be infinite
     return F.softplus(-2 * size) + 2 * size * torch.sigmoid(-2 * size)
 
 
@@ -35,14 +36,10 @@ class FreeEnergy(SpinEnergy):
         super().__init__()
         if not isinstance(energy, SpinEnergy):
             raise TypeError(f"energy is a {type(energy).__name__}; it should be an elf.spins.SpinEnergy")
+        self.energy, self.temperature = energy, require_number("temperature", temperature)
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature is {temperature}; it should be finite and not negative")
-        self.energy, self.temperature = energy, temperature
 
     @override
     def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
         return self.energy._energy(logits, target, couplings) - self.temperature * entropy(logits).sum((1, 2))
-
-    @override
-    def extra_repr(self) -> str:
-        return f"temperature={self.temperature}"

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
-from elf.checks import require_one_of, require_positive
+from elf.checks import require_one_of, require_positive, require_seed
 from elf.spins.annealing import anneal
-from elf.spins.lattice import Couplings, descend, ising_energy
+from elf.spins.lattice import Couplings, ising_energy, plaquettes, require_couplings
+from elf.spins.matching import match
+from elf.spins.milp import require_connected, solve, whole_units
 
 METHODS = ("auto", "matching", "milp", "annealing", "exhaustive")
 EXHAUSTIVE_LIMIT = 24
@@ -28,8 +30,9 @@ class GroundState:
         spins: +-1, (B, H, W).
         energy: E = - sum_<ij> J_ij y_i y_j, in the couplings' dtype.
         method: "matching", "milp", "annealing" or "exhaustive".
-        optimal: for each lattice, whether this is proven to be a ground state: False for annealing, and where HiGHS
-            ran out of time and `spins` is the best it had found.
+        optimal: for each lattice, whether this is proven to be a ground state: to 1e-14 of its largest |J| a bond, by
+            HiGHS to 1e-6 of its largest |J|. False for annealing, where HiGHS ran out of time, and where magnitudes
+            are so mixed that a method's rounding could hide a lower state; `spins` is then the best that was found.
     """
 
     spins: Int8[Tensor, "batch height width"]
@@ -41,7 +44,10 @@ class GroundState:
 def ground_state(couplings: Couplings, method: str = "auto", *, time_limit: float = 60.0, seed: int = 0) -> GroundState:
     """A ground state of each lattice, exact where that is feasible.
 
-    - "matching": free boundaries only, exact (to 1e-7 of the largest |J| a bond), a thousandth of a second for 16 x 16.
+    Each is solved in units of its own largest |J|, and alone: neither the unit nor the other lattices of the batch
+    change its answer. Where several states have the least energy, one of them, the same at each call.
+
+    - "matching": free boundaries only, exact; a thousandth of a second for 16 x 16.
     - "milp": HiGHS; any boundaries, exact unless it runs out of time; practical up to about 12 x 12.
     - "annealing": any boundaries and size, a heuristic (`elf.spins.anneal`).
     - "exhaustive": every configuration, up to 24 spins.
@@ -58,10 +64,9 @@ def ground_state(couplings: Couplings, method: str = "auto", *, time_limit: floa
         ValueError: an unknown method, matching with periodic boundaries, exhaustive search of too many spins, or
             zero couplings that leave a lattice disconnected: its parts could be flipped one by one.
     """
-    if not isinstance(couplings, Couplings):
-        raise TypeError(f"couplings is a {type(couplings).__name__}; it should be elf.spins.Couplings")
+    require_couplings(couplings)
     require_one_of("method", method, METHODS)
-    require_positive("time_limit", time_limit)
+    time_limit, seed = require_positive("time_limit", time_limit), require_seed("seed", seed)
     batch, height, width = couplings.shape
     if method == "auto":
         periodic = "milp" if height * width <= MILP_LIMIT else "annealing"
@@ -74,76 +79,54 @@ def ground_state(couplings: Couplings, method: str = "auto", *, time_limit: floa
         raise ValueError(
             f"method is 'exhaustive' for {height * width} spins; that should be at most {EXHAUSTIVE_LIMIT}"
         )
-    _require_connected(couplings)
-    optimal = torch.full((batch,), method != "annealing", dtype=torch.bool)
+    values, edges = couplings.values.detach().cpu().double().numpy(), couplings.edges.cpu().numpy()
+    for sample in np.flatnonzero((values == 0).any(1)):
+        first, second = edges[:, values[sample] != 0]
+        require_connected(first, second, height * width, f"lattice {sample}")
+    optimal = torch.full((batch,), method != "annealing", dtype=torch.bool, device="cpu")
     if method == "matching":
-        from elf.spins.matching import match
-
-        right, down = (x.detach().cpu().double().numpy() for x in (couplings.right, couplings.down))
-        spins = torch.from_numpy(match(right, down))
+        spins, optimal = map(torch.from_numpy, match(values, height, width))
     elif method == "milp":
-        spins, optimal = _milp(couplings, time_limit, seed)
+        spins, optimal = _milp(couplings, values, edges, time_limit, seed)
     elif method == "annealing":
         spins = anneal(couplings, seed=seed)
     else:
-        spins = _exhaustive(couplings)
+        spins = _exhaustive(couplings.shape, values, torch.from_numpy(edges))
     device = couplings.right.device
     spins = spins.to(device, torch.int8)
     return GroundState(spins, ising_energy(spins, couplings), method, optimal.to(device))
 
 
-def _require_connected(couplings: Couplings) -> None:
-    absent = couplings.values == 0
-    if not bool(absent.any()):
-        return
-    from elf.spins.milp import require_connected
-
-    edges, n = couplings.edges.cpu().numpy(), couplings.shape[1] * couplings.shape[2]
-    for sample in absent.any(1).nonzero().flatten().tolist():
-        present = ~absent[sample].cpu().numpy()
-        require_connected(edges[0, present], edges[1, present], n, f"lattice {sample}")
-
-
-def _squares(couplings: Couplings) -> np.ndarray:
-    """The four bonds around each plaquette, as indices into `Couplings.values`, (plaquettes, 4)."""
-    rows, columns = couplings.down.shape[1], couplings.right.shape[2]
-    size = couplings.right[0].numel()
-    right = torch.arange(size).view(couplings.right.shape[1:])
-    down = size + torch.arange(couplings.down[0].numel()).view(couplings.down.shape[1:])
-    below, beside = right.roll(-1, 0), down.roll(-1, 1)
-    return torch.stack([right[:rows], below[:rows], down[:, :columns], beside[:, :columns]], -1).view(-1, 4).numpy()
-
-
-def _milp(couplings: Couplings, time_limit: float, seed: int) -> tuple[Tensor, Tensor]:
-    from elf.spins.milp import solve
-
-    _, height, width = couplings.shape
-    edges, cycles = couplings.edges.cpu().numpy(), _squares(couplings)
-    values = couplings.values.detach().cpu().double().numpy()
+def _milp(
+    couplings: Couplings, values: np.ndarray, edges: np.ndarray, time_limit: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    batch, height, width = couplings.shape
+    cycles = plaquettes(height, width, couplings.periodic).numpy()
     answers = [solve(edges[0], edges[1], value, height * width, time_limit, cycles) for value in values]
-    spins = torch.from_numpy(np.array([a[0] for a in answers]).reshape(-1, height, width))
-    optimal = torch.tensor([a[1] for a in answers], dtype=torch.bool)
+    spins = torch.from_numpy(np.array([a[0] for a in answers]).reshape(batch, height, width))
+    optimal = torch.from_numpy(np.array([a[1] for a in answers], dtype=bool))
     late = (~optimal).nonzero().flatten()
     if len(late):
         # HiGHS may have had no time for a good one; annealing takes a fraction of a second.
-        exact = couplings[late.to(couplings.right.device)].to("cpu", torch.float64)
-        found, other = descend(spins[late], exact), anneal(exact, seed=seed)
+        exact = couplings[late.to(couplings.right.device)].to("cpu").to(torch.float64)
+        found, other = spins[late], anneal(exact, seed=seed)
         better = ising_energy(other, exact) < ising_energy(found, exact)
         spins[late] = torch.where(better[:, None, None], other, found)
     return spins, optimal
 
 
-def _exhaustive(couplings: Couplings, chunk: int = 1 << 14) -> Tensor:
+def _exhaustive(shape: tuple[int, int, int], values: np.ndarray, edges: Tensor, chunk: int = 1 << 14) -> Tensor:
     """Every configuration with the first spin up, against every lattice, as one matrix product a chunk."""
-    batch, height, width = couplings.shape
-    n = height * width
-    values, edges = couplings.values.detach().cpu().double(), couplings.edges.cpu()
-    best, where = torch.full((batch,), torch.inf, dtype=torch.float64), torch.zeros(batch, dtype=torch.long)
-    bits = torch.arange(n)
+    batch, n = len(values), shape[1] * shape[2]
+    # Sums of whole numbers are exact in any order: a tie is a tie, whatever the unit and the size of the batch.
+    whole = torch.from_numpy(whole_units(values))
+    best = torch.full((batch,), torch.inf, dtype=torch.float64, device="cpu")
+    where = torch.zeros(batch, dtype=torch.long, device="cpu")
+    bits = torch.arange(n, device="cpu")
     for start in range(0, 1 << (n - 1), chunk):
-        number = 2 * torch.arange(start, min(start + chunk, 1 << (n - 1)))
+        number = 2 * torch.arange(start, min(start + chunk, 1 << (n - 1)), device="cpu")
         spins = 1.0 - 2.0 * ((number[:, None] >> bits) & 1).double()
-        energy, index = (-(spins[:, edges[0]] * spins[:, edges[1]]) @ values.T).min(0)
+        energy, index = (-(spins[:, edges[0]] * spins[:, edges[1]]) @ whole.T).min(0)
         better = energy < best
         best, where = torch.where(better, energy, best), torch.where(better, number[index], where)
-    return (1 - 2 * ((where[:, None] >> bits) & 1)).view(batch, height, width)
+    return (1 - 2 * ((where[:, None] >> bits) & 1)).view(shape)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.checks import require_bool, require_tensor, values_are_known
+from elf.checks import require_bool, require_tensor, values_are_known, widen
 
 
 # Plain `Tensor` annotations where a user hands something in: the checks below are the ones that speak to the user.
@@ -25,8 +25,9 @@ class Couplings:
 
     Raises:
         TypeError: not floating-point tensors.
-        ValueError: shapes that are not those of one lattice, different dtypes or devices, NaN or infinite couplings, a
-            periodic lattice with a side below 2 (its spins would couple to themselves).
+        ValueError: shapes that are not those of one lattice, different dtypes or devices, couplings that are NaN,
+            infinite or so large that energies overflow, a periodic lattice with a side below 2 (its spins would couple
+            to themselves).
     """
 
     right: Tensor
@@ -57,11 +58,8 @@ class Couplings:
                 f"right is {self.right.dtype} on {self.right.device}, down is {self.down.dtype} on {self.down.device}; "
                 "they should be alike"
             )
-        if values_are_known(self.right, self.down):
-            for name, value in (("right", self.right), ("down", self.down)):
-                if not bool(value.isfinite().all()):
-                    where = tuple((~value.isfinite()).nonzero()[0].tolist())
-                    raise ValueError(f"{name} is {value[where].item()} at {where}; couplings should be finite")
+        require_summable("right", self.right)
+        require_summable("down", self.down)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,14 +93,34 @@ class Couplings:
         return torch.cat([right.flatten(1), down.flatten(1)], 1)
 
 
+def require_summable(name: str, value: Tensor) -> None:
+    """Raises ValueError unless the values of each sample are finite, and their sum, eight times over, is too."""
+    # Eight: of the couplings there are two kinds, a flip costs twice the field, energies are taken from one another.
+    if not values_are_known(value) or bool((8 * widen(value.detach()).abs().flatten(1).sum(1)).isfinite().all()):
+        return
+    wrong = (~value.isfinite()).nonzero().tolist()
+    if wrong:
+        raise ValueError(f"{name} is {value[tuple(wrong[0])].item()} at {tuple(wrong[0])}; it should be finite")
+    raise ValueError(f"{name} overflows {value.dtype} when a sample of it is summed; it should be smaller")
+
+
+def require_couplings(value: object) -> Couplings:
+    """Raises TypeError unless `value` is `Couplings`."""
+    if not isinstance(value, Couplings):
+        raise TypeError(f"couplings is a {type(value).__name__}; it should be elf.spins.Couplings")
+    return value
+
+
 def require_spins(name: str, value: object, couplings: Couplings) -> Tensor:
     """`value` as +-1 in the couplings' dtype.
 
     Raises:
-        TypeError: not a tensor.
+        TypeError: not a tensor of real numbers.
         ValueError: another shape or device than the lattice's, or values other than +1 and -1.
     """
-    spins = require_tensor(name, value)
+    spins, couplings = require_tensor(name, value), require_couplings(couplings)
+    if spins.dtype == torch.bool or spins.is_complex():
+        raise TypeError(f"{name} has dtype {spins.dtype}; it should hold the numbers +1 and -1")
     if tuple(spins.shape) != couplings.shape:
         raise ValueError(f"{name} has shape {tuple(spins.shape)}; the couplings are of {couplings.shape}")
     if spins.device != couplings.right.device:
@@ -187,6 +205,16 @@ def gauge_transform(couplings: Couplings, signs: Tensor) -> Couplings:
     return replace(couplings, right=couplings.right * right, down=couplings.down * down)
 
 
+def plaquettes(height: int, width: int, periodic: bool) -> Int[Tensor, "plaquettes 4"]:
+    """The four bonds around each square, as indices into `Couplings.values`: above, below, left, right."""
+    loss = 0 if periodic else 1
+    rows, columns = height - loss, width - loss
+    right = torch.arange(height * columns, device="cpu").view(height, columns)
+    down = right.numel() + torch.arange(rows * width, device="cpu").view(rows, width)
+    around = (right[:rows], right.roll(-1, 0)[:rows], down[:, :columns], down.roll(-1, 1)[:, :columns])
+    return torch.stack(around, -1).view(-1, 4)
+
+
 def colours(couplings: Couplings) -> list[Bool[Tensor, "height width"]]:
     """Sets of sites without neighbours in the same set: two, or three where a periodic side is odd."""
     _, height, width = couplings.shape
@@ -202,16 +230,23 @@ def colours(couplings: Couplings) -> list[Bool[Tensor, "height width"]]:
 
 
 def descend(spins: Tensor, couplings: Couplings) -> Float[Tensor, "batch height width"]:
-    """Flip single spins that gain energy, one sublattice after the other, until none is left: a local minimum of E."""
+    """Flip single spins that gain energy, one sublattice after the other, until none is left: a local minimum of E.
+
+    Raises:
+        RuntimeError: not there after ten sweeps a spin. On a chain of growing couplings, the slowest lattice known, one
+            sweep a spin is enough, so the fields would have to be wrong.
+    """
     spins = require_spins("spins", spins, couplings)
     sets = colours(couplings)
     # Rounding must not make a spin without a preference flip for ever.
-    tolerance = 8 * torch.finfo(spins.dtype).eps * couplings.values.abs().amax() if len(couplings.edges[0]) else 0
-    while True:
-        flipped = False
+    largest = F.pad(couplings.values.abs(), (0, 1)).amax(1)[:, None, None]
+    tolerance = 8 * torch.finfo(spins.dtype).eps * largest
+    sweeps = 10 * (1 + spins[:1].numel())
+    for _ in range(sweeps):
+        before = spins
         for here in sets:
             gains = here & (spins * neighbour_sum(couplings, spins) < -tolerance)
             spins = torch.where(gains, -spins, spins)
-            flipped = flipped or bool(gains.any())
-        if not flipped:
+        if torch.equal(spins, before):
             return spins
+    raise RuntimeError(f"descent did not end within {sweeps} sweeps; a flip should lower the energy each time")

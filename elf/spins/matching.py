@@ -8,62 +8,107 @@ the ground state (I. Bieche, R. Maynard, R. Rammal, J. P. Uhry, J. Phys. A 13, 2
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 from typing import Any
 
 import numpy as np
 
-BLOCK = 8
-"""Lattices matched in one graph: spreads the cost of a call, and stays in the cache of the processor."""
+from elf.spins.lattice import plaquettes
+from elf.spins.milp import GRAIN, whole_units
+
+BITS = 24
+"""PyMatching's weights are whole numbers below 2^24."""
+SLACK = 1e-6
+"""What lengths in such numbers are off themselves, at most: 2^24 times the grain of the couplings is 2e-7."""
+LARGEST_DENOMINATOR = 4096
+ROUNDS = 4
 
 
 @lru_cache(maxsize=32)
-def _plaquette_bonds(height: int, width: int, copies: int) -> Any:
-    """Sparse (plaquettes, bonds) incidence of `copies` lattices; a bond at the rim is in one plaquette only."""
+def _plaquette_bonds(height: int, width: int) -> Any:
+    """Sparse (plaquettes, bonds) incidence; a bond at the rim is in one plaquette only."""
     from scipy import sparse
 
-    plaquette = np.arange((height - 1) * (width - 1)).reshape(height - 1, width - 1)
-    right = np.arange(height * (width - 1)).reshape(height, width - 1)
-    down = right.size + np.arange((height - 1) * width).reshape(height - 1, width)
-    bonds = np.concatenate([b.ravel() for b in (right[:-1], right[1:], down[:, :-1], down[:, 1:])])
-    ones = np.ones(len(bonds), dtype=np.uint8)
-    one = sparse.csc_matrix(
-        (ones, (np.tile(plaquette.ravel(), 4), bonds)), shape=(plaquette.size, right.size + down.size)
-    )
-    return sparse.kron(sparse.eye(copies, dtype=np.uint8), one, format="csc")
+    around = plaquettes(height, width, periodic=False).numpy()
+    entries = (np.ones(around.size, dtype=np.uint8), (np.arange(around.size) // 4, around.ravel()))
+    return sparse.csc_matrix(entries, shape=(len(around), height * (width - 1) + (height - 1) * width))
 
 
-def match(right: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Ground states, (B, H, W) int8, of couplings right (B, H, W - 1) and down (B, H - 1, W) with free boundaries.
+def match(values: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ground states, (B, H, W) int8, of couplings with free boundaries, and which are proven to be, (B,) bool.
 
-    The first spin of each is +1. PyMatching rounds weights to about 1e-7 of the largest |J|: between configurations
-    closer than that it may pick either.
+    The first spin of each is +1. Each lattice is solved alone, in units of its largest |J|. Couplings that are whole
+    multiples of a common unit (small whole numbers in any unit, all that have 24 binary digits) are solved as they are.
+    Others are rounded to 24 digits, and the answer is proven by a second matching in which rounding may only speak
+    against it. Where that finds another (levels within 1e-7 of the largest |J| a bond, as where magnitudes are mixed),
+    the better one in float64 is taken, a few times over; what is not proven in the end is not said to be.
+
+    Args:
+        values: float64 couplings, (B, bonds), in the order of `Couplings.values`.
     """
-    batch, height, width = len(right), right.shape[1], down.shape[2]
-    broken_right, broken_down = np.zeros(right.shape, dtype=bool), np.zeros(down.shape, dtype=bool)
-    if min(height, width) > 1:
-        for start in range(0, batch, BLOCK):
-            rows = slice(start, min(start + BLOCK, batch))
-            _match_block(right[rows], down[rows], broken_right[rows], broken_down[rows])
+    batch, split = len(values), height * (width - 1)
+    broken, proven = np.zeros(values.shape, dtype=bool), np.ones(batch, dtype=bool)
+    if batch and min(height, width) > 1:
+        bonds = _plaquette_bonds(height, width)
+        odd = (bonds @ (values < 0).astype(np.uint8).T).T % 2
+        lengths, proven = _lengths(values)
+        broken = _shortest(bonds, odd, np.round(lengths))
+        _prove(bonds, odd, lengths, broken, proven)
     # Signs along the first column, then along the rows: the product of satisfied and broken bonds from the first spin.
-    step_right = np.where((right < 0) ^ broken_right, -1, 1).astype(np.int8)
-    step_down = np.where((down < 0) ^ broken_down, -1, 1).astype(np.int8)
-    first = np.concatenate([np.ones((batch, 1), np.int8), step_down[:, :, 0]], 1).cumprod(1, dtype=np.int8)
-    return np.concatenate([first[:, :, None], step_right], 2).cumprod(2, dtype=np.int8)
+    step = np.where((values < 0) ^ broken, -1, 1).astype(np.int8)
+    right, down = step[:, :split].reshape(batch, height, width - 1), step[:, split:].reshape(batch, height - 1, width)
+    first = np.concatenate([np.ones((batch, 1), np.int8), down[:, :, 0]], 1).cumprod(1, dtype=np.int8)
+    return np.concatenate([first[:, :, None], right], 2).cumprod(2, dtype=np.int8), proven
 
 
-def _match_block(right: np.ndarray, down: np.ndarray, broken_right: np.ndarray, broken_down: np.ndarray) -> None:
+def _lengths(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """|J| in units in which it may be rounded, below 2^24, and for which lattices that changes nothing."""
+    ratios, sizes = np.abs(whole_units(values)) / GRAIN, np.abs(values)
+    _, exponent = np.frexp(sizes.max(1, keepdims=True))
+    binary = np.ldexp(sizes, BITS - exponent)
+    lengths = ratios * np.array([[_denominator(row)] for row in ratios])
+    rounded = (np.abs(lengths - np.round(lengths)) > SLACK).any(1)
+    in_binary = rounded & (binary == np.round(binary)).all(1)
+    return np.where(in_binary[:, None], binary, lengths), in_binary | ~rounded
+
+
+def _denominator(ratios: np.ndarray) -> int:
+    """The common denominator of these numbers if it is small, else the largest weight."""
+    common = 1
+    for ratio in set(ratios.tolist()):
+        common = lcm(common, Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR).denominator)
+        if common > LARGEST_DENOMINATOR:
+            return (1 << BITS) - 2
+    return common
+
+
+def _shortest(bonds: Any, odd: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The bonds of the shortest pairing, one lattice at a time: in a common graph neighbours would decide ties."""
     import pymatching
 
-    batch, height, width = len(right), right.shape[1], down.shape[2]
-    negative_right, negative_down = right < 0, down < 0
-    frustrated = negative_right[:, :-1] ^ negative_right[:, 1:] ^ negative_down[:, :, :-1] ^ negative_down[:, :, 1:]
-    weights = np.abs(np.concatenate([right.reshape(batch, -1), down.reshape(batch, -1)], 1))
-    # A corner plaquette meets the outside twice: only the weaker of its two bonds can be in a shortest pairing.
-    graph = pymatching.Matching.from_check_matrix(
-        _plaquette_bonds(height, width, batch), weights=weights.ravel(), merge_strategy="smallest-weight"
-    )
-    broken = graph.decode(frustrated.ravel().astype(np.uint8)).astype(bool).reshape(batch, -1)
-    split = right[0].size
-    broken_right[:] = broken[:, :split].reshape(right.shape)
-    broken_down[:] = broken[:, split:].reshape(down.shape)
+    def one(sites: np.ndarray, row: np.ndarray) -> np.ndarray:
+        # A corner plaquette meets the outside twice: only the weaker of its two bonds can be in a shortest pairing.
+        return pymatching.Matching.from_check_matrix(bonds, weights=row, merge_strategy="smallest-weight").decode(sites)
+
+    return np.array([one(*pair) for pair in zip(odd, weights, strict=True)]).astype(bool)
+
+
+def _prove(bonds: Any, odd: np.ndarray, lengths: np.ndarray, broken: np.ndarray, proven: np.ndarray) -> None:
+    """Prove what is not, or improve it, in place.
+
+    With the bonds of a pairing rounded up and all others rounded down, no other pairing is shorter than it looks here,
+    and this one no longer: if it is the shortest still, it is the shortest.
+    """
+    doubtful = np.flatnonzero(~proven)
+    for _ in range(ROUNDS):
+        if not len(doubtful):
+            return
+        length, mine = lengths[doubtful], broken[doubtful]
+        weights = np.where(mine, np.ceil(length + SLACK), np.floor(length - SLACK).clip(0))
+        other = _shortest(bonds, odd[doubtful], weights)
+        proven[doubtful] = (weights * mine).sum(1) <= (weights * other).sum(1)
+        better = ~proven[doubtful] & ((length * other).sum(1) < (length * mine).sum(1))
+        doubtful = doubtful[better]
+        broken[doubtful] = other[better]

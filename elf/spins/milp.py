@@ -11,6 +11,11 @@ from torch import Tensor
 
 from elf.checks import require_positive, require_tensor
 
+GRAIN = 2.0**46
+"""Couplings are whole multiples of the largest divided by this: sums of some hundred of them are exact in float64."""
+GAP = 1e-6
+"""HiGHS' tolerance in units of the largest |J|: what lies closer than this to the lowest energy, it calls lowest."""
+
 
 @dataclass(frozen=True, eq=False)
 class GraphGroundState:
@@ -19,8 +24,9 @@ class GraphGroundState:
     Attributes:
         spins: +-1, (N,) int8; the first is +1.
         energy: E = - sum_<ij> J_ij y_i y_j.
-        optimal: whether it is proven to be the ground state; False after a time-out.
-        bound: no configuration has less energy than this (equals `energy`, up to rounding, if optimal).
+        optimal: whether it is proven that no configuration is lower by more than 1e-6 of the largest |J|; False after
+            a time-out, and where some coupling is smaller than that, so that its sign may not be seen.
+        bound: no configuration has less energy than this, up to the same 1e-6.
     """
 
     spins: Int8[Tensor, " spins"]
@@ -38,10 +44,13 @@ def graph_ground_state(couplings: Tensor, time_limit: float = 60.0) -> GraphGrou
             `optimal` False.
 
     Raises:
-        TypeError, ValueError: couplings that are not a tensor, not square, not finite, not symmetric, with a diagonal,
-            or whose graph falls into parts (each part could be flipped alone; solve them one by one).
+        TypeError, ValueError: couplings that are not a tensor of real numbers, not square, not finite, not symmetric,
+            with a diagonal, so large that energies overflow, or whose graph falls into parts (each part could be
+            flipped alone; solve them one by one).
     """
     matrix = require_tensor("couplings", couplings)
+    if matrix.is_complex() or matrix.dtype == torch.bool:
+        raise TypeError(f"couplings has dtype {matrix.dtype}; it should hold real numbers")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
         raise ValueError(f"couplings has shape {tuple(matrix.shape)}; it should be square, (N, N)")
     dense = matrix.detach().cpu().double().numpy()
@@ -52,9 +61,19 @@ def graph_ground_state(couplings: Tensor, time_limit: float = 60.0) -> GraphGrou
     if np.diagonal(dense).any() or not np.array_equal(dense, dense.T):
         raise ValueError("couplings is not symmetric with a zero diagonal; it should be: J_ij = J_ji, J_ii = 0")
     first, second = np.nonzero(np.triu(dense))
-    spins, optimal, bound = solve(first, second, dense[first, second], len(dense), time_limit)
-    energy = float(-(dense[first, second] * spins[first] * spins[second]).sum())
-    return GraphGroundState(torch.from_numpy(spins.astype(np.int8)), energy, optimal, bound)
+    values = dense[first, second]
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.abs(values).sum()):
+            raise ValueError("couplings is so large that energies overflow float64; its sum should be finite")
+    spins, optimal, below = solve(first, second, values, len(dense), time_limit)
+    energy = float(-(values * spins[first] * spins[second]).sum())
+    return GraphGroundState(torch.from_numpy(spins.astype(np.int8)), energy, optimal, energy - below)
+
+
+def whole_units(values: np.ndarray) -> np.ndarray:
+    """J / max |J| along the last axis, as whole numbers of 1 / GRAIN: the same whatever the unit of J is."""
+    largest = np.abs(values).max(-1, keepdims=True, initial=0)
+    return np.round(GRAIN * np.divide(values, largest, out=np.zeros_like(values), where=largest > 0))
 
 
 def require_connected(first: np.ndarray, second: np.ndarray, n: int, what: str) -> None:
@@ -79,7 +98,7 @@ def solve(
     time_limit: float,
     cycles: np.ndarray | None = None,
 ) -> tuple[np.ndarray, bool, float]:
-    """(spins, optimal, lower bound of the energy) for n spins and bonds with couplings `values`.
+    """(spins, optimal, how much lower a configuration can be at most) for n spins and bonds with couplings `values`.
 
     Minimises sum 2 J z over z_ij = [y_i != y_j], with y_i = 1 - 2 x_i, x binary, and of |x_i - x_j| <= z_ij <=
     min(x_i + x_j, 2 - x_i - x_j) the side that the sign of J presses against. `cycles` (C, 4), bonds that close a
@@ -89,10 +108,11 @@ def solve(
     from scipy import sparse
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    require_positive("time_limit", time_limit)
+    time_limit = require_positive("time_limit", time_limit)
     require_connected(first[values != 0], second[values != 0], n, "the graph")
     if n == 1:
         return np.ones(1), True, 0.0
+    unit, values = float(np.abs(values).max()), whole_units(values) / GRAIN
     bonds = len(values)
     index = np.arange(bonds)
     satisfiable, other = index[values > 0], index[values <= 0]
@@ -123,24 +143,24 @@ def solve(
     )
     if answer.status not in (0, 1):
         raise RuntimeError(f"HiGHS ended with status {answer.status}: {answer.message}")
-    optimal = answer.status == 0
     spins = np.ones(n) if answer.x is None else 1.0 - 2.0 * np.round(answer.x[:n])
-    if not optimal:
-        spins = _descend(spins, first, second, values)
-    energy = float(-(values * spins[first] * spins[second]).sum())
-    bound = energy if optimal else -float(np.abs(values).sum())
-    if not optimal and answer.mip_dual_bound is not None and np.isfinite(answer.mip_dual_bound):
-        bound = max(bound, float(answer.mip_dual_bound - values.sum()))
-    return spins * spins[0], optimal, bound
+    spins = _descend(spins, first, second, values)
+    energy, least = -float((values * spins[first] * spins[second]).sum()), -float(np.abs(values).sum())
+    if answer.mip_dual_bound is not None and np.isfinite(answer.mip_dual_bound):
+        least = max(least, float(answer.mip_dual_bound - values.sum()))
+    below = max(0.0, energy - least)
+    optimal = answer.status == 0 and below <= GAP and np.abs(values[values != 0]).min() >= GAP
+    return spins * spins[0], bool(optimal), unit * below
 
 
 def _descend(spins: np.ndarray, first: np.ndarray, second: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Single flips of the spin that gains most, until none gains."""
+    """Single flips of the spin that gains most, until none gains; the largest |J| is 1."""
     spins = spins.copy()
-    while True:
+    for _ in range(100 * len(spins)):
         products = values * spins[first] * spins[second]
         gain = np.bincount(first, products, len(spins)) + np.bincount(second, products, len(spins))
         worst = int(gain.argmin())
-        if gain[worst] >= -1e-12 * np.abs(values).max():
-            return spins
+        if gain[worst] >= -1e-12:
+            break
         spins[worst] *= -1
+    return spins

@@ -1,6 +1,7 @@
 """What Table 5 holds fixed: training-set size, network, temperature, h0 and w0; and how far the good losses go.
 
-Seed 0 only. Part "best" trains a deeper network for longer with pair and true energy, and leaves its weights.
+Seed 0 only. Part "best" trains a deeper network for longer with pair and true energy, and leaves its weights: those
+that come with the repository (`trained`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from elf.data.spin_glass import load
 from elf.training import save_weights
 from experiments.framework.experiment import Experiment
+from experiments.framework.published import Published
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.spins.table5 import (
     OFFSET,
@@ -21,6 +25,7 @@ from experiments.spins.table5 import (
     TEST_SEED,
     TITLES,
     Training,
+    build,
     make_loss,
     more_scores,
     train_and_test,
@@ -158,3 +163,20 @@ EXPERIMENT = Experiment(
     summarise=lambda rows: summarise_by(rows, *KEYS),
     table=table,
 )
+
+PUBLISHED: Published[nn.Module] = Published(
+    "spins",
+    {loss: f"table5_settings.laptop/part=best,loss={loss},*" for loss in ("pair", "ising")},
+    "elf reproduce table5_settings --scale laptop",
+    lambda: build(SETTINGS["laptop"].best, 0),
+)
+
+
+def publish(workdir: Path) -> Path:
+    """See `Published.publish`."""
+    return PUBLISHED.publish(workdir)
+
+
+def trained(loss: str) -> nn.Module:
+    """The network trained longest with this loss ("pair" or "ising"): couplings -> logits. See `Published.trained`."""
+    return PUBLISHED.trained(loss)

@@ -9,7 +9,7 @@ from elf.data import spin_glass
 from elf.training import save_weights
 from experiments import load_result
 from experiments.spins import table5, table5_settings
-from experiments.spins.weights import publish, trained
+from experiments.spins.table5_settings import publish, trained
 
 
 def test_published_weights_are_checked(tmp_path, monkeypatch):
