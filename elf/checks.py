@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from numbers import Real
 
@@ -110,6 +110,17 @@ def require_one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """`value` is one of the strings in `choices`."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; it should be one of {', '.join(map(repr, choices))}")
+
+
+def require_strings(name: str, value: object) -> list[str]:
+    """Strings, as a list; one string alone is refused, since its letters would be taken for them."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {value!r}; it should be a collection of strings")
+    strings = list(value)
+    for string in strings:
+        if not isinstance(string, str):
+            raise TypeError(f"{name} holds {string!r}; it should hold strings")
+    return strings
 
 
 def require_number(name: str, value: object) -> float:

@@ -9,7 +9,7 @@ import socket
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         OSError: the file could not be written (disk full, ...); the old file is intact and no partial file is left.
     """
     path = Path(path)
-    own = f".{path.name[:100]}.{socket.gethostname()[:50]}."
-    partial = path.with_name(f"{own}{os.getpid()}.{uuid.uuid4().hex}.partial")
+    own, partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_new(partial, data)
@@ -54,7 +53,36 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         kept = "the file written before is intact" if path.exists() else "there was no earlier file"
         raise OSError(error.errno, f"could not write {path.name} ({error.strerror or error}); {kept}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> tuple[str, Path]:
+    """How the temporary files for `path` begin on this machine, and a new one of this process."""
+    own = f".{path.name[:100]}.{socket.gethostname()[:50]}."
+    return own, path.with_name(f"{own}{os.getpid()}.{uuid.uuid4().hex}.partial")
+
+
+def require_writable(path: Path) -> None:
+    """Try that `write_cache` can write `path`, before the long work of making what goes there.
+
+    Raises:
+        OSError: the folder cannot be written; the message says how to choose another.
+    """
+    _, trial = _partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_new(trial, b"")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    choose = "set the environment variable ELF_CACHE to another folder, or pass cache_dir"
+    return OSError(error.errno, f"the cache cannot be written ({error.strerror}); {choose}", str(path))
 
 
 def _write_new(path: Path, data: bytes) -> None:
@@ -191,8 +219,7 @@ def write_cache(path: Path, tensors: Mapping[str, Tensor], format: str, stamp: s
     try:
         save_tensors(path, tensors, {"stamp": stamp}, format=format)
     except OSError as error:
-        choose = "set the environment variable ELF_CACHE to another folder, or pass cache_dir"
-        raise OSError(error.errno, f"the cache cannot be written ({error.strerror}); {choose}", str(path)) from error
+        raise _cannot_write(path, error) from error
 
 
 @contextmanager

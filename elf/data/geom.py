@@ -16,15 +16,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from elf.checks import require_count, require_one_of
+from elf.checks import require_count, require_one_of, require_tensor
+from elf.data.molecules import Molecules, SmilesList
 from elf.elements import GEOM_ELEMENTS
+from elf.files import cache_folder
 
 SPLITS = ("train", "validation", "test")
 SHARE = 0.1
@@ -36,13 +37,6 @@ WHERE = (
     "doi:10.7910/DVN/JNGTDF; run build_geom_dataset.py of https://github.com/ehoogeboom/e3_diffusion_for_molecules on "
     "it; and name the folder of geom_drugs_30.npy by the environment variable ELF_GEOM or the argument folder"
 )
-
-
-class Conformers(NamedTuple):
-    """A padded batch: positions in angstrom, atomic numbers, zeros for padding."""
-
-    positions: Float[Tensor, "batch atoms 3"]
-    numbers: Int[Tensor, "batch atoms"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,27 +55,30 @@ class GeomDrugs:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def batch(self, rows: Int[Tensor, " batch"]) -> Conformers:
-        """These conformers, padded to the largest of them; float32 on the CPU.
+    def batch(self, rows: Int[Tensor, " batch"]) -> Molecules:
+        """These conformers, padded to the largest of them; float32 on the CPU. Their SMILES are empty.
 
         Raises:
+            TypeError: rows are no integers.
             ValueError: no rows; a conformer whose rows disagree about its index, with an element that GEOM-Drugs does
                 not have, or with coordinates that are not finite.
         """
+        if require_tensor("rows", rows).dtype.is_floating_point or rows.dtype == torch.bool:
+            raise TypeError(f"rows has dtype {rows.dtype}; it should be integer")
         if rows.ndim != 1 or not len(rows):
             raise ValueError(f"rows has shape {tuple(rows.shape)}; it should be (n,) with n >= 1")
         if int(rows.min()) < 0 or int(rows.max()) >= len(self):
             raise ValueError(f"rows reaches from {int(rows.min())} to {int(rows.max())} among {len(self)} conformers")
-        sizes = self.counts[rows].tolist()
-        positions = torch.zeros(len(rows), max(sizes), 3)
-        numbers = torch.zeros(len(rows), max(sizes), dtype=torch.long)
+        sizes = self.counts[rows.long()].tolist()
+        positions = torch.zeros(len(rows), max(sizes), 3, dtype=torch.float32, device="cpu")
+        numbers = torch.zeros(len(rows), max(sizes), dtype=torch.long, device="cpu")
         for place, (row, size) in enumerate(zip(rows.tolist(), sizes, strict=True)):
             start = int(self._starts[row])
             block = np.array(self._table[start : start + size])  # the only rows read
             self._check(row, block)
             positions[place, :size] = torch.from_numpy(block[:, 2:].astype(np.float32))
             numbers[place, :size] = torch.from_numpy(block[:, 1].astype(np.int64))
-        return Conformers(positions, numbers)
+        return Molecules(positions, numbers, SmilesList.from_strings([""] * len(rows)), rows.long().cpu())
 
     def read_smiles(self) -> list[str]:
         """SMILES of the molecules; fewer than the conformers.
@@ -117,7 +114,7 @@ def load(
     """The data set on disk, and the rows of a split; reads sizes only (a few seconds and 100 MB for the whole set).
 
     Args:
-        folder: where the files are; default the environment variable ELF_GEOM, else `geom` in the user's cache of elf.
+        folder: where the files are; default the environment variable ELF_GEOM, else `geom` in elf's cache.
         conformations: the number in the file's name: most conformers kept of a molecule.
         split: "train" (80 %), "validation" or "test" (10 % each); None for all. Cut from geom_permutation.npy if it is
             there (EDM's split), else from NumPy's frozen RandomState(0). As in EDM, conformers of one molecule can fall
@@ -128,12 +125,12 @@ def load(
         FileNotFoundError: no such file; the message says where to get it.
         ValueError: a file of another layout or truncated; nothing left; an unknown split.
     """
-    require_count("conformations", conformations)
+    conformations = require_count("conformations", conformations)
     if split is not None:
         require_one_of("split", split, SPLITS)
-    if max_atoms is not None:
-        require_count("max_atoms", max_atoms)
-    place = _folder(folder)
+    max_atoms = None if max_atoms is None else require_count("max_atoms", max_atoms)
+    named = folder or os.environ.get("ELF_GEOM")
+    place = Path(named).expanduser() if named else cache_folder() / "geom"
     name = f"geom_drugs_{conformations}.npy"
     table = _open(place / name)
     if table.ndim != 2 or table.shape[1] != 5 or table.dtype.kind != "f" or not len(table):
@@ -151,12 +148,6 @@ def load(
     if not len(rows):
         raise ValueError(f"{name} has no conformer with split={split!r}, max_atoms={max_atoms}")
     return data, rows
-
-
-def _folder(folder: str | os.PathLike[str] | None) -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(folder or os.environ.get("ELF_GEOM") or Path(user_cache_dir("elf")) / "geom").expanduser()
 
 
 def _open(path: Path) -> np.ndarray:

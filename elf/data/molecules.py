@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.elements import ELEMENTS, NUMBERS, SYMBOLS
+from elf.checks import require_integer, require_strings, require_tensor, values_are_known
+from elf.elements import ELEMENTS, NUMBERS, PERIODIC_TABLE
+
+_MANY = 2**62
+"""More atoms than any molecule has; larger numbers do not fit a tensor."""
 
 
 class SmilesList(Sequence[str]):
@@ -25,7 +30,7 @@ class SmilesList(Sequence[str]):
     @classmethod
     def from_strings(cls, strings: Iterable[str]) -> SmilesList:
         """Pack strings."""
-        encoded = [string.encode() for string in strings]
+        encoded = [string.encode() for string in require_strings("strings", strings)]
         return cls(b"".join(encoded), np.cumsum([0, *map(len, encoded)]))
 
     def pick(self, rows: np.ndarray) -> SmilesList:
@@ -45,13 +50,13 @@ class SmilesList(Sequence[str]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, item: int) -> str: ...
+    def __getitem__(self, item: SupportsIndex) -> str: ...
     @overload
     def __getitem__(self, item: slice) -> SmilesList: ...
-    def __getitem__(self, item: int | slice) -> str | SmilesList:
+    def __getitem__(self, item: SupportsIndex | slice) -> str | SmilesList:
         if isinstance(item, slice):
             return SmilesList(self._blob, self._offsets, self._rows[item])
-        row = self._rows[item]
+        row = self._rows[require_integer("item", item)]
         return self._blob[self._offsets[row] : self._offsets[row + 1]].decode()
 
     def __eq__(self, other: object) -> bool:
@@ -68,15 +73,26 @@ class SmilesList(Sequence[str]):
 class Molecules:
     """n molecules of up to `atoms` atoms, padded with zeros.
 
-    positions: angstrom. numbers: atomic numbers, 0 for padding. smiles: one string a molecule. index: the molecule's
-    number in the original data set (QM9: 1 to 133,885). Indexing with an int, a slice, a list, a bool or index tensor
-    gives Molecules again.
+    positions: angstrom. numbers: atomic numbers, 0 for padding. smiles: one string a molecule, "" where it is not
+    known. index: the molecule's number in the original data set (QM9: 1 to 133,885). Indexing with an integer, a slice,
+    a list, a bool or index tensor gives Molecules again.
+
+    Raises:
+        ValueError: the four do not fit together.
     """
 
     positions: Float[Tensor, "n atoms 3"]
     numbers: Int[Tensor, "n atoms"]
     smiles: SmilesList
     index: Int[Tensor, " n"]
+
+    def __post_init__(self) -> None:
+        lengths = {"numbers": len(self.numbers), "smiles": len(self.smiles), "index": len(self.index)}
+        if self.positions.shape != (*self.numbers.shape, 3) or len(set(lengths.values())) != 1:
+            raise ValueError(
+                f"positions has shape {tuple(self.positions.shape)}, numbers {tuple(self.numbers.shape)}; they should "
+                f"be (n, atoms, 3) and (n, atoms), and the lengths {lengths} equal"
+            )
 
     @property
     def mask(self) -> Bool[Tensor, "n atoms"]:
@@ -96,47 +112,33 @@ class Molecules:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, item: int | slice | list[int] | Tensor) -> Molecules:
-        if isinstance(item, int):
-            if not -len(self) <= item < len(self):
-                raise IndexError(f"molecule {item} of {len(self)}")
-            item = [item]
-        if isinstance(item, slice):
-            rows = torch.arange(len(self))[item]
-        else:
-            rows = torch.as_tensor(item)
-            if rows.dtype == torch.bool:
-                if rows.shape != (len(self),):
-                    raise ValueError(f"a bool index must have shape ({len(self)},), got {tuple(rows.shape)}")
-                rows = rows.nonzero()[:, 0]
-            if rows.ndim != 1 or rows.is_floating_point():
-                raise ValueError(f"index must be one-dimensional integers, got {rows.dtype} {tuple(rows.shape)}")
-        rows = rows.long()
+    def __getitem__(self, item: SupportsIndex | slice | list[int] | list[bool] | Tensor | np.ndarray) -> Molecules:
+        rows = _rows(item, len(self))
         here = rows.to(self.numbers.device)
-        return Molecules(
-            self.positions[here], self.numbers[here], self.smiles.pick(rows.cpu().numpy()), self.index[here]
-        )
+        return Molecules(self.positions[here], self.numbers[here], self.smiles.pick(rows.numpy()), self.index[here])
 
     def subset(
         self,
         *,
-        atoms: int | Sequence[int] | None = None,
-        heavy_atoms: int | Sequence[int] | None = None,
+        atoms: SupportsIndex | Sequence[SupportsIndex] | None = None,
+        heavy_atoms: SupportsIndex | Sequence[SupportsIndex] | None = None,
         formula: str | None = None,
     ) -> Molecules:
-        """Molecules within these inclusive ranges and of this formula ("C6H6"). Padding is kept; see `trimmed`."""
+        """Molecules within these inclusive ranges and of this formula ("C6H6"). Padding is kept; see `trimmed`.
+
+        Raises:
+            TypeError, ValueError: bounds that are no counts, or a formula that is none.
+        """
         keep = torch.ones(len(self), dtype=torch.bool, device=self.numbers.device)
-        for name, bounds, count in (
-            ("atoms", atoms, self.counts),
-            ("heavy_atoms", heavy_atoms, self.heavy_counts),
-        ):
+        for name, bounds, count in (("atoms", atoms, self.counts), ("heavy_atoms", heavy_atoms, self.heavy_counts)):
             if bounds is not None:
                 low, high = _inclusive(name, bounds)
                 keep &= (count >= low) & (count <= high)
         if formula is not None:
             wanted = parse_formula(formula)
-            for number in ELEMENTS:
-                keep &= (self.numbers == number).sum(dim=1) == wanted.get(number, 0)
+            keep &= self.counts == sum(wanted.values())
+            for number, count in wanted.items():
+                keep &= (self.numbers == number).sum(dim=1) == count
         return self[keep]
 
     def trimmed(self) -> Molecules:
@@ -153,52 +155,77 @@ class Molecules:
         return Molecules(self.positions.to(device), self.numbers.to(device), self.smiles, self.index.to(device))
 
 
-def _inclusive(name: str, bounds: int | Sequence[int]) -> tuple[int, int]:
-    pair = (bounds, bounds) if isinstance(bounds, int) else tuple(bounds)
-    if len(pair) != 2 or not all(isinstance(bound, int) for bound in pair) or not 0 < pair[0] <= pair[1]:
+def _rows(item: object, n: int) -> Int[Tensor, " rows"]:
+    """The rows among n that an index of any kind means, on the CPU."""
+    if isinstance(item, slice):
+        return torch.from_numpy(np.arange(n)[item].copy())
+    if isinstance(item, Tensor | np.ndarray | Sequence) and not isinstance(item, str | bytes):
+        found = item.detach().cpu().numpy() if isinstance(item, Tensor) else np.asarray(item)
+        if found.size == 0 and not isinstance(item, Tensor | np.ndarray):
+            found = np.zeros(0, dtype=np.int64)
+    else:
+        found = np.array([require_integer("index", item)])
+    if found.dtype == bool and found.shape == (n,):
+        found = found.nonzero()[0]
+    if found.ndim != 1 or found.dtype == bool or not np.can_cast(found.dtype, np.int64):
+        raise ValueError(f"index has {found.dtype} {found.shape}; it should be integers (rows,) or bools ({n},)")
+    found = found.astype(np.int64)
+    wrong = found[(found < -n) | (found >= n)]
+    if len(wrong):
+        raise IndexError(f"index holds {wrong[0]}; it should hold rows of {n} molecules, from {-n} to {n - 1}")
+    return torch.from_numpy(found % max(n, 1))
+
+
+def _inclusive(name: str, bounds: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, int]:
+    pair = tuple(bounds) if isinstance(bounds, Sequence) and not isinstance(bounds, str) else (bounds, bounds)
+    low, high = (require_integer(name, bound) for bound in pair) if len(pair) == 2 else (0, 0)
+    if not 0 < low <= high:
         raise ValueError(f"{name} is {bounds}; it should be a count or an inclusive range (low, high), 0 < low <= high")
-    return pair[0], pair[1]
+    return min(low, _MANY), min(high, _MANY)
 
 
 def parse_formula(formula: str) -> dict[int, int]:
-    """`"C2H6O"` -> {6: 2, 1: 6, 8: 1}. ValueError for anything else than H, C, N, O, F with counts."""
-    parts = re.findall(r"([A-Z][a-z]?)(\d*)", formula)
+    """`"C2H6O"` -> {6: 2, 1: 6, 8: 1}. ValueError for anything else than elements with counts of 1 to 999,999,999."""
+    if not isinstance(formula, str):
+        raise TypeError(f"formula is {formula!r}; it should be a string")
+    parts = re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)
     if not formula or "".join(symbol + count for symbol, count in parts) != formula:
-        raise ValueError(f'formula must be element symbols with counts such as "C6H6", got {formula!r}')
+        raise ValueError(f'formula is {formula!r}; it should be element symbols with counts such as "C6H6"')
     wanted: dict[int, int] = {}
     for symbol, count in parts:
         if symbol not in NUMBERS:
-            raise ValueError(f"formula {formula!r} names the unknown element {symbol!r}; known: {', '.join(NUMBERS)}")
-        if count.startswith("0"):
-            raise ValueError(f"formula {formula!r} counts {symbol!r} as {count!r}; a count starts with 1 to 9")
+            raise ValueError(f"formula is {formula!r}; {symbol!r} should be the symbol of an element")
+        if count.startswith("0") or len(count) > 9:
+            raise ValueError(f"formula is {formula!r}; it counts {symbol!r} as {count!r}, a count is 1 to 999999999")
         wanted[NUMBERS[symbol]] = wanted.get(NUMBERS[symbol], 0) + int(count or 1)
     return wanted
 
 
 def formula(numbers: Int[Tensor, " atoms"]) -> str:
-    """Sum formula of atomic numbers (0: padding) in Hill order, e.g. "C2H6O"."""
-    found = numbers[numbers > 0].tolist()
-    unknown = sorted(set(found) - set(SYMBOLS))
+    """Sum formula of atomic numbers (0: padding) in Hill order, e.g. "C2H6O"; ValueError for other numbers."""
+    found = numbers[numbers != 0].tolist()
+    unknown = sorted(set(found) - set(PERIODIC_TABLE))
     if unknown:
-        raise ValueError(f"numbers holds unknown elements {unknown}; known: {SYMBOLS}")
-    symbols = [SYMBOLS[number] for number in found]
-    first = ["C", "H"] if "C" in symbols else []
-    order = first + sorted(set(symbols) - set(first))
-    return "".join(
-        symbol + (str(symbols.count(symbol)) if symbols.count(symbol) > 1 else "")
-        for symbol in order
-        if symbol in symbols
-    )
+        raise ValueError(f"numbers holds the unknown elements {unknown}; it should hold atomic numbers, 0 for padding")
+    counts = Counter(PERIODIC_TABLE[number] for number in found)
+    first = ["C", "H"] if "C" in counts else []
+    order = first + sorted(set(counts) - set(first))
+    return "".join(symbol + (str(counts[symbol]) if counts[symbol] > 1 else "") for symbol in order if counts[symbol])
 
 
 def one_hot(
-    numbers: Int[Tensor, "*batch atoms"], elements: Sequence[int] = ELEMENTS
+    numbers: Int[Tensor, "*batch atoms"], elements: Sequence[int] = ELEMENTS, *, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "*batch atoms elements"]:
-    """Element of every atom as a one-hot row in the order of `elements`; padding (0) is a row of zeros."""
-    hot = numbers[..., None] == numbers.new_tensor(list(elements))
-    lost = (numbers != 0) & ~hot.any(dim=-1)
-    if lost.any():
-        raise ValueError(
-            f"numbers holds elements {sorted(set(numbers[lost].tolist()))} that are not in elements={tuple(elements)}"
-        )
-    return hot.float()
+    """Element of every atom as a one-hot row in the order of `elements`; padding (0) is a row of zeros.
+
+    Raises:
+        TypeError: numbers is no tensor of integers.
+        ValueError: an element that is not among `elements`.
+    """
+    if require_tensor("numbers", numbers).dtype.is_floating_point:
+        raise TypeError(f"numbers has dtype {numbers.dtype}; it should be integer (atomic numbers)")
+    hot = numbers[..., None] == torch.tensor(list(elements), dtype=torch.long, device=numbers.device)
+    if values_are_known(numbers) and bool((lost := (numbers != 0) & ~hot.any(dim=-1)).any()):
+        odd = sorted(set(numbers[lost].tolist()))
+        raise ValueError(f"numbers holds the unknown elements {odd}; it should hold elements={tuple(elements)}")
+    return hot.to(dtype)

@@ -12,23 +12,26 @@ import importlib.util
 import io
 import json
 import os
-import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from elf.checks import require_count, require_one_of
+from elf.checks import require_count, require_one_of, require_seed, require_strings
 from elf.data.molecules import Molecules, SmilesList, formula, one_hot, parse_formula
-from elf.elements import ELEMENTS, NUMBERS
+from elf.elements import ELEMENTS, SYMBOLS
+from elf.files import cache_folder, read_cache, require_writable, write_cache
 
 __all__ = ["ELEMENTS", "Molecules", "find", "formula", "load", "one_hot", "parse_formula", "split_index"]
 
 VERSION = "1.0.3"
+FORMAT = "elf-qm9/2"
+"""Layout of the cache; it goes up when the same wheel would give other arrays."""
 SIZE = 130_831
 SPLITS = {"train": 100_000, "validation": 17_748, "test": 13_083}
 # SHA-256 of the files in the wheel.
@@ -36,6 +39,14 @@ FILES = {
     "qm9_part1.csv": "19f0a5d595462d52cd82eef3370f3e9eb55a1f52cb14985657200349568deff3",
     "qm9_part2.csv": "2bca113fdc0b28a13563c80ed9b240e934f3da6c64c64fe74ddb4f0f36036e61",
     "qm9_part3.csv": "9c5efb5733d2af149db8d95d36ff198b4ffed12d9f7b344220a1e5877d5c6a43",
+}
+LAYOUT = {
+    "positions": (torch.float32, (3,)),
+    "numbers": (torch.uint8, ()),
+    "counts": (torch.uint8, ()),
+    "index": (torch.int32, ()),
+    "smiles": (torch.uint8, ()),
+    "lengths": (torch.uint8, ()),
 }
 NAMES = {
     "methane": "C",
@@ -58,12 +69,12 @@ NAMES = {
 def load(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
-    atoms: int | Sequence[int] | None = None,
-    heavy_atoms: int | Sequence[int] | None = None,
+    atoms: SupportsIndex | Sequence[SupportsIndex] | None = None,
+    heavy_atoms: SupportsIndex | Sequence[SupportsIndex] | None = None,
     formula: str | None = None,
     split: str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
+    limit: SupportsIndex | None = None,
+    seed: SupportsIndex = 0,
 ) -> Molecules:
     """QM9, or the part of it in these inclusive ranges of atoms and heavy atoms, of this formula and split.
 
@@ -72,14 +83,15 @@ def load(
     `split` is fixed for good (`split_index`). `limit` keeps a random subset of that size, drawn with `seed`, in QM9's
     order. The result is padded to its largest molecule.
 
-    Raises ImportError without qm9pack, ValueError for a changed CSV file or bad arguments or an empty result, OSError
-    when the cache cannot be written. A damaged cache is rebuilt with a UserWarning that names it.
+    Raises ImportError without qm9pack, TypeError or ValueError for bad arguments, ValueError for a changed CSV file or
+    an empty result, OSError when the cache cannot be read or written. A damaged cache, or one of another layout, is
+    rebuilt with a UserWarning that names it.
     """
-    if limit is not None:
-        require_count("limit", limit)
+    limit = None if limit is None else require_count("limit", limit)
+    seed = require_seed("seed", seed)
     if split is not None:
         require_one_of("split", split, tuple(SPLITS))
-    molecules = _everything(_cache_folder(cache_dir))
+    molecules = _everything(cache_folder(cache_dir))
     if split is not None:
         molecules = molecules[split_index(split)]
     molecules = molecules.subset(atoms=atoms, heavy_atoms=heavy_atoms, formula=formula)
@@ -110,6 +122,7 @@ def find(query: str, *, within: Molecules | None = None) -> Molecules:
     A SMILES is looked up verbatim first, then as the same graph written differently (RDKit's canonical form, stereo
     chemistry ignored). `within` is searched (default: all of QM9). ValueError when there is none.
     """
+    (query,) = require_strings("query", [query])
     molecules = load() if within is None else within
     smiles = NAMES.get(query.lower(), query)
     verbatim = molecules.smiles.find(smiles)
@@ -134,12 +147,6 @@ def find(query: str, *, within: Molecules | None = None) -> Molecules:
     raise ValueError(f"no molecule with SMILES {smiles!r} among the {len(molecules)} searched")
 
 
-def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(cache_dir or os.environ.get("ELF_CACHE") or user_cache_dir("elf")).expanduser()
-
-
 def _data_folder() -> Path:
     """Folder of the CSV files; importing qm9pack itself needs pkg_resources, which setuptools no longer has."""
     spec = importlib.util.find_spec("qm9pack")
@@ -152,12 +159,25 @@ def _everything(cache_dir: Path) -> Molecules:
     folder = _data_folder()
     stamp = _stamp(folder)
     cache = cache_dir / f"qm9-{VERSION}.safetensors"
-    arrays = _read_cache(cache, stamp)
+    arrays = read_cache(cache, FORMAT, stamp)
+    if arrays is not None and not _fits(arrays):
+        warnings.warn(f"the cache {cache} is made again: its arrays do not fit together", stacklevel=3)
+        arrays = None
     if arrays is None:
-        with _CacheWriter(cache) as writer:
-            arrays = _parse(folder)
-            writer.write(arrays, stamp)
+        require_writable(cache)
+        arrays = {name: torch.from_numpy(array) for name, array in _parse(folder).items()}
+        write_cache(cache, arrays, FORMAT, stamp)
     return _padded(arrays)
+
+
+def _fits(arrays: Mapping[str, Tensor]) -> bool:
+    """Whether these are the arrays of `_parse`, of sizes that fit together."""
+    if {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()} != LAYOUT:
+        return False
+    atoms, letters = (int(arrays[name].sum(dtype=torch.long)) for name in ("counts", "lengths"))
+    molecules = len(arrays["counts"])
+    sizes = {"positions": atoms, "numbers": atoms, "smiles": letters}
+    return all(len(array) == sizes.get(name, molecules) for name, array in arrays.items()) and molecules > 0
 
 
 def _stamp(folder: Path) -> str:
@@ -176,11 +196,11 @@ _REINSTALL = f"reinstall it: pip install --force-reinstall --no-deps --no-cache-
 
 
 def _parse(folder: Path) -> dict[str, np.ndarray]:
-    """Ragged arrays of all molecules: positions (atoms in all, 3), numbers, counts, index, smiles (bytes), lengths."""
+    """Ragged arrays of all molecules, as in `LAYOUT`; smiles are bytes, lengths how many of them a molecule has."""
     import pandas as pd
 
     code = np.zeros(256, dtype=np.uint8)
-    for symbol, number in NUMBERS.items():
+    for number, symbol in SYMBOLS.items():
         code[ord(symbol)] = number
     parts = []
     for name, expected in FILES.items():
@@ -209,82 +229,13 @@ def _parse(folder: Path) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(arrays):
-        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[key]).data)
-    return digest.hexdigest()
-
-
-def _read_cache(cache: Path, stamp: str) -> dict[str, np.ndarray] | None:
-    """The cached arrays; None when there are none, when the CSV files were touched since, or when they are damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    if not cache.is_file():
-        return None
-    try:
-        with safe_open(cache, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-        if metadata.get("sha256") == _digest(arrays):
-            return arrays if metadata.get("files") == stamp else None
-        reason = "its SHA-256 does not match its content"
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error)
-    warnings.warn(f"the QM9 cache {cache} is damaged ({reason}); it is rebuilt from qm9pack", stacklevel=4)
-    return None
-
-
-class _CacheWriter:
-    """Opens the cache's temporary file before the slow parsing: a folder that cannot be written fails at once."""
-
-    def __init__(self, cache: Path) -> None:
-        self.cache = cache
-
-    def __enter__(self) -> _CacheWriter:
-        try:
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.cache.parent, prefix=self.cache.name, suffix=".part")
-        except OSError as error:
-            raise self._explained(error) from error
-        os.close(handle)
-        self.part = Path(name)
-        return self
-
-    def write(self, arrays: dict[str, np.ndarray], stamp: str) -> None:
-        from safetensors.numpy import save
-
-        content = save(arrays, metadata={"version": VERSION, "sha256": _digest(arrays), "files": stamp})
-        try:
-            with self.part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(self.part, self.cache)
-        except OSError as error:
-            raise self._explained(error) from error
-
-    def __exit__(self, *_: object) -> None:
-        self.part.unlink(missing_ok=True)
-
-    def _explained(self, error: OSError) -> OSError:
-        reason = error.strerror or str(error)
-        return OSError(
-            error.errno,
-            f"cannot write the QM9 cache ({reason}); it needs 40 MB in a folder that can be written: "
-            "set the environment variable ELF_CACHE or pass cache_dir",
-            str(self.cache.parent),
-        )
-
-
-def _padded(arrays: dict[str, np.ndarray]) -> Molecules:
-    counts = arrays["counts"].astype(np.int64)
-    mask = torch.from_numpy(np.arange(counts.max()) < counts[:, None])
-    positions = torch.zeros(*mask.shape, 3)
-    positions[mask] = torch.from_numpy(arrays["positions"])
-    numbers = torch.zeros(mask.shape, dtype=torch.long)
-    numbers[mask] = torch.from_numpy(arrays["numbers"]).long()
-    offsets = np.concatenate([[0], np.cumsum(arrays["lengths"], dtype=np.int64)])
-    smiles = SmilesList(arrays["smiles"].tobytes(), offsets)
-    return Molecules(positions, numbers, smiles, torch.from_numpy(arrays["index"]).long())
+def _padded(arrays: Mapping[str, Tensor]) -> Molecules:
+    counts = arrays["counts"].long()
+    mask = torch.arange(int(counts.max()), dtype=torch.long, device="cpu") < counts[:, None]
+    positions = torch.zeros(*mask.shape, 3, dtype=torch.float32, device="cpu")
+    positions[mask] = arrays["positions"]
+    numbers = torch.zeros(mask.shape, dtype=torch.long, device="cpu")
+    numbers[mask] = arrays["numbers"].long()
+    offsets = np.concatenate([[0], np.cumsum(arrays["lengths"].numpy(), dtype=np.int64)])
+    smiles = SmilesList(arrays["smiles"].numpy().tobytes(), offsets)
+    return Molecules(positions, numbers, smiles, arrays["index"].long())

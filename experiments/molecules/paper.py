@@ -58,7 +58,8 @@ class TrainingSet:
         """Padded positions and numbers of these molecules."""
         rows = self.rows[chosen]
         if self.settings.data == "geom":
-            return self.geom.batch(rows)._asdict()
+            found = self.geom.batch(rows)
+            return {"positions": found.positions, "numbers": found.numbers}
         widest = int(self.sizes[chosen].max())
         return {"positions": self.qm9.positions[rows, :widest], "numbers": self.qm9.numbers[rows, :widest]}
 

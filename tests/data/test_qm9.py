@@ -4,18 +4,20 @@ import errno
 import hashlib
 import importlib.util
 import os
+import stat
 import sys
-import tempfile
 import time
 from collections import Counter
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
+from elf import files
 from elf.chemistry import molecular_graph as graphs
 from elf.data import qm9
-from elf.data.molecules import SmilesList
+from elf.data.molecules import Molecules, SmilesList
 from elf.elements import NUMBERS, SYMBOLS
 
 
@@ -112,7 +114,9 @@ class TestSubsets:
         assert {benzenes.formula(i) for i in range(7)} == {"C6H6"}
         assert torch.equal(all_of_qm9.subset(formula="H6C6").index, benzenes.index)
 
-    @pytest.mark.parametrize("formula", ["", "c6h6", "C6H", "C0H6", "C06", "Xx2", "CCl4", "C6 H6", "6C", "C-1"])
+    @pytest.mark.parametrize(
+        "formula", ["", "c6h6", "C6H", "C0H6", "C06", "Xx2", "CXy4", "C\u0663", "C" + "9" * 10, "C6 H6", "6C", "C-1"]
+    )
     def test_bad_formula_is_named(self, all_of_qm9, formula):
         if formula == "C6H":
             assert len(all_of_qm9.subset(formula=formula)) == 0
@@ -121,10 +125,35 @@ class TestSubsets:
                 all_of_qm9.subset(formula=formula)
             assert repr(formula) in str(raised.value)
 
+    def test_a_formula_has_any_element(self):
+        chloride = Molecules(
+            torch.zeros(2, 3, 3),
+            torch.tensor([[17, 1, 0], [17, 1, 1]]),
+            SmilesList.from_strings(["Cl", "x"]),
+            torch.arange(2),
+        )
+        assert len(chloride.subset(formula="HCl")) == 1
+        assert (chloride.formula(0), chloride.formula(1)) == ("ClH", "ClH2")
+        assert qm9.parse_formula("CCl4") == {6: 1, 17: 4}
+
     @pytest.mark.parametrize("bounds", [(9, 5), (0, 3), -1, (1, 2, 3), ()])
     def test_bad_range_is_named(self, all_of_qm9, bounds):
         with pytest.raises(ValueError, match="atoms is"):
             all_of_qm9[:5].subset(atoms=bounds)
+
+    @pytest.mark.parametrize("bounds", [True, (1, True), torch.tensor(3)])
+    def test_what_is_no_integer_bounds_nothing(self, all_of_qm9, bounds):
+        with pytest.raises(TypeError, match="atoms is"):
+            all_of_qm9[:5].subset(atoms=bounds)
+        with pytest.raises(TypeError, match="heavy_atoms is"):
+            all_of_qm9[:5].subset(heavy_atoms=bounds)
+
+    def test_numpy_integers_and_integers_beyond_a_tensor_are_integers(self, all_of_qm9, qm9_cache):
+        some = all_of_qm9[:10]
+        assert some.subset(atoms=np.int64(5)).smiles == some.subset(atoms=5).smiles == ["C"]
+        assert len(qm9.load(cache_dir=qm9_cache, atoms=np.int64(9), limit=np.uint8(3), seed=np.int64(1))) == 3
+        assert len(some.subset(atoms=(1, 10**40))) == 10
+        assert len(some.subset(atoms=10**40)) == 0
 
     def test_limit_is_seeded_and_not_the_smallest_molecules(self, qm9_cache):
         first, again, other = (qm9.load(cache_dir=qm9_cache, limit=200, seed=seed) for seed in (3, 3, 4))
@@ -141,6 +170,9 @@ class TestSubsets:
         ]:
             with pytest.raises(ValueError, match=message):
                 qm9.load(cache_dir=qm9_cache, **arguments)
+        for name in ("limit", "seed", "atoms"):
+            with pytest.raises(TypeError, match=f"{name} is True"):
+                qm9.load(cache_dir=qm9_cache, **{name: True})
 
 
 class TestRecord:
@@ -160,6 +192,30 @@ class TestRecord:
         for index in (torch.zeros(3, dtype=torch.bool), torch.zeros(2, 2, dtype=torch.long), torch.zeros(3)):
             with pytest.raises(ValueError, match="index"):
                 some[index]
+        for index in ([10], torch.tensor([-11]), np.array([300], dtype=np.uint16)):
+            with pytest.raises(IndexError, match="rows of 10 molecules"):
+                some[index]
+        with pytest.raises(TypeError, match="index is True"):
+            some[True]
+        for index in ([10**40], np.array(1.5), np.zeros((1, 1), dtype=int)):
+            with pytest.raises(ValueError, match="index has"):
+                some[index]
+
+    def test_indexing_by_numpy(self, all_of_qm9):
+        some = all_of_qm9[:10]
+        assert some[np.int64(1)].smiles == some[np.uint8(1)].smiles == ["N"]
+        assert some.smiles[np.int64(1)] == "N"
+        assert some[np.array([9, 0], dtype=np.uint8)].smiles == ["CC#N", "C"]
+        assert some[np.arange(10) > 8].smiles == some[[False] * 9 + [True]].smiles == ["CC#N"]
+        assert some[::-5].smiles == ["CC#N", "C#N"]
+        assert len(some[[]]) == 0
+        with pytest.raises(TypeError, match="item is True"):
+            some.smiles[True]
+
+    def test_fields_have_to_fit(self):
+        x, z, texts, index = torch.zeros(2, 3, 3), torch.ones(2, 3).long(), ["C", "N"], torch.arange(2)
+        with pytest.raises(ValueError, match=r"lengths .*'smiles': 1.* equal"):
+            Molecules(x, z, SmilesList.from_strings(texts[:1]), index)
 
     def test_trimmed_keeps_everything(self, all_of_qm9):
         some = all_of_qm9[:10]
@@ -177,6 +233,8 @@ class TestRecord:
         assert packed[1:].find("[NH3+]") == 2
         with pytest.raises(IndexError):
             packed[4]
+        with pytest.raises(TypeError, match="strings is 'CCO'"):
+            SmilesList.from_strings("CCO")
 
     def test_one_hot(self):
         hot = qm9.one_hot(torch.tensor([[8, 1, 1, 0]]))
@@ -185,10 +243,13 @@ class TestRecord:
             qm9.one_hot(torch.tensor([[6, 17]]))
         with pytest.raises(ValueError, match=r"\[1\].*elements=\(6,\)"):
             qm9.one_hot(torch.tensor([[6, 1]]), elements=(6,))
+        assert qm9.one_hot(torch.tensor([[17]]), (6, 17), dtype=torch.float64).dtype == torch.float64
+        assert qm9.one_hot(torch.tensor([9], dtype=torch.int8)).tolist() == [[0, 0, 0, 0, 1]]
 
-    def test_formula_of_unknown_element(self):
-        with pytest.raises(ValueError, match="17"):
-            qm9.formula(torch.tensor([6, 17, 0]))
+    @pytest.mark.parametrize("number", [119, -6, 1000])
+    def test_formula_of_unknown_element(self, number):
+        with pytest.raises(ValueError, match=rf"unknown elements \[{number}\]"):
+            qm9.formula(torch.tensor([6, number, 0]))
 
 
 class TestFind:
@@ -308,7 +369,7 @@ class TestFiles:
             qm9.load(cache_dir=tmp_path / "cache")
         for part in (qm9.FILES[name], hashlib.sha256((small_files / name).read_bytes()).hexdigest(), "reinstall"):
             assert part in str(raised.value)
-        assert not list((tmp_path / "cache").glob("*.part"))
+        assert not list((tmp_path / "cache").glob("**/*.partial"))
 
     def test_missing_file_is_named(self, small_files, tmp_path):
         (small_files / "qm9_part3.csv").unlink()
@@ -330,11 +391,84 @@ class TestFiles:
         content[-1] ^= 1
         foreign = save({"positions": first.positions.numpy()})
         cache.write_bytes({"flip": content, "cut": content[:-5], "empty": b"", "foreign": foreign}[damage])
-        with pytest.warns(UserWarning, match="is damaged") as warned:
+        with pytest.warns(UserWarning, match="is made again: ") as warned:
             again = qm9.load(cache_dir=tmp_path / "cache")
         assert str(cache) in str(warned[0].message)
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [cache.name]
         assert torch.equal(first.positions, again.positions)
         assert torch.equal(qm9.load(cache_dir=tmp_path / "cache").positions, first.positions)
+
+    @pytest.mark.parametrize("layout", ["older", "newer", "narrow", "short", "renamed", "none"])
+    def test_another_layouts_whole_file_is_made_again(self, small_files, tmp_path, layout):
+        first = qm9.load(cache_dir=tmp_path / "cache")
+        (cache,) = (tmp_path / "cache").iterdir()
+        arrays, metadata = files.load_tensors(cache, qm9.FORMAT)
+        change = {
+            "narrow": {"positions": arrays["positions"][:, :2]},
+            "short": {"counts": arrays["counts"][:-1]},
+            "renamed": {"charges": arrays["index"]},
+            "none": {name: array[:0] for name, array in arrays.items()},
+        }
+        format = {"older": "elf-qm9/1", "newer": "elf-qm9/99"}.get(layout, qm9.FORMAT)
+        files.write_cache(cache, {**arrays, **change.get(layout, {})}, format, metadata["stamp"])
+        with pytest.warns(UserWarning, match="is made again: ") as warned:
+            again = qm9.load(cache_dir=tmp_path / "cache")
+        assert len(warned) == 1
+        assert torch.equal(first.positions, again.positions)
+        assert qm9.load(cache_dir=tmp_path / "cache").smiles == first.smiles
+
+    def test_the_cache_obeys_the_umask(self, small_files, tmp_path):
+        before = os.umask(0o027)
+        try:
+            qm9.load(cache_dir=tmp_path / "cache")
+        finally:
+            os.umask(before)
+        (cache,) = (tmp_path / "cache").iterdir()
+        assert stat.S_IMODE(cache.stat().st_mode) == 0o640
+
+    def test_unreadable_is_not_damaged(self, small_files, tmp_path, monkeypatch):
+        """Another user's cache, say: it is left as it is."""
+        qm9.load(cache_dir=tmp_path / "cache")
+        (cache,) = (tmp_path / "cache").iterdir()
+        whole = cache.read_bytes()
+
+        def refuse(path, *_, **__):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("builtins.open", refuse)
+            with pytest.raises(PermissionError, match="cannot be read") as raised:
+                qm9.load(cache_dir=tmp_path / "cache")
+        assert raised.value.filename == str(cache)
+        assert cache.read_bytes() == whole
+
+    def test_the_home_folder_may_be_written_as_a_tilde(self, small_files, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("ELF_CACHE", "~/x")
+        qm9.load()
+        qm9.load(cache_dir="~/y")
+        assert [len(list((tmp_path / name).iterdir())) for name in ("x", "y")] == [1, 1]
+        assert not (tmp_path / "~").exists()
+
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_defaults_of_torch_change_nothing(self, small_files, tmp_path, cached):
+        wanted = qm9.load(cache_dir=tmp_path / ("cache" if cached else "other"))
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        try:
+            found = qm9.load(cache_dir=tmp_path / "cache", limit=4, seed=1)
+            picked = found[[1, 0]].subset(atoms=(1, 99), formula=found.formula(1))
+            hot = qm9.one_hot(found.numbers)
+            split = qm9.split_index("test")
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+        assert torch.equal(found.positions, qm9.load(cache_dir=tmp_path / "cache", limit=4, seed=1).positions)
+        assert (found.positions.dtype, hot.dtype) == (torch.float32, torch.float32)
+        assert found.numbers.device == picked.numbers.device == hot.device == split.device == torch.device("cpu")
+        assert found.smiles[1] in picked.smiles
+        assert len(wanted) == 6
 
     def test_touched_files_are_hashed_again_but_accepted(self, small_files, tmp_path):
         first = qm9.load(cache_dir=tmp_path / "cache")
@@ -342,14 +476,14 @@ class TestFiles:
         assert torch.equal(qm9.load(cache_dir=tmp_path / "cache").index, first.index)
 
     def test_unwritable_cache(self, small_files, tmp_path, monkeypatch):
-        def refuse(**_):
+        def refuse(*_):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
         (tmp_path / "file").write_text("")
-        with pytest.raises(OSError, match=r"cannot write the QM9 cache .*ELF_CACHE") as raised:
+        with pytest.raises(OSError, match=r"the cache cannot be written .*ELF_CACHE") as raised:
             qm9.load(cache_dir=tmp_path / "file" / "cache")
         assert str(tmp_path / "file") in str(raised.value)
-        monkeypatch.setattr(tempfile, "mkstemp", refuse)
+        monkeypatch.setattr(files, "_write_new", refuse)
         # Nothing may be parsed before the folder is known to be writable.
         monkeypatch.setattr(qm9, "_parse", lambda folder: pytest.fail("parsed in vain"))
         with pytest.raises(PermissionError, match="ELF_CACHE"):
