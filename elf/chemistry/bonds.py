@@ -5,7 +5,9 @@ https://github.com/ehoogeboom/e3_diffusion_for_molecules (Hoogeboom et al., arXi
 stability figures compare with the literature's. The lengths are textbook averages in picometres; the margins were tuned
 there to make QM9 itself stable. Some entries are generous or odd to a chemist (sulphur must have four bonds, so that a
 thioether is not stable; pairs without an entry, such as boron and carbon, are never bonded); figures for GEOM-Drugs
-inherit that.
+inherit that. The rules see neither charges (an ammonium's nitrogen has one bond too many, a carboxylate's oxygens one
+too few) nor aromatic bonds, whose lengths lie between single and double: chlorobenzene is read as a cyclohexyl chloride
+that lacks hydrogens, and RDKit, filling them in, finds it valid.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from elf.elements import GEOM_SYMBOLS, SYMBOLS, VALENCE
+from elf.elements import GEOM_SYMBOLS, GEOM_VALENCES, SYMBOLS, VALENCE
 
 # {(Z, Z'): length in picometres}; Z <= Z', the table is symmetric.
 SINGLE = {
@@ -42,24 +44,6 @@ GEOM_SINGLE = {
     (17, 17): 199, (17, 35): 214, (35, 35): 228, (53, 53): 266,
 }  # fmt: skip
 GEOM_DOUBLE = {**DOUBLE, (6, 16): 160, (8, 15): 150, (15, 16): 186}
-GEOM_VALENCES = {
-    1: (1,),
-    5: (3,),
-    6: (4,),
-    7: (3,),
-    8: (2,),
-    9: (1,),
-    13: (3,),
-    14: (4,),
-    15: (3, 5),
-    16: (4,),
-    17: (1,),
-    33: (3,),
-    35: (1,),
-    53: (1,),
-    80: (1, 2),
-    83: (3, 5),
-}
 MARGINS = (10, 5, 3)
 
 
@@ -101,8 +85,3 @@ class BondRules:
 
 QM9 = BondRules(SYMBOLS, (SINGLE, DOUBLE, TRIPLE), {number: (valence,) for number, valence in VALENCE.items()})
 GEOM = BondRules(GEOM_SYMBOLS, (GEOM_SINGLE, GEOM_DOUBLE, TRIPLE), GEOM_VALENCES)
-
-
-def thresholds(*, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Float[Tensor, "3 10 10"]:
-    """`QM9.thresholds`: those of H, C, N, O and F."""
-    return QM9.thresholds(device=device, dtype=dtype)

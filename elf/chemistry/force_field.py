@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_finite, require_positive
+from elf.checks import require_count, require_finite, require_positive, require_tensor
 from elf.chemistry.vibrations import normal_modes
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ BOLTZMANN = 0.00198720425864
 
 class ForceField:
     """MMFF94 (Halgren 1996) of one molecule: energy, gradient, Hessian, minimum.
+
+    It knows the bonds that `mol` has: bonds read off distances (`elf.metrics.molecules.to_rdkit`) see no charges.
 
     Args:
         mol: a sanitised RDKit Mol with explicit hydrogens and one 3D conformer, such as
@@ -52,7 +54,7 @@ class ForceField:
         # RDKit's force field points into the molecule, which therefore has to stay alive.
         self._mol, self._field = mol, field
         self.positions = torch.from_numpy(mol.GetConformer().GetPositions()).double()
-        self.masses = torch.tensor([atom.GetMass() for atom in mol.GetAtoms()], dtype=torch.float64)
+        self.masses = _float64([atom.GetMass() for atom in mol.GetAtoms()])
 
     def energy(self, positions: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch"]:
         """MMFF94 energy in kcal/mol of each configuration, float64.
@@ -61,7 +63,7 @@ class ForceField:
             ValueError: another number of atoms; a coordinate is not finite.
         """
         flat = self._flat(positions)
-        return torch.tensor([self._field.CalcEnergy(x) for x in flat], dtype=torch.float64).view(positions.shape[:-2])
+        return _float64([self._field.CalcEnergy(x) for x in flat]).view(positions.shape[:-2])
 
     def gradient(self, positions: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch atoms 3"]:
         """Analytic gradient of the energy in kcal/mol/angstrom, float64. Raises as `energy` does."""
@@ -70,7 +72,7 @@ class ForceField:
             # RDKit's CalcGrad(x) takes distances from a cache that only CalcEnergy renews: without it, wrong forces.
             self._field.CalcEnergy(x)
             rows.append(self._field.CalcGrad(x))
-        return torch.tensor(rows, dtype=torch.float64).view(positions.shape)
+        return _float64(rows).view(positions.shape)
 
     def hessian(
         self, positions: Float[Tensor, "atoms 3"], *, step: float = 1e-4
@@ -81,9 +83,9 @@ class ForceField:
         Raises:
             ValueError: as `energy`; step is not positive.
         """
-        require_positive("step", step)
-        shifts = step * torch.eye(positions.numel(), dtype=torch.float64).view(-1, *positions.shape)
-        x = positions.double()
+        step = require_positive("step", step)
+        x = self._checked(positions, batched=False)
+        shifts = step * torch.eye(x.numel(), dtype=torch.float64, device="cpu").view(-1, *x.shape)
         rows = (self.gradient(x + shifts) - self.gradient(x - shifts)).flatten(1) / (2 * step)
         return (rows + rows.T) / 2
 
@@ -99,7 +101,9 @@ class ForceField:
             ValueError: after `attempts` descents, a gradient component still exceeds `tolerance` (kcal/mol/angstrom) or
                 the curvature along some mode is not positive.
         """
-        x = self.positions if positions is None else positions.double()
+        require_positive("tolerance", tolerance)
+        attempts = require_count("attempts", attempts)
+        x = self.positions if positions is None else self._checked(positions, batched=False)
         for _ in range(attempts):
             x = self._descend(x)
             modes = normal_modes(self.hessian(x), x, self.masses)
@@ -115,20 +119,26 @@ class ForceField:
         )
 
     def _descend(self, positions: Tensor) -> Tensor:
-        conformer = self._mol.GetConformer()
-        for atom, point in enumerate(positions.tolist()):
-            conformer.SetAtomPosition(atom, point)
+        self._mol.GetConformer().SetPositions(positions.contiguous().numpy())
         self._field.Minimize(maxIts=5000, forceTol=1e-8, energyTol=1e-12)
-        return torch.tensor(self._field.Positions(), dtype=torch.float64).view(-1, 3)
+        return _float64(self._field.Positions()).view(-1, 3)
+
+    def _checked(self, positions: Tensor, *, batched: bool = True) -> Tensor:
+        shape, wanted = require_tensor("positions", positions).shape, self.positions.shape
+        if shape[-2:] != wanted or (len(shape) > 2 and not batched):
+            raise ValueError(
+                f"positions has shape {tuple(shape)}; it should {'end in' if batched else 'be'} {tuple(wanted)}"
+            )
+        x = positions.detach().cpu().double()  # in this order: MPS has no float64
+        require_finite("positions", x, None)
+        return x
 
     def _flat(self, positions: Tensor) -> list[list[float]]:
-        if positions.shape[-2:] != self.positions.shape:
-            raise ValueError(
-                f"positions has shape {tuple(positions.shape)}; it should end in {tuple(self.positions.shape)}"
-            )
-        x = positions.detach().cpu().double().reshape(-1, *self.positions.shape)
-        require_finite("positions", x, None)
-        return x.flatten(1).tolist()
+        return self._checked(positions).reshape(-1, self.positions.numel()).tolist()
+
+
+def _float64(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def force_fields(

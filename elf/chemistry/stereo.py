@@ -38,7 +38,7 @@ class GraphedMolecules:
 def hops(orders: Int[Tensor, "*batch atoms atoms"], most: int = MAX_HOPS) -> Int[Tensor, "*batch atoms atoms"]:
     """Bonds on the shortest path between two atoms, at most `most`: 0 on the diagonal, `most` without a path."""
     bonded = (orders > 0).float()
-    reach = torch.eye(orders.shape[-1], device=orders.device).expand(orders.shape)
+    reach = torch.eye(orders.shape[-1], dtype=torch.float32, device=orders.device).expand(orders.shape)
     result = torch.full_like(orders, most)
     for k in range(most):
         result = result.minimum(torch.where(reach > 0, k, most))
@@ -75,7 +75,7 @@ class StereoCentres:
             for centre, _ in Chem.FindMolChiralCenters(mol, useLegacyImplementation=False):
                 neighbours = sorted(atom.GetIdx() for atom in mol.GetAtomWithIdx(centre).GetNeighbors())
                 found.append([i, centre, *neighbours[:3]])
-        rows = torch.tensor(found, dtype=torch.long).view(-1, 5)
+        rows = torch.tensor(found, dtype=torch.long, device="cpu").view(-1, 5)
         return cls(rows[:, 0], rows[:, 1:])
 
     def hands(self, positions: Float[Tensor, "n atoms 3"]) -> Bool[Tensor, " centres"]:

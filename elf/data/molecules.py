@@ -137,8 +137,8 @@ class Molecules:
         if formula is not None:
             wanted = parse_formula(formula)
             keep &= self.counts == sum(wanted.values())
-            for number, count in wanted.items():
-                keep &= (self.numbers == number).sum(dim=1) == count
+            for number, wanted_count in wanted.items():
+                keep &= (self.numbers == number).sum(dim=1) == wanted_count
         return self[keep]
 
     def trimmed(self) -> Molecules:

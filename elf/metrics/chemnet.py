@@ -7,7 +7,6 @@ package `fcd` brings its weights, so nothing is downloaded. It comes with `pip i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from functools import cache
 from importlib.resources import as_file, files
@@ -17,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count
+from elf.checks import require_count, require_strings
+from elf.files import check_sha256
 
 WEIGHTS = "ChemNet_v0.13_pretrained.pt"
 WEIGHTS_SHA256 = "c22e977602b30eeabd7f81e6c790dd3234c7d7788c6c3e7979d8720ccc96951a"
@@ -32,6 +32,9 @@ def frechet_chemnet_distance(smiles: Collection[str], reference: Collection[str]
     falls with the number of molecules, by about a constant over n: two halves of the same data differ too. Compare
     sets of the same size only, 10,000 if it can be. About 150 molecules a second on one
     core; keep `chemnet_activations` of a reference that is used often, and call `frechet_distance`.
+
+    It judges the SMILES that it is given. Those of `to_smiles` are read off distances, blind to charges and aromatic
+    bonds: read the data's own geometries the same way first, and take their distance as the best that can be had.
 
     Args:
         smiles, reference: valid SMILES, in the same form (canonical, both with or both without stereo marks:
@@ -48,7 +51,7 @@ def frechet_chemnet_distance(smiles: Collection[str], reference: Collection[str]
 def chemnet_activations(smiles: Collection[str], *, batch_size: int = 128) -> Float[Tensor, "n 512"]:
     """ChemNet's description of each SMILES, float32. Raises as `frechet_chemnet_distance`."""
     require_count("batch_size", batch_size)
-    texts = list(smiles)
+    texts = require_strings("smiles", smiles)
     for text in texts:
         if len(text) > LONGEST:
             raise ValueError(f"smiles holds one of {len(text)} characters; ChemNet reads {LONGEST} at most")
@@ -59,7 +62,7 @@ def chemnet_activations(smiles: Collection[str], *, batch_size: int = 128) -> Fl
         for begin in range(0, len(texts), batch_size):
             one_hots = encode(texts[begin : begin + batch_size])
             rows.append(network(one_hots.transpose(1, 2)))
-    return torch.cat(rows) if rows else torch.empty(0, 512)
+    return torch.cat(rows) if rows else torch.empty(0, 512, dtype=torch.float32, device="cpu")
 
 
 def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m columns"]) -> float:
@@ -76,7 +79,7 @@ def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m colum
             raise ValueError(f"{name} has {len(sample)} rows; it should have at least two, for a covariance")
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"first has {first.shape[1]} columns, second {second.shape[1]}; they should agree")
-    a, b = first.double(), second.double()
+    a, b = (sample.detach().cpu().double() for sample in (first, second))  # in this order: MPS has no float64
     shift = (a.mean(0) - b.mean(0)).square().sum()
     cov_a, cov_b = torch.cov(a.T).view(a.shape[1], -1), torch.cov(b.T).view(a.shape[1], -1)
     values, vectors = torch.linalg.eigh(cov_a)
@@ -108,9 +111,7 @@ def _chemnet() -> tuple[Any, Any]:
     import numpy as np
 
     with as_file(files("fcd") / WEIGHTS) as path:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != WEIGHTS_SHA256:
-            raise ValueError(f"{WEIGHTS} of the package fcd has SHA-256 {found}; it should be {WEIGHTS_SHA256}")
+        check_sha256(path, WEIGHTS_SHA256)
         network = load_ref_model(str(path))
 
     def encode(texts: list[str]) -> Tensor:

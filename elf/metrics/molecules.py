@@ -5,15 +5,20 @@ Stability follows EDM (Hoogeboom et al., arXiv:2203.17003): distances give bond 
 Everything up to `fragments` is batched torch on any device; from `to_rdkit` on RDKit takes molecules one by one.
 
 Arguments everywhere: positions (B, N, 3) in angstrom, numbers (B, N) atomic numbers, mask (B, N) bool, True for a real
-atom (default: number > 0). What stands at masked atoms never matters. Raises TypeError for wrong dtypes, ValueError for
-wrong shapes or devices, an empty molecule, elements that the rules do not know, or coordinates that are not finite.
+atom (default: number not 0). What stands at masked atoms never matters. Raises TypeError for wrong dtypes, ValueError
+for wrong shapes or devices, an empty molecule, elements that the rules do not know, or coordinates that are not finite.
 rules: `bonds.QM9` (H, C, N, O, F) by default, `bonds.GEOM` for GEOM-Drugs.
 
-The yardstick has its own error: of all QM9, 99.36 % of the atoms and 95.28 % of the molecules are stable, and 97.6 %
-valid. All of these molecules are DFT minima; what fails is the table. Of the 15,145 unstable atoms 62 % are carbons and
-36 % nitrogens, one bond short or one over: in aromatic and conjugated rings bonds lie between the table's double and
-single ones, where half a picometre decides (benzene's carbons, at 139.5 pm, count three single bonds each). 71 % of
-the 6,181 unstable molecules have an aromatic ring, of all QM9 17 %; another 8 % hold charges, such as zwitterions.
+**Compare with the data's own figure first.** EDM's rules see distances alone, neither charges nor aromatic bonds, and
+have their own error: of all QM9, 99.36 % of the atoms and 95.28 % of the molecules are stable, and 97.6 % valid, though
+all are DFT minima. Of the 15,145 unstable atoms 62 % are carbons and 36 % nitrogens, one bond short or one over: in
+aromatic and conjugated rings bonds lie between the table's double and single ones, where half a picometre decides
+(benzene's carbons, at 139.5 pm, count three single bonds each). 71 % of the 6,181 unstable molecules have an aromatic
+ring, of all QM9 17 %; another 8 % hold charges, such as zwitterions.
+
+**Validity is never to be read alone.** Open valences are filled up with hydrogens and the largest fragment is taken, so
+that a gas of separate atoms is 100 % valid (and 0 % stable), and a chlorobenzene that is misread as a cyclohexyl
+chloride is valid too. "completeness" and "stable_connected" of `evaluate` ask for more.
 """
 
 from __future__ import annotations
@@ -26,8 +31,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.checks import require_coordinates, require_count, require_finite, require_mask, require_tensor, widen
+from elf.checks import (
+    require_coordinates,
+    require_count,
+    require_finite,
+    require_mask,
+    require_strings,
+    require_tensor,
+    widen,
+)
 from elf.chemistry.bonds import QM9, BondRules
+from elf.chemistry.molecular_graph import add_conformer
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -52,7 +66,7 @@ class Stability:
         return self.molecule_stable.sum().item() / len(self.molecule_stable)
 
 
-# Plain `Tensor` arguments on purpose: the checks in `_checked` are the ones that speak to the user.
+# Plain `Tensor` arguments on purpose: the checks in `check_molecules` are the ones that speak to the user.
 def bond_orders(
     positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, rules: BondRules = QM9
 ) -> Int[Tensor, "B N N"]:
@@ -60,8 +74,8 @@ def bond_orders(
 
     Symmetric; zero on the diagonal and for padding. Memory grows as B N^2; `stability` and `fragments` go in chunks.
     """
-    positions, numbers, _ = _checked(positions, numbers, mask, rules)
-    return _orders(positions, numbers, rules)
+    positions, numbers, _ = check_molecules(positions, numbers, mask, rules)
+    return orders_of(positions, numbers, rules)
 
 
 def stability(
@@ -74,12 +88,13 @@ def stability(
 ) -> Stability:
     """Atom and molecule stability: do the bond orders of every atom sum to its valence (H 1, C 4, N 3, O 2, F 1)?
 
-    At most `chunk_size` molecules' distances are in memory at a time.
+    Charges and aromatic bonds are not seen: the data's own figure comes first (see the module's docstring). At most
+    `chunk_size` molecules' distances are in memory at a time.
     """
     require_count("chunk_size", chunk_size)
-    positions, numbers, mask = _checked(positions, numbers, mask, rules)
+    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     pieces = zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True)
-    bonds = torch.cat([_orders(x, z, rules).sum(dim=-1) for x, z in pieces])
+    bonds = torch.cat([orders_of(x, z, rules).sum(dim=-1) for x, z in pieces])
     allowed = rules.allowed(device=numbers.device)
     known = bonds < allowed.shape[1]  # more bonds than any valence
     atom_stable = allowed[numbers, bonds.where(known, 0)] & known & mask
@@ -90,12 +105,15 @@ def summary(
     positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, rules: BondRules = QM9
 ) -> dict[str, float]:
     """`{"molecules", "atoms", "atom_stability", "molecule_stability"}`: counts, and fractions between 0 and 1."""
-    result = stability(positions, numbers, mask, rules=rules)
+    return _summary(stability(positions, numbers, mask, rules=rules))
+
+
+def _summary(found: Stability) -> dict[str, float]:
     return {
-        "molecules": len(result.molecule_stable),
-        "atoms": int(result.mask.sum()),
-        "atom_stability": result.atom_fraction,
-        "molecule_stability": result.molecule_fraction,
+        "molecules": len(found.molecule_stable),
+        "atoms": int(found.mask.sum()),
+        "atom_stability": found.atom_fraction,
+        "molecule_stability": found.molecule_fraction,
     }
 
 
@@ -107,13 +125,16 @@ def fragments(
     rules: BondRules = QM9,
     chunk_size: int = 1024,
 ) -> Int[Tensor, " B"]:
-    """Number of connected pieces of each molecule under `bond_orders`; 1 means that all its atoms hang together."""
+    """Number of connected pieces of each molecule under `bond_orders`; 1 means that all its atoms hang together.
+
+    Charges and aromatic bonds do not matter here, but a pair of elements without an entry in the table never bonds.
+    """
     require_count("chunk_size", chunk_size)
-    positions, numbers, mask = _checked(positions, numbers, mask, rules)
+    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     size = numbers.shape[1]
     pieces = []
     for x, z in zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True):
-        reach = (_orders(x, z, rules) > 0).float() + torch.eye(size, device=x.device)
+        reach = (orders_of(x, z, rules) > 0).float() + torch.eye(size, dtype=torch.float32, device=x.device)
         # Squaring doubles the length of the paths seen; a path has at most size - 1 bonds.
         for _ in range((size - 1).bit_length()):
             reach = (reach @ reach).clamp(max=1)
@@ -130,16 +151,9 @@ def to_rdkit(positions: Tensor, numbers: Tensor, *, rules: BondRules = QM9) -> M
     For a QM9 molecule with the bonds, charges and stereo centres of its SMILES see
     `elf.chemistry.molecular_graph.to_rdkit`.
     """
-    positions, numbers, _ = _checked(positions[None], numbers[None], None, rules)
-    mol = _mol(numbers[0].tolist(), _orders(positions, numbers, rules)[0].cpu())
-    from rdkit.Chem import Conformer
-    from rdkit.Geometry import Point3D
-
-    conformer = Conformer(mol.GetNumAtoms())
-    for atom, point in enumerate(positions[0].double().tolist()):
-        conformer.SetAtomPosition(atom, Point3D(*point))
-    conformer.Set3D(True)
-    mol.AddConformer(conformer)
+    positions, numbers, _ = check_molecules(positions[None], numbers[None], None, rules)
+    mol = _mol(numbers[0].tolist(), orders_of(positions, numbers, rules)[0].cpu())
+    add_conformer(mol, positions[0])
     return mol
 
 
@@ -148,17 +162,18 @@ def to_smiles(
 ) -> list[str | None]:
     """Canonical SMILES of each molecule's largest fragment, None where RDKit's sanitisation refuses the molecule.
 
-    Bonds by EDM's table; validity is EDM's: too many bonds are refused, too few are filled up with implicit hydrogens.
+    Bonds by EDM's table, which sees no charges and no aromatic bonds: a string says what the table read, not what the
+    molecule is. Validity is EDM's: too many bonds are refused, too few are filled up with implicit hydrogens.
     The SMILES carry no hydrogens and no stereo marks, to be compared with `canonical_smiles` of a data set; EDM keeps
     explicit hydrogens, so that its uniqueness is the same or higher (a radical differs from its closed-shell partner).
     """
     from rdkit import Chem, rdBase
 
-    positions, numbers, mask = _checked(positions, numbers, mask, rules)
+    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     result: list[str | None] = []
     with rdBase.BlockLogs():
         for x, z, real in zip(positions, numbers, mask, strict=True):
-            mol = _mol(z[real].tolist(), _orders(x[real][None], z[real][None], rules)[0].cpu())
+            mol = _mol(z[real].tolist(), orders_of(x[real][None], z[real][None], rules)[0].cpu())
             if Chem.SanitizeMol(mol, catchErrors=True):
                 result.append(None)
                 continue
@@ -173,7 +188,7 @@ def canonical_smiles(smiles: Iterable[str]) -> frozenset[str]:
 
     result = set()
     with rdBase.BlockLogs():
-        for text in smiles:
+        for text in require_strings("smiles", smiles):
             mol = Chem.MolFromSmiles(text)
             if mol is None:
                 raise ValueError(f"smiles holds {text!r}, which RDKit cannot read")
@@ -189,7 +204,7 @@ def evaluate(
     training_smiles: Collection[str] | None = None,
     rules: BondRules = QM9,
 ) -> dict[str, float | None]:
-    """`summary` and what RDKit says, as fractions between 0 and 1.
+    """`summary` and what RDKit says, as fractions between 0 and 1: first of the data themselves, then of a model.
 
     "validity": molecules that RDKit sanitises. "uniqueness": distinct SMILES among the valid. "novelty": those of the
     distinct ones not in `training_smiles` (see `canonical_smiles`; QM9 itself scores 0.02 against its own SMILES, where
@@ -202,10 +217,11 @@ def evaluate(
     distinct = set(valid)
     connected = (fragments(positions, numbers, mask, rules=rules) == 1).tolist()
     complete = sum(whole and text is not None for whole, text in zip(connected, smiles, strict=True))
-    stable = stability(positions, numbers, mask, rules=rules).molecule_stable.tolist()
-    known = None if training_smiles is None else distinct & set(training_smiles)
+    found = stability(positions, numbers, mask, rules=rules)
+    stable = found.molecule_stable.tolist()
+    known = None if training_smiles is None else distinct & set(require_strings("training_smiles", training_smiles))
     return {
-        **summary(positions, numbers, mask, rules=rules),
+        **_summary(found),
         "validity": len(valid) / len(smiles),
         "uniqueness": len(distinct) / len(valid) if valid else None,
         "novelty": 1 - len(known) / len(distinct) if known is not None and distinct else None,
@@ -215,10 +231,10 @@ def evaluate(
     }
 
 
-def _checked(
+def check_molecules(
     positions: Tensor, numbers: Tensor, mask: Tensor | None, rules: BondRules
 ) -> tuple[Float[Tensor, "B N 3"], Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """The arguments, checked; zeros where masked, float32 or better, int64."""
+    """The arguments, checked as the module's docstring says; zeros where masked, float32 or better, int64."""
     require_coordinates("positions", positions, 3)
     if positions.shape[-1] != 3:
         raise ValueError(f"positions has shape {tuple(positions.shape)}; it should be (batch, atoms, 3)")
@@ -244,7 +260,8 @@ def _checked(
     return widen(positions).masked_fill(~mask[..., None], 0), numbers, mask
 
 
-def _orders(positions: Tensor, numbers: Tensor, rules: BondRules) -> Int[Tensor, "B N N"]:
+def orders_of(positions: Tensor, numbers: Tensor, rules: BondRules) -> Int[Tensor, "B N N"]:
+    """`bond_orders` of arguments that `check_molecules` has seen."""
     # cdist's shortcut by a matrix product cancels digits: up to 0.01 angstrom wrong far from the origin.
     distance = 100 * torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
     limit = rules.thresholds(device=positions.device, dtype=positions.dtype)[

@@ -2,8 +2,9 @@
 
 Its checks of a single molecule, by the authors' package `posebusters`: RDKit and InChI can read it, all atoms hang
 together, no radicals; bond lengths, angles and contacts within 25 to 30 % of distance geometry's bounds; aromatic rings
-and double bonds flat, other six-rings not. A molecule may be stable and valid and yet fail them. The package comes with
-`pip install elf[chem]`, and with the lock.
+and double bonds flat, other six-rings not. A molecule may be stable and valid and yet fail them; and since bonds are
+read off distances, blind to charges and aromatic bonds, good molecules of the data fail them too: compare with the
+data's own share first. The package comes with `pip install elf[chem]`, and with the lock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from elf.chemistry.bonds import QM9, BondRules
-from elf.metrics.molecules import _checked, to_rdkit
+from elf.metrics.molecules import check_molecules, to_rdkit
 
 
 def pose_checks(
@@ -43,7 +44,7 @@ def pose_checks(
         ValueError: bad molecules, as `elf.metrics.molecules.stability`.
     """
     bust = _busters("mol" if internal_energy else "mol_fast")
-    positions, numbers, mask = _checked(positions, numbers, mask, rules)
+    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     mols = [to_rdkit(x[real], z[real], rules=rules) for x, z, real in zip(positions, numbers, mask, strict=True)]
     return _shares(bust(mols))
 

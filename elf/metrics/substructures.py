@@ -6,7 +6,8 @@ type; of the two spellings the alphabetically first is used.
 
 Bond orders are EDM's, from distances (`elf.metrics.molecules.bond_orders`), unless others are given. A stretched bond
 is then no bond, so that the lengths of each type are cut off at the table's threshold: what these figures say of a
-model adds to its stability, and does not replace it.
+model adds to its stability, and does not replace it. The table sees no charges and no aromatic bonds: types are what it
+reads, for the data too, whose own values come first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from elf.checks import require_count
 from elf.chemistry.bonds import QM9, BondRules
-from elf.metrics.molecules import _checked, _orders
+from elf.metrics.molecules import check_molecules, orders_of
 
 BONDS = ("C1H", "C1C", "C1O", "C1N", "H1N", "C2O", "H1O", "C2C")
 ANGLES = ("C1C1H", "C1C1C", "C1C1O", "C1C1N", "C1N1C", "C1O1C", "H1C1O", "C1C2C")
@@ -94,13 +95,13 @@ def _chunks(
     positions: Tensor, numbers: Tensor, orders: Tensor | None, rules: BondRules, size: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     require_count("size", size)
-    positions, numbers, _ = _checked(positions, numbers, None, rules)
+    positions, numbers, _ = check_molecules(positions, numbers, None, rules)
     if orders is not None and orders.shape != (*numbers.shape, numbers.shape[1]):
         wanted = (*numbers.shape, numbers.shape[1])
         raise ValueError(f"orders has shape {tuple(orders.shape)}; it should be {wanted}")
     for begin in range(0, len(numbers), size):
         x, z = positions[begin : begin + size], numbers[begin : begin + size]
-        yield x, z, _orders(x, z, rules) if orders is None else orders[begin : begin + size]
+        yield x, z, orders_of(x, z, rules) if orders is None else orders[begin : begin + size]
 
 
 class _Collector:

@@ -85,7 +85,7 @@ class TestBondOrders:
                 assert found == [edm_order(SYMBOL[a], SYMBOL[b], distance) for a, b in pairs]
 
     def test_table_is_symmetric_nested_and_empty_for_padding(self):
-        table = bonds.thresholds()
+        table = bonds.QM9.thresholds()
         assert torch.equal(table, table.mT)
         assert (table[1:] <= table[:-1]).all()
         assert not table[:, 0].any()
