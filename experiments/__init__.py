@@ -5,40 +5,10 @@ A module has one `EXPERIMENT`, or several `EXPERIMENTS` by name; it is imported 
 
 from __future__ import annotations
 
+from experiments.catalogue import EXPERIMENTS
 from experiments.framework.experiment import Experiment, find, load_result, results_folder
 from experiments.framework.reproduce import reproduce
 from experiments.framework.tables import format_mean, mean_spread, summarise_by, text_table
-
-_SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tables"
-
-EXPERIMENTS: dict[str, str] = {
-    "conformers": "experiments.molecules.conformers",
-    "figure4": f"{_PAPER}:figure4",
-    "loss_cost": "experiments.cost.points",
-    "molecule_checkpoints": f"{_SMALL}:molecule_checkpoints",
-    "molecule_distributions": "experiments.molecules.committed",
-    "molecule_noise": f"{_SMALL}:molecule_noise",
-    "molecule_rates": f"{_SMALL}:molecule_rates",
-    "molecule_shares": f"{_SMALL}:molecule_shares",
-    "molecule_springs": f"{_SMALL}:molecule_springs",
-    "molecule_step": "experiments.cost.step",
-    "molecules": f"{_SMALL}:molecules",
-    "paper_models": "experiments.cost.paper_models",
-    "rigidity": "experiments.clouds.rigidity",
-    "samplers": "experiments.molecules.samplers",
-    "score": "experiments.clouds.score",
-    "shapes": "experiments.clouds.shapes",
-    "shapes_rates": "experiments.clouds.shapes_rates",
-    "sparse_springs": "experiments.clouds.sparse_springs",
-    "springs": "experiments.molecules.springs",
-    "table1": f"{_PAPER}:table1",
-    "table2": f"{_PAPER}:table2",
-    "table3": f"{_PAPER}:table3",
-    "table4": f"{_PAPER}:table4",
-    "table5": "experiments.spins.table5",
-    "table5_settings": "experiments.spins.table5_settings",
-}
-"""Name of each experiment and its address: "module", or "module:name" where a module holds several."""
 
 __all__ = [
     "EXPERIMENTS",

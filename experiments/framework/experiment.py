@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from experiments.catalogue import EXPERIMENTS
+
 Cell = dict[str, Any]
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +63,6 @@ def find(name: str) -> Experiment:
 
 def address_of(name: str) -> str:
     """Where the experiment of this name is. See `find`."""
-    from experiments import EXPERIMENTS
-
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment is {name!r}; it should be one of {', '.join(sorted(EXPERIMENTS))}")
     return EXPERIMENTS[name]
