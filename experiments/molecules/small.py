@@ -243,13 +243,18 @@ def run_cell(
     samples = sample(record.ema_model, settings, seed=cell["seed"])
     known = training_smiles(settings, cell["share"])
     measured = metrics.evaluate(samples.positions, samples.numbers, training_smiles=known)
-    losses = torch.tensor([row["loss"] for row in record.history])
-    blocks = losses[: len(losses) // 50 * 50].view(-1, 50).mean(dim=1) if len(losses) >= 50 else losses
     return {
         **rounded(measured),
         "seconds": round(record.seconds, 1),
-        "loss_curve": [round(float(value), 4) for value in blocks],
+        "loss_curve": loss_curve([row["loss"] for row in record.history]),
     }
+
+
+def loss_curve(losses: Sequence[float]) -> list[float]:
+    """The loss of each step, or, of 50 steps and more, its mean over each 50 of them; what is left over is dropped."""
+    steps = torch.tensor(losses)
+    blocks = steps[: len(losses) // 50 * 50].view(-1, 50).mean(dim=1) if len(losses) >= 50 else steps
+    return [round(float(value), 4) for value in blocks]
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:

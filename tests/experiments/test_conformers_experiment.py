@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse.csgraph import shortest_path
 
 from elf.chemistry.stereo import StereoCentres
 from elf.energy import Harmonic
@@ -45,6 +48,43 @@ def test_a_molecule_stretched_by_a_tenth_has_errors_of_a_tenth(data, stereo):
     i, j = data.orders.bool().triu().nonzero()[:, 0], data.orders.bool().triu().nonzero()[:, 1:]
     lengths = (x[i, j[:, 0]] - x[i, j[:, 1]]).norm(dim=-1)
     assert measured["error_1"] == pytest.approx(0.1 * lengths.mean().item(), rel=1e-4)
+    apart: dict[float, list[float]] = {1: [], 2: [], 3: []}
+    for orders, one in zip(data.orders.numpy(), x.double(), strict=True):
+        steps = shortest_path(orders > 0, unweighted=True)
+        for kind, found in apart.items():
+            first, second = np.nonzero(np.triu(steps == kind))
+            found += (one[first] - one[second]).norm(dim=-1).tolist()
+    for kind, found in apart.items():
+        assert measured[f"error_{kind}"] == pytest.approx(0.1 * np.mean(found), rel=1e-4)
+    assert measured["distance_error"] == pytest.approx(0.1 * np.mean(list(chain(*apart.values()))), rel=1e-4)
+
+
+def test_radius_of_gyration():
+    dumbbell = torch.tensor([[[0.0, 0.0, 5.0], [0.0, 0.0, 9.0], [7.0, 7.0, 7.0]]])
+    assert conformers.radius(dumbbell, torch.tensor([[True, True, False]])).item() == pytest.approx(2)
+
+
+def test_another_isomer_has_some_hands_wrong_and_some_right(data):
+    """Of two molecules with two centres, one turned half way round and one whole; a third has a single centre."""
+
+    class Centres:
+        molecule = torch.tensor([0, 0, 1, 1, 2])
+
+        def hands(self, positions):
+            true = torch.tensor([1, -1, 1, 1, -1])
+            return true if positions is data.molecules.positions else true * torch.tensor([1, -1, -1, -1, -1])
+
+    measured = conformers.evaluate(data.molecules.positions.clone(), data, Centres())
+    assert measured["hands_wrong"] == pytest.approx(4 / 5)
+    assert measured["relative_wrong"] == pytest.approx(1 / 2)
+
+
+def test_what_a_training_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(conformers, "fit", lambda *args, **kwargs: asked.append(args[3]))
+    for steps in (40, None):
+        conformers.train(conformers.SETTINGS["laptop"], Harmonic(), seed=6, steps=steps)
+    assert [(s.steps, s.warmup_steps, s.seed) for s in asked] == [(40, 40, 6), (600, 100, 6)]
 
 
 def test_points_have_no_hands_but_a_radius_of_zero(data, stereo):

@@ -84,6 +84,31 @@ def test_learning_rate_sweep_is_the_same_experiment_at_several_rates():
     assert set(molecules.SETTINGS["laptop"].learning_rates) < rates
 
 
+def test_what_a_training_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(molecules, "fit", lambda *args, **kwargs: asked.append(args[3]))
+    settings = dataclasses.replace(molecules.SETTINGS["laptop"], learning_rates=(3e-3, 5e-3))
+    for steps, rate in ((40, 1e-3), (400, None)):
+        molecules.train(settings, molecules.LOSSES["mse"](), steps=steps, seed=6, learning_rate=rate)
+    assert [(s.steps, s.learning_rate, s.warmup_steps, s.seed) for s in asked] == [
+        (40, 1e-3, 40, 6),
+        (400, 3e-3, 100, 6),
+    ]
+
+
+def test_loss_curve_has_blocks_of_fifty():
+    assert molecules.loss_curve([0.5, 0.25, 2.0]) == [0.5, 0.25, 2.0]
+    assert molecules.loss_curve([1.0] * 25 + [2.0] * 25 + [4.0] * 50 + [9.0] * 7) == [1.5, 4.0]
+
+
+def test_a_column_for_what_varies_alone():
+    summary = load_result("molecules")["summary"]
+    swept = [{**row, "learning_rate": rate} for row in summary for rate in (1e-3, 2e-3)]
+    for rows, expected in ((summary, ["loss"]), (swept, ["loss", "learning_rate"])):
+        head = [text.strip() for text in molecules.table({"summary": rows}).splitlines()[0].split("|")]
+        assert [name for name in head if name in molecules.KEYS] == expected
+
+
 @pytest.mark.parametrize(
     "name", ["molecule_checkpoints", "molecule_noise", "molecule_shares", "molecule_springs", "molecule_step"]
 )

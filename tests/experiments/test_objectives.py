@@ -106,6 +106,8 @@ def test_small_molecules(loss, monkeypatch, tmp_path):
         ]
         assert curve[step] == pytest.approx(np.mean(positions) + np.mean(types), rel=2e-4, abs=1e-4)
         levels += sigma
+    # exp(N(-1, 1.3^2)) angstrom.
+    assert np.log(levels).mean() == pytest.approx(-1, abs=2.5 * 1.3 / len(levels) ** 0.5)
     if loss in FAR:
         assert min(levels) < 0.5 < max(levels)
 

@@ -52,6 +52,17 @@ def test_paper_scale_is_the_papers():
     assert LOSSES["inverse_square"].edm == (1e-4, 0.1)
     geom = SETTINGS["table1"]["paper"]
     assert (geom.layers, geom.epochs, geom.atoms[1], geom.data) == (4, 13, 181, "geom")
+    assert (geom.batch_size, SETTINGS["table1"]["laptop"].batch_size, SETTINGS["table1"]["smoke"].batch_size) == (
+        64,
+        16,
+        4,
+    )
+
+
+def test_checkpoints_are_twenty_a_run_within_bounds():
+    for steps, every in ((1500, 100), (10_000, 500), (600_000, 2000)):
+        settings = replace(SETTINGS["table2"]["laptop"], steps=steps)
+        assert paper_molecules.fit_settings(settings, "gdm", "mse", 1000, 0).checkpoint_every == every
 
 
 def test_small_scales_have_one_rate_for_all():
@@ -71,6 +82,8 @@ def test_cells_of_the_tables():
     assert not [c for c in cells("table2") if c["model"] == "edm" and c["loss"] == "sparse"]
     assert {c["loss"] for c in cells("table4")} == {"energy", "inverse_square", "inverse", "constant", "-"}
     assert {c["share"] for c in cells("figure4")} == {1.0, 0.5, 0.25, 0.125}
+    assert {c["share"] for c in cells("figure4", "smoke")} == {0.5, 1.0}  # the data are taken whole
+    assert {c["loss"] for c in cells("figure4", "smoke")} == {"energy", "-"}
     assert {(c["model"], c["loss"]) for c in cells("table1")} >= {("gdm", "sparse_inverse"), ("gdm-aug", "energy")}
     for name in ("table1", "table2", "table3", "table4", "figure4"):
         for scale in ("smoke", "live", "laptop", "paper"):
@@ -215,6 +228,27 @@ def test_table1_from_a_file_of_the_user(tmp_path, monkeypatch):
     assert data.smiles() is None
     measured = paper_molecules.measure(data.settings, Samples(**data.batch(torch.arange(3))), None)
     assert measured["novelty"] is None
+
+
+def test_evaluations_are_counted_right(monkeypatch, tmp_path):
+    calls, made = [], paper_molecules.sample
+
+    def counting(predictor, *args, **kwargs):
+        predictor.register_forward_hook(lambda *_: calls.append(1))
+        return made(predictor, *args, **kwargs)
+
+    monkeypatch.setattr(paper_molecules, "sample", counting)
+    cell = {"model": "gdm", "loss": "mse", "share": 1.0, "seed": 0}
+    result = paper_molecules.run_cell(TINY, cell, tmp_path / "table2.smoke" / "cell", [])
+    assert result["network_evaluations"] == len(calls) == TINY.levels + 1
+
+
+def test_table3_shows_per_cent_and_distances():
+    row = {"model": "edm", "loss": "mse", "atom_stability": {"mean": 0.5}, "fcd": {"mean": 12.25}}
+    text = find("table3").table({"summary": [row], "scale": "laptop", "settings": {"samples": 7}})
+    ours, published = (re.sub(" +", " ", text.splitlines()[i]) for i in (2, 3))
+    assert ours == "| edm, mse | 50.0 | - | - | - | 12.2 | - | - | - |"
+    assert published.startswith("| paper: JODO as published | 99.2 | 93.4 |")
 
 
 def test_unknown_model():

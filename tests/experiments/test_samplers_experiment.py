@@ -68,6 +68,19 @@ def test_seeds_are_pooled():
     assert line["molecule_error"] == pytest.approx(math.hypot(0.03, 0.04) / 2)
 
 
+def test_the_table_compares_with_the_slowest():
+    def line(steps, stable, error, evaluations):
+        figures = {"atom_stability": 0.9, "atom_error": 0.01, "molecule_stability": stable, "molecule_error": error}
+        return {"sampler": "heun", "steps": steps, "molecules": 50, "network_evaluations": evaluations, **figures}
+
+    text = samplers.table({"summary": [line(10, 0.5, 0.03, 20), line(99, 0.6, 0.04, 100)]})
+    fast, slow = ([cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()[2:])
+    assert fast == ["heun", "10", "20", "50", "90.0 ± 1.0", "50.0 ± 3.0", "5.0", "-2.0"]
+    assert slow[-2:] == ["1.0", "-"]
+    same = samplers.table({"summary": [line(10, 0.5, 0.0, 20), line(99, 0.6, 0.0, 100)]})
+    assert [row.split("|")[-2].strip() for row in same.splitlines()[2:]] == ["-", "-"]
+
+
 def test_smoke_run(tmp_path):
     path = reproduce("samplers", scale="smoke", seeds=2, workdir=tmp_path, output=tmp_path / "s.json", threads=1)
     result = json.loads(path.read_text())

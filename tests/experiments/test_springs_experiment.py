@@ -96,16 +96,17 @@ def test_step_springs():
 
 
 class KnownSprings(ForceField):
-    """A force field whose energy is a pair energy with known springs; its Hessian is MMFF94's, to draw from."""
+    """A force field whose energy is 7 and a pair energy with known springs; its Hessian is MMFF94's, to draw from."""
 
     def __init__(self, field, minimum, spring):
         self.__dict__.update(field.__dict__)
-        self.minimum, self.spring = minimum, spring
+        self.minimum, self.spring, self.asked = minimum, spring, []
         self.hessian = field.hessian
 
     def energy(self, positions):
+        self.asked.append(positions)
         flat = positions.reshape(-1, *self.minimum.shape)
-        return PairEnergy(self.spring)(flat, self.minimum.expand_as(flat)).view(positions.shape[:-2])
+        return 7 + PairEnergy(self.spring)(flat, self.minimum.expand_as(flat)).view(positions.shape[:-2])
 
 
 def test_fit_finds_the_springs_of_a_molecule_made_of_springs(monkeypatch):
@@ -119,6 +120,79 @@ def test_fit_finds_the_springs_of_a_molecule_made_of_springs(monkeypatch):
     fit = springs.fit_springs(springs.Settings(molecules=1, distortions=1, fitted=12), 0)
     assert fit["k"] == pytest.approx(known, rel=1e-3)
     assert fit["relative_error"] < 1e-4
+    sizes = springs.draw("train", 12, 0).counts[
+        [i for i, _, _ in force_fields(springs.draw("train", 12, 0), graphs.to_rdkit)[0]]
+    ]
+    assert sum(fit["pairs_per_molecule"]) == pytest.approx((sizes * (sizes - 1) / 2).double().mean().item(), abs=0.02)
+
+
+def test_the_fit_says_how_far_off_it_is(monkeypatch):
+    """Springs that differ within a bin: the best constant ones are off by what least squares leaves."""
+    kept = []
+
+    def fields(molecules, build):
+        good, lost = force_fields(molecules, build)
+        kept[:] = [(i, KnownSprings(f, x, lambda r: 100 / r**2), x) for i, f, x in good]
+        return kept, lost
+
+    monkeypatch.setattr(springs, "force_fields", fields)
+    fit = springs.fit_springs(springs.Settings(molecules=1, distortions=1, fitted=4), 0)
+    guess, off = springs.step_springs(fit["k"]), []
+    generator = torch.Generator().manual_seed(0)
+    for _, field, x in kept:
+        drawn = [springs.distort(kind, field, x, (0.02,), 30, generator) for kind in ("random", "thermal")]
+        positions = x + torch.cat([moves.displacements[0] for moves in drawn])
+        torch.testing.assert_close(field.asked[0], positions)
+        true = PairEnergy(field.spring)(positions, x.expand_as(positions))
+        off.append(PairEnergy(guess)(positions, x.expand_as(positions)) / true - 1)
+    assert fit["relative_error"] == pytest.approx(torch.cat(off).square().mean().sqrt().item(), rel=0.02)
+    assert fit["relative_error"] > 0.001
+
+
+@pytest.mark.parametrize(("start", "kind"), [("minimum", "random"), ("qm9", "random"), ("minimum", "thermal")])
+def test_ranking_by_the_energy_of_known_springs(start, kind, monkeypatch):
+    """The surrogate that is the force field ranks without fault; costs are differences from the start."""
+    kept = []
+
+    def fields(molecules, build):
+        good, lost = force_fields(molecules, build)
+        kept[:] = [(i, KnownSprings(f, x, springs.SPRINGS["exponential"]), x) for i, f, x in good]
+        return kept, lost
+
+    monkeypatch.setattr(springs, "force_fields", fields)
+    monkeypatch.setattr(springs, "fit_springs", lambda *_: {"k": [1.0] * (len(springs.BINS) - 1)})
+    settings = springs.Settings(molecules=3, distortions=8, fitted=1, sizes=(0.05, 0.3))
+    result = springs.rank(settings, start, kind, 0)
+    generator, costs, kelvin = torch.Generator().manual_seed(0), [], []
+    for _, field, minimum in kept:
+        target = minimum if start == "minimum" else field.positions
+        moves = springs.distort(kind, field, target, settings.sizes, settings.distortions, generator)
+        torch.testing.assert_close(field.asked[0], target + moves.displacements)
+        costs.append(field.energy(target + moves.displacements) - field.energy(target))
+        kelvin.append([kt / 0.0019872043 for kt in moves.kt])
+    assert result["median_cost"] == pytest.approx(torch.cat(costs, dim=1).median(dim=1).values.tolist(), rel=1e-3)
+    expected = torch.tensor(kelvin).median(0).values.tolist() if kelvin[0] else []
+    assert result["median_kelvin"] == pytest.approx(expected, rel=1e-3)
+    best = [row for row in result["scores"] if row["energy"] == "exponential"]
+    assert len(best) == 2
+    if start == "minimum":
+        assert all(row["mean"] == row["low"] == row["high"] == row["pooled"] == 1 for row in best)
+        assert all(row["beats_mse"] == 1 and row["beats_exponential"] == 0 for row in best)
+
+
+def test_scores_compare_molecule_by_molecule():
+    settings = springs.Settings(molecules=4, distortions=3, fitted=1, sizes=(0.1,))
+    found = {"mse": [0.1, 0.2, 0.3, 0.4], "exponential": [0.5, 0.1, 0.6, 0.7], "short": [0.6, 0.3, 0.2, 0.8]}
+    table = {name: torch.tensor(values)[:, None] for name, values in found.items()}
+    true = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    every = {"true": true, "mse": -true, "exponential": true, "short": true[:, [1, 0, 2, 3]]}
+    rows = {row["energy"]: row for row in springs._scores(table, every, settings, 0)}
+    assert rows["short"]["mean"] == pytest.approx(0.475)
+    assert (rows["short"]["beats_mse"], rows["short"]["beats_exponential"]) == (0.75, 0.75)
+    assert rows["exponential"]["beats_mse"] == 0.75
+    assert rows["mse"]["beats_exponential"] == 0.25
+    assert [rows[name]["pooled"] for name in found] == pytest.approx([-1, 1, 0.8])
+    assert all(row["low"] < row["mean"] < row["high"] for row in rows.values())
 
 
 def test_seeds_draw_different_molecules():
