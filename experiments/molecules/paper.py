@@ -154,11 +154,14 @@ def training_name(settings: Settings, cell: Mapping[str, Any], molecules: int) -
     """The name of a cell's training: the same in all tables that have it, another for every other training.
 
     Table 4's exponential springs are Table 2's energy and Figure 4's whole data set; it is trained once. The name has
-    a hash of all that the training depends on: settings, model, loss, share, seed, devices, precision, versions.
+    a hash of all that the training depends on: settings, model, loss, share, seed, devices, precision, versions,
+    threads.
     """
     depends = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_OF_TRAINING}
     fitted = with_fabric_options(fit_settings(settings, cell["model"], cell["loss"], molecules, cell["seed"]))
-    key = json.dumps([depends, dataclasses.asdict(fitted), dict(cell), versions()], sort_keys=True)
+    key = json.dumps(
+        [depends, dataclasses.asdict(fitted), dict(cell), versions(), torch.get_num_threads()], sort_keys=True
+    )
     return f"{cell['model']}-{cell['loss']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
