@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import interleaved, rounded
-from elf.energy.dense import CACHE_ELEMENTS
+from elf.energy.one_pass import CACHE_ELEMENTS
 
 CACHED, STREAMED = CACHE_ELEMENTS, 2**26
 """Numbers in an array as large as a tile of the pair energy, and in one far larger than any cache."""

@@ -10,9 +10,11 @@ from numbers import Real
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import Parameter
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
+LARGEST = {torch.float32: 1e15, torch.float64: 1e150}
+"""Coordinates up to here have squares that can be added up, by the million and with stiff springs."""
 
 
 def values_are_known(*tensors: Tensor | None) -> bool:
@@ -24,20 +26,24 @@ def values_are_known(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling():
         return False
     present = [tensor for tensor in tensors if tensor is not None]
-    if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in present):
+    if any(tensor.is_cuda for tensor in present) and torch.cuda.is_current_stream_capturing():
         return False
-    if torch._C._are_functorch_transforms_active() and any(map(_is_batched, present)):
+    try:  # Asking a wrapper costs a hundred times as much as seeing that there is none.
+        for tensor in present:
+            is_plain(tensor) or bool(tensor.detach().flatten()[:1].any())
+    except RuntimeError:
         return False
-    return not (any(tensor.is_cuda for tensor in present) and torch.cuda.is_current_stream_capturing())
+    return True
 
 
-def _is_batched(tensor: Tensor) -> bool:
-    """Whether vmap stands in at any depth of the transforms around this tensor."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        if torch._C._functorch.is_batchedtensor(tensor):
-            return True
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return False
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the tensor itself holds its numbers: no subclass, no wrapper of torch.func, neither meta nor fake."""
+    if type(tensor) not in (Tensor, Parameter) or tensor.is_meta:
+        return False
+    try:
+        return bool(tensor.data_ptr()) or not tensor.numel()
+    except RuntimeError:
+        return False
 
 
 def require_tensor(name: str, value: object) -> Tensor:
@@ -50,8 +56,8 @@ def require_tensor(name: str, value: object) -> Tensor:
 def require_coordinates(name: str, value: object, ndim: int) -> Tensor:
     """A floating-point tensor with `ndim` axes, none of them empty."""
     tensor = require_tensor(name, value)
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name} has dtype {tensor.dtype}; it should be a floating-point type")
+    if tensor.dtype not in (*HALF_PRECISION, *LARGEST):
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it should be a floating-point type of 16, 32 or 64 bits")
     if tensor.ndim != ndim:
         layout = "(batch, atoms, dim)" if ndim == 3 else "(nodes, dim), as the argument batch is given"
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it should be {layout}")
@@ -91,19 +97,26 @@ def require_occupied(mask: Tensor) -> None:
 
 
 def require_finite(name: str, value: Tensor, mask: Tensor | None) -> None:
-    """No NaN and no infinity, except at atoms that the mask leaves out."""
-    # One sum tells that all is well, at a tenth of the cost; where it is not (or overflows), look closer.
-    if isfinite(value.detach().sum()):
+    """No NaN, no infinity and nothing whose square overflows, except at atoms that the mask leaves out."""
+    dtype = working_dtype(value.dtype)
+    largest = LARGEST[dtype]
+    # One norm tells that all is well, at a tenth of the cost; where it does not, look closer.
+    if float(torch.linalg.vector_norm(value.detach(), dtype=dtype)) < largest:
         return
-    finite = value.isfinite().all(-1)
+    good = (value.abs() <= largest).all(-1)
     if mask is not None:
-        finite = finite | ~mask
-    if not bool(finite.all()):
-        where = tuple((~finite).nonzero()[0].tolist())
-        raise ValueError(
-            f"{name} holds {int((~finite).sum())} atoms with a NaN or infinite coordinate, the first at index {where}; "
-            "coordinates of real atoms should be finite"
-        )
+        good = good | ~mask
+    if bool(good.all()):
+        return
+    where = tuple((~good).nonzero()[0].tolist())
+    if bool(value[where].isfinite().all()):
+        what = f"holds a coordinate of {float(value[where].abs().max()):.3g} at index {where}"
+        raise ValueError(f"{name} {what}; in {dtype}, whose squares overflow, it should be at most {largest:.0e}")
+    finite = value.isfinite().all(-1) | (False if mask is None else ~mask)
+    raise ValueError(
+        f"{name} holds {int((~finite).sum())} atoms with a NaN or infinite coordinate, the first at index {where}; "
+        "coordinates of real atoms should be finite"
+    )
 
 
 def require_one_of(name: str, value: object, choices: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from elf.checks import (
     require_alike,
     require_coordinates,
+    require_count,
     require_finite,
     require_mask,
     require_occupied,
@@ -45,7 +46,13 @@ class Energy(nn.Module, ABC):
     # Plain `Tensor` annotations on purpose: the checks below are the ones that speak to the user.
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
     def forward(
-        self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, batch: Tensor | None = None
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        *,
+        batch: Tensor | None = None,
+        num_samples: int | None = None,
     ) -> Tensor:
         """The energy of each sample, not reduced over the batch.
 
@@ -55,17 +62,20 @@ class Energy(nn.Module, ABC):
             mask: bool, (B, N), or flat (sum N,); True marks a real atom, None means that all are. What stands at
                 masked atoms (NaN included) influences neither value nor gradient.
             batch: for flat input, the sample of each node, (sum N,) integers: sorted, from 0, without gaps.
+            num_samples: how many samples `batch` should hold. Without it, nobody can tell that the last ones are empty:
+                there is then no value for them.
 
         Returns:
             (B,) in the inputs' dtype. float16 and bfloat16, also under autocast, are computed and returned in float32.
 
         Raises:
             TypeError: an argument is not a tensor, coordinates are not floating point, the mask is not bool.
-            ValueError: shapes, dtypes or devices differ, a real atom has a NaN or infinite coordinate, a sample has no
-                real atom, `batch` is unsorted or skips a sample. Checks of values (not of shapes) are left out for
-                meta and fake tensors and under torch.compile.
+            ValueError: shapes, dtypes or devices differ; a real atom has a NaN or infinite coordinate, or one whose
+                square overflows (beyond 1e15 in float32, 1e150 in float64); a sample has no atom, or no real one;
+                `batch` is unsorted. Checks of values (not of shapes) are left out for meta and fake tensors, under
+                torch.compile, torch.export and torch.vmap, and while a CUDA graph is captured.
         """
-        mask = _check(prediction, target, mask, batch)
+        mask = _check(prediction, target, mask, batch, num_samples)
         prediction, target = widen(prediction), widen(target)
         if mask is not None:
             hidden = ~mask.unsqueeze(-1)
@@ -74,7 +84,8 @@ class Energy(nn.Module, ABC):
             if batch is None:
                 value = self._energy(prediction, target, mask)
             else:
-                value = self._flat_energy(prediction, target, mask, batch.long())
+                samples = int(batch[-1]) + 1 if num_samples is None else int(num_samples)
+                value = self._flat_energy(prediction, target, mask, batch.long(), samples)
         if self.normalize == "sum":
             return value
         whole = mask is None and batch is None
@@ -82,11 +93,7 @@ class Energy(nn.Module, ABC):
 
     if TYPE_CHECKING:
 
-        def __call__(
-            self, prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, batch: Tensor | None = None
-        ) -> Tensor:
-            """See `forward`."""
-            ...
+        __call__ = forward
 
     @abstractmethod
     def _energy(
@@ -103,11 +110,11 @@ class Energy(nn.Module, ABC):
         target: Float[Tensor, "nodes dim"],
         mask: Bool[Tensor, " nodes"] | None,
         batch: Int[Tensor, " nodes"],
-    ) -> Float[Tensor, " batch"]:
+        samples: int,
+    ) -> Float[Tensor, " {samples}"]:
         """The same for flat samples: pads them and calls `_energy`, unless a subclass knows a leaner way."""
-        counts = batch.bincount()
-        starts = counts.cumsum(0) - counts
-        samples, width = counts.shape[0], int(counts.max())
+        counts = batch.bincount(minlength=samples)
+        starts, width = counts.cumsum(0) - counts, int(counts.max())
         slots = batch * width + torch.arange(batch.shape[0], device=batch.device) - starts[batch]
 
         def pad(x: Tensor) -> Tensor:
@@ -122,7 +129,9 @@ class Energy(nn.Module, ABC):
         return f"normalize={self.normalize!r}"
 
 
-def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor | None:
+def _check(
+    prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tensor | None, num_samples: int | None
+) -> Tensor | None:
     """The mask, once all arguments are known to be good; or None, if it is known to hide nothing."""
     ndim = 3 if batch is None else 2
     require_coordinates("prediction", prediction, ndim)
@@ -131,7 +140,9 @@ def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tenso
     if mask is not None:
         require_mask(mask, prediction, "(batch, atoms)" if batch is None else "(nodes,)")
     if batch is not None:
-        _check_batch_index(batch, prediction)
+        _check_batch_index(batch, prediction, num_samples)
+    elif num_samples is not None:
+        raise ValueError(f"num_samples is {num_samples!r}; it should be given together with batch, for flat input")
     if not values_are_known(prediction, target, mask):
         return mask
     require_finite("prediction", prediction, mask)
@@ -143,8 +154,10 @@ def _check(prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tenso
     return mask
 
 
-def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:
+def _check_batch_index(batch: Tensor, prediction: Tensor, num_samples: int | None) -> None:
     require_tensor("batch", batch)
+    if num_samples is not None:
+        num_samples = require_count("num_samples", num_samples)
     if batch.dtype.is_floating_point or batch.dtype.is_complex or batch.dtype == torch.bool:
         raise TypeError(f"batch has dtype {batch.dtype}; it should be an integer type (torch.int64)")
     if batch.shape != prediction.shape[:1]:
@@ -162,6 +175,11 @@ def _check_batch_index(batch: Tensor, prediction: Tensor) -> None:
             f"batch goes from {int(batch[where])} to {int(batch[where + 1])} at node {where + 1}; "
             "it should be sorted, and no sample may be empty"
         )
+    if num_samples is not None and (found := int(batch[-1]) + 1) != num_samples:
+        raise ValueError(
+            f"num_samples is {num_samples}, but batch holds samples 0 to {found - 1}; "
+            + (f"sample {found} is empty, and no sample may be" if found < num_samples else "these should agree")
+        )
 
 
 def _atom_counts(prediction: Tensor, mask: Tensor | None, batch: Tensor | None) -> Tensor:
@@ -172,7 +190,7 @@ def _atom_counts(prediction: Tensor, mask: Tensor | None, batch: Tensor | None) 
     batch = batch.long()
     if mask is None:
         return batch.bincount()
-    return batch.new_zeros(int(batch[-1]) + 1).index_add(0, batch, mask.long())
+    return torch.zeros_like(batch.bincount()).index_add(0, batch, mask.long())
 
 
 def _full_precision(device_type: str) -> AbstractContextManager[object]:

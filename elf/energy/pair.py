@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import inf
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from elf.checks import require_count, values_are_known
+from elf.checks import is_plain, require_count, values_are_known
+from elf.energy import one_pass
 from elf.energy.base import Energy
-from elf.energy.closed_form import ValueAndGradient, applies, closed_form
-from elf.energy.dense import value_and_gradient
-from elf.energy.edges import undirected_pairs
-from elf.energy.sparse import terms_and_gradient
-from elf.energy.springs import Exponential, Spring
+from elf.energy.springs import Exponential, SpringFunction, is_trusted, spring_constants
 from elf.geometry.distances import cross_distances, edge_distances
+from elf.geometry.graphs import undirected_pairs
 
 
 @final
@@ -31,13 +28,15 @@ class PairEnergy(Energy):
     atoms by an automorphism of the target's distance matrix (Prop. 4.2); on the complete graph with k > 0, the images
     of the target under these are its only minimisers (Cor. 4.3). Dimensionless, as k is in 1 / angstrom^2.
 
-    Value and gradient are finite everywhere. Where two predicted atoms coincide, their spring pulls in no direction.
-    One-atom samples have energy and gradient zero. The springs depend on the target alone, differentiably.
+    Value and gradient are finite everywhere. Where two predicted atoms coincide, their spring pulls in no direction:
+    a prediction whose atoms all coincide has no gradient at all, and one that lies flat has none out of its plane, so
+    that descent from there never leaves it. One-atom samples have energy and gradient zero. The springs depend on the
+    target alone, differentiably.
 
-    Value and gradient to the prediction come from one pass over the pairs (`elf.energy.dense`, `elf.energy.sparse`),
-    which keeps (B, N, D) for the backward pass and needs no N x N array. Where more is asked for (derivatives of the
-    gradient, gradients to the target or to parameters of the springs, torch.func, torch.compile), autograd works
-    through the plain formula instead, and its N x N arrays.
+    Value and gradient to the prediction come from one pass over the pairs (`elf.energy.one_pass`), which keeps
+    (B, N, D) for the backward pass and needs no N x N array. Where more is asked for (derivatives of the gradient,
+    gradients to the target or to parameters of the springs, torch.func, torch.compile), autograd works through the
+    formula as it stands (`all_pairs` and `along_edges` in this file), and its N x N arrays.
 
     Args:
         springs: k(r), a callable that answers target distances (angstrom) with spring constants, each distance for
@@ -50,9 +49,9 @@ class PairEnergy(Energy):
             samples; or (B, 2, E), one list per sample, where columns (-1, -1) pad the shorter lists; or, for flat input
             with `batch`, (2, E) node indices that join nodes of one sample. Each undirected pair stands there once.
             Edges that touch a masked atom contribute nothing.
-        chunk_size: where the plain formula is needed, work through this many rows of the distance matrix at a time:
-            memory grows as chunk_size * N instead of N^2, in the backward pass too, which computes each chunk again.
-            Value and gradient stay the same.
+        chunk_size: where the formula as it stands is needed, work through this many rows of the distance matrix at a
+            time: memory grows as chunk_size * N instead of N^2, in the backward pass too, which computes each chunk
+            again. Value and gradient stay the same.
 
     Raises:
         TypeError, ValueError: an argument is not as described; edges hold a self-loop, a duplicate or a bad index.
@@ -62,7 +61,7 @@ class PairEnergy(Energy):
 
     def __init__(
         self,
-        springs: Callable[[Tensor], Tensor] | None = None,
+        springs: SpringFunction | None = None,
         normalize: str = "sum",
         edges: Tensor | None = None,
         chunk_size: int | None = None,
@@ -72,18 +71,17 @@ class PairEnergy(Energy):
             raise TypeError(
                 f"springs is a {type(springs).__name__}; it should be a callable of distances (elf.springs)"
             )
-        if chunk_size is not None:
-            require_count("chunk_size", chunk_size)
-            if edges is not None:
-                raise ValueError(
-                    "chunk_size is given together with edges, whose memory is linear anyway; drop one of them"
-                )
+        if chunk_size is not None and edges is not None:
+            raise ValueError("chunk_size is given together with edges, whose memory is linear anyway; drop one of them")
         self.springs = Exponential() if springs is None else springs
-        self.chunk_size = chunk_size
-        self.register_buffer("edges", None if edges is None else undirected_pairs(edges), persistent=False)
-        # Plain numbers: looking at them in each call costs no device synchronisation.
+        self.chunk_size = None if chunk_size is None else require_count("chunk_size", chunk_size)
+        if edges is not None:
+            edges = undirected_pairs(edges, padded=isinstance(edges, Tensor) and edges.ndim == 3)
+            if edges.ndim > 3:
+                raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E)")
+        self.register_buffer("edges", edges, persistent=False)
+        # A plain number: looking at it in each call costs no device synchronisation.
         self._largest_node = int(edges.max()) if edges is not None and edges.numel() and values_are_known(edges) else -1
-        self._may_be_padded = edges is not None and edges.ndim == 3
 
     def _energy(
         self,
@@ -91,85 +89,19 @@ class PairEnergy(Energy):
         target: Float[Tensor, "batch atoms dim"],
         mask: Bool[Tensor, "batch atoms"] | None,
     ) -> Float[Tensor, " batch"]:
-        if self.edges is not None:
-            return self._edge_energy(prediction, target, mask)
-        if self._closed_form_applies(prediction, target):
-            return closed_form(prediction, target, mask, self._one_pass, self._plain_energy)
-        return self._plain_energy(prediction, target, mask)
-
-    def _closed_form_applies(self, prediction: Tensor, target: Tensor) -> bool:
-        """Springs that learn (parameters of a module, tensors that a function refers to) need autograd, too."""
-        if not applies(prediction, target):
-            return False
-        if self._ours or not torch.is_grad_enabled():
-            return True
-        return not getattr(self.springs(target.new_ones(1)), "requires_grad", False)
-
-    @property
-    def _ours(self) -> bool:
-        """Whether the springs are those of this package, which need no filler and give no bad answers."""
-        return type(self.springs).__module__ == Spring.__module__
-
-    def _one_pass(self, prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> ValueAndGradient:
-        tile = None if self.chunk_size is None else self.chunk_size * prediction.shape[1]
-        return value_and_gradient(
-            prediction, target, mask, gradient, constants=self._constants, filler=not self._ours, tile=tile
-        )
-
-    def _plain_energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
-        """Eq. 7 as it stands, for autograd to differentiate as often, and in whatever, as it is asked to."""
-        atoms = prediction.shape[1]
-        # torch.func knows no checkpoints.
-        if self.chunk_size is None or torch._C._are_functorch_transforms_active():
-            return self._row_energy(prediction, target, mask, 0, atoms)
-        value = prediction.new_zeros(prediction.shape[0])
-        for start in range(0, atoms, self.chunk_size):
-            rows = start, min(start + self.chunk_size, atoms)
-            value = value + checkpoint(
-                self._row_energy, prediction, target, mask, *rows, use_reentrant=False, preserve_rng_state=False
-            )
-        return value
-
-    def _row_energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-        start: int,
-        stop: int,
-    ) -> Float[Tensor, " batch"]:
-        """The terms with start <= i < stop and j > i, which stand in the columns from `start` on."""
-        rows, columns = slice(start, stop), slice(start, None)
-        upper = torch.ones(stop - start, prediction.shape[1] - start, dtype=torch.bool, device=prediction.device).triu(
-            1
-        )
-        return self._stretch(
-            cross_distances(prediction[:, rows], prediction[:, columns]),
-            cross_distances(target[:, rows], target[:, columns]),
-            upper if mask is None else upper & mask[:, rows, None] & mask[:, None, columns],
-        ).sum((-2, -1))
-
-    def _edge_energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
+        if self.edges is None:
+            return _pair_energy(prediction, target, mask, _Pairs(self.springs, self.chunk_size))
         samples, atoms, _ = prediction.shape
         edges = self._edges_among(atoms, prediction.device)
         if edges.ndim == 3 and edges.shape[0] != samples:
             raise ValueError(f"edges holds a list for each of {edges.shape[0]} samples, but the batch has {samples}")
-        if self._may_be_padded:
+        if edges.ndim == 3:
             edges = edges.clamp(min=0)  # (-1, -1) becomes the loop (0, 0), which has no length to stretch
         if samples > 1:
             first_nodes = atoms * torch.arange(samples, device=edges.device)
             edges = (edges.expand(samples, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
-        return self._sum_over_edges(prediction, target, mask, edges.reshape(2, -1), samples, None)
+        nodes = (x if x is None else x.flatten(0, 1) for x in (prediction, target, mask))
+        return _pair_energy(*nodes, _Pairs(self.springs, edges=edges.reshape(2, -1), samples=samples))
 
     def _flat_energy(
         self,
@@ -177,93 +109,20 @@ class PairEnergy(Energy):
         target: Float[Tensor, "nodes dim"],
         mask: Bool[Tensor, " nodes"] | None,
         batch: Int[Tensor, " nodes"],
-    ) -> Float[Tensor, " batch"]:
+        samples: int,
+    ) -> Float[Tensor, " {samples}"]:
         if self.edges is None:
-            return super()._flat_energy(prediction, target, mask, batch)
+            return super()._flat_energy(prediction, target, mask, batch, samples)
         edges = self._edges_among(prediction.shape[0], prediction.device)
         if edges.ndim != 2:
             raise ValueError(f"edges has shape {tuple(edges.shape)}; for flat input with batch, it should be (2, E)")
-        first, second = edges
-        sample = batch[first]
-        if values_are_known(batch) and not bool((inside := sample == batch[second]).all()):
+        if values_are_known(batch) and not bool((inside := batch[edges[0]] == batch[edges[1]]).all()):
             worst = int((~inside).nonzero()[0])
             raise ValueError(
                 f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
                 "an edge should stay inside its sample"
             )
-        return self._sum_over_edges(prediction, target, mask, edges, int(batch[-1]) + 1, batch)
-
-    def _sum_over_edges(
-        self,
-        prediction: Float[Tensor, "*nodes dim"],
-        target: Float[Tensor, "*nodes dim"],
-        mask: Bool[Tensor, "*nodes"] | None,
-        edges: Int[Tensor, "2 edges"],
-        samples: int,
-        batch: Int[Tensor, " nodes"] | None,
-    ) -> Float[Tensor, " samples"]:
-        """Edges join flat node indices. Without `batch`, nodes are (batch, atoms), and every sample has equally many
-        edges, in order."""
-        first, second = edges
-
-        def flat(x: Any) -> Any:
-            return x if x is None or batch is not None else x.flatten(0, 1)
-
-        def total(terms: Tensor) -> Tensor:
-            if batch is None:
-                return terms.view(samples, -1).sum(1)
-            return terms.new_zeros(samples).index_add(0, batch[first], terms)
-
-        def plain(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-            prediction, target, mask = flat(prediction), flat(target), flat(mask)
-            real = first != second
-            if mask is not None:
-                real = real & mask[first] & mask[second]
-            return total(self._stretch(edge_distances(prediction, edges), edge_distances(target, edges), real))
-
-        def one_pass(prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> ValueAndGradient:
-            terms, force = terms_and_gradient(
-                flat(prediction),
-                flat(target),
-                flat(mask),
-                first,
-                second,
-                gradient,
-                constants=self._constants,
-                filler=not self._ours,
-            )
-            return ValueAndGradient(total(terms), None if force is None else force.view_as(prediction))
-
-        if self._closed_form_applies(prediction, target):
-            return closed_form(prediction, target, mask, one_pass, plain, batch)
-        return plain(prediction, target, mask)
-
-    def _stretch(
-        self, predicted: Float[Tensor, "*pairs"], rest: Float[Tensor, "*pairs"], real: Bool[Tensor, "*#pairs"]
-    ) -> Float[Tensor, "*pairs"]:
-        """k(r) (r - r_hat)^2 at real pairs, zero elsewhere."""
-        rest = rest.masked_fill(~real, 1)
-        return (self._constants(rest) * (rest - predicted).square()).masked_fill(~real, 0)
-
-    def _constants(self, rest: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-        """k(r); the answers of a user's function are checked, ours are right by construction."""
-        constants = self.springs(rest)
-        if type(self.springs).__module__ == Spring.__module__:
-            return constants
-        if not isinstance(constants, Tensor) or constants.shape != rest.shape or constants.dtype != rest.dtype:
-            answer = f"{constants.dtype} {tuple(constants.shape)}" if isinstance(constants, Tensor) else repr(constants)
-            raise ValueError(f"springs answers {rest.dtype} {tuple(rest.shape)} with {answer}; these should be alike")
-        if not values_are_known(constants):
-            return constants
-        smallest, largest = constants.detach().aminmax()
-        if not 0 <= float(smallest) <= float(largest) < inf:
-            good = (constants >= 0) & constants.isfinite()
-            worst = tuple((~good).nonzero()[0].tolist())
-            raise ValueError(
-                f"springs answers distance {rest[worst].item()} with {constants[worst].item()}; "
-                "spring constants should be finite and not negative"
-            )
-        return constants
+        return _pair_energy(prediction, target, mask, _Pairs(self.springs, None, edges, samples, batch))
 
     def _edges_among(self, nodes: int, device: torch.device) -> Tensor:
         assert self.edges is not None
@@ -283,3 +142,162 @@ class PairEnergy(Energy):
         edges = "" if self.edges is None else f", edges={tuple(self.edges.shape)}"
         chunks = "" if self.chunk_size is None else f", chunk_size={self.chunk_size}"
         return f"{springs}{super().extra_repr()}{edges}{chunks}"
+
+
+class _Pairs(NamedTuple):
+    """Which pairs Eq. 7 is summed over, and with which springs."""
+
+    springs: SpringFunction
+    chunk_size: int | None = None
+    edges: Int[Tensor, "2 edges"] | None = None
+    """None means all pairs of (batch, atoms, dim); edges join nodes of (nodes, dim)."""
+    samples: int = 0
+    batch: Int[Tensor, " nodes"] | None = None
+    """The sample of each node; None where all samples have equally many nodes, and equally many edges, in order."""
+
+
+def all_pairs(
+    prediction: Float[Tensor, "batch atoms dim"],
+    target: Float[Tensor, "batch atoms dim"],
+    mask: Bool[Tensor, "batch atoms"] | None,
+    springs: SpringFunction,
+    start: int,
+    stop: int,
+) -> Float[Tensor, " batch"]:
+    """Eq. 7 as it stands, for the atoms start <= i < stop and j > i; with 0 and N, all of it.
+
+    Autograd differentiates it as often, and in whatever, as it is asked to.
+    """
+    rows, columns = slice(start, stop), slice(start, None)  # n = stop - start rows, m = N - start columns
+    upper = torch.ones(stop - start, prediction.shape[1] - start, dtype=torch.bool, device=prediction.device)
+    real = upper.triu(1)  # (n, m): each pair once
+    if mask is not None:
+        real = real & mask[:, rows, None] & mask[:, None, columns]  # (B, n, m)
+    r_hat = cross_distances(prediction[:, rows], prediction[:, columns])  # (B, n, m)
+    r = cross_distances(target[:, rows], target[:, columns])  # (B, n, m)
+    return _stretches(r_hat, r, real, springs).sum((-2, -1))  # (B,)
+
+
+def along_edges(
+    prediction: Float[Tensor, "nodes dim"],
+    target: Float[Tensor, "nodes dim"],
+    mask: Bool[Tensor, " nodes"] | None,
+    springs: SpringFunction,
+    edges: Int[Tensor, "2 edges"],
+) -> Float[Tensor, " edges"]:
+    """The terms of Eq. 7 along edges; one from a node to itself is padding."""
+    real = edges[0] != edges[1]  # (E,)
+    if mask is not None:
+        real = real & mask[edges[0]] & mask[edges[1]]  # (E,)
+    r_hat = edge_distances(prediction, edges)  # (E,)
+    r = edge_distances(target, edges)  # (E,)
+    return _stretches(r_hat, r, real, springs)  # (E,)
+
+
+def _stretches(
+    r_hat: Float[Tensor, "*pairs"], r: Float[Tensor, "*pairs"], real: Bool[Tensor, "*#pairs"], springs: SpringFunction
+) -> Float[Tensor, "*pairs"]:
+    """k(r) (r - r_hat)^2 at real pairs, zero elsewhere."""
+    r = r.masked_fill(~real, 1)
+    return (spring_constants(springs, r) * (r - r_hat).square()).masked_fill(~real, 0)
+
+
+def _formula(prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs) -> Float[Tensor, " samples"]:
+    """Eq. 7 for autograd."""
+    if pairs.edges is not None:
+        return _of_samples(along_edges(prediction, target, mask, pairs.springs, pairs.edges), pairs)
+    samples, atoms, _ = prediction.shape
+    if pairs.chunk_size is None or _transforms_are_active():
+        return all_pairs(prediction, target, mask, pairs.springs, 0, atoms)
+    value = prediction.new_zeros(samples)
+    for start in range(0, atoms, pairs.chunk_size):
+        rows = start, min(start + pairs.chunk_size, atoms)
+        arguments = prediction, target, mask, pairs.springs, *rows
+        value = value + checkpoint(all_pairs, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return value
+
+
+def _in_one_pass(
+    prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs, gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Eq. 7 and its gradient to the prediction."""
+    if pairs.edges is None:
+        tile = None if pairs.chunk_size is None else pairs.chunk_size * prediction.shape[1]
+        return one_pass.all_pairs(prediction, target, mask, pairs.springs, gradient, tile=tile)
+    terms, forces = one_pass.along_edges(prediction, target, mask, pairs.edges, pairs.springs, gradient)
+    return _of_samples(terms, pairs), forces
+
+
+def _of_samples(terms: Float[Tensor, " edges"], pairs: _Pairs) -> Float[Tensor, " samples"]:
+    if pairs.batch is None or pairs.edges is None:
+        return terms.view(pairs.samples, -1).sum(1)
+    return terms.new_zeros(pairs.samples).index_add(0, pairs.batch[pairs.edges[0]], terms)
+
+
+def _pair_energy(prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs) -> Float[Tensor, " samples"]:
+    """Eq. 7: in one pass, unless more than its gradient to the prediction may be wanted."""
+    if not _only_the_gradient_is_wanted(prediction, target, pairs.springs):
+        return _formula(prediction, target, mask, pairs)
+    wanted = torch.is_grad_enabled() and prediction.requires_grad
+    with torch.no_grad():
+        value, gradient = _in_one_pass(prediction, target, mask, pairs, wanted)
+    return _KnownGradient.apply(prediction, target, mask, value, gradient, pairs) if wanted else value
+
+
+def _only_the_gradient_is_wanted(prediction: Tensor, target: Tensor, springs: SpringFunction) -> bool:
+    """Not so under torch.compile (whose compiler fuses the formula), in forward mode and in transforms of torch.func,
+    for meta tensors, fake ones and subclasses, nor where the target or the springs have parameters that learn."""
+    if torch.compiler.is_compiling() or not (is_plain(prediction) and is_plain(target)) or _transforms_are_active():
+        return False
+    # What a function answers tells whether it refers to tensors that something else is asked of.
+    answer = target if is_trusted(springs) else springs(target.new_ones(1))
+    given = [target, answer] if isinstance(answer, Tensor) else [target]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        return False
+    return all(forward_ad.unpack_dual(x).tangent is None for x in (prediction, *given))
+
+
+def _transforms_are_active() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp, ...) is: none of them allows hooks on saved tensors."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(_same, _same):
+            return False
+    except RuntimeError:
+        return True
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+class _KnownGradient(torch.autograd.Function):
+    """A value whose gradient was found with it. Where that is to be differentiated, too, the formula takes over."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        prediction: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        value: Tensor,
+        gradient: Tensor,
+        pairs: _Pairs,
+    ) -> Tensor:
+        ctx.save_for_backward(prediction, target, mask, gradient)
+        ctx.pairs = pairs
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        prediction, target, mask, gradient = ctx.saved_tensors
+        (weights,), pairs = upstream, ctx.pairs
+        if torch.is_grad_enabled():
+            value = _formula(prediction, target, mask, pairs)
+            (result,) = torch.autograd.grad(value, prediction, weights, create_graph=True)
+        elif pairs.batch is not None:
+            result = gradient * weights[pairs.batch].unsqueeze(-1)
+        else:
+            result = (gradient.view(len(weights), -1, gradient.shape[-1]) * weights[:, None, None]).view_as(gradient)
+        return result, None, None, None, None, None

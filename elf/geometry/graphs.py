@@ -1,4 +1,4 @@
-"""Undirected graphs as edge lists (2, E): complete, random regular, connected or not, made symmetric."""
+"""Undirected graphs as edge lists (2, E): checked, complete, random regular, connected or not, made symmetric."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from elf.checks import require_count, require_one_of, require_tensor
+from elf.checks import require_count, require_integer, require_one_of, require_tensor, values_are_known
 
 
 def complete_edges(n: int) -> Int[Tensor, "2 edges"]:
     """All n (n - 1) / 2 pairs i < j."""
-    require_count("n", n)
-    return torch.triu_indices(n, n, 1)
+    n = require_count("n", n)
+    return torch.triu_indices(n, n, 1, device="cpu")
 
 
 def random_regular_edges(
@@ -46,8 +46,7 @@ def random_regular_edges(
     Raises:
         ValueError: n * degree is odd, or degree is n or more: there is no such graph; or no such method.
     """
-    require_count("n", n)
-    require_count("degree", degree)
+    n, degree = require_count("n", n), require_count("degree", degree)
     require_one_of("method", method, ("pairing", "switching"))
     if degree >= n:
         raise ValueError(
@@ -56,18 +55,17 @@ def random_regular_edges(
         )
     if n * degree % 2:
         raise ValueError(f"n * degree = {n} * {degree} is odd; it should be even, as it counts every edge twice")
-    if count is not None:
-        require_count("count", count)
-    if isinstance(generator, int):
-        graphs = _drawn_from_seed(n, degree, generator, count or 1, method).clone()
+    wanted = 1 if count is None else require_count("count", count)
+    if isinstance(generator, torch.Generator):
+        graphs = _drawn(n, degree, generator, wanted, method)
     else:
-        graphs = _drawn(n, degree, generator, count or 1, method)
+        graphs = _drawn_from_seed(n, degree, require_integer("generator", generator), wanted, method).clone()
     return graphs[0] if count is None else graphs
 
 
 @lru_cache(maxsize=8)
 def _drawn_from_seed(n: int, degree: int, seed: int, count: int, method: str) -> Tensor:
-    return _drawn(n, degree, torch.Generator().manual_seed(seed), count, method)
+    return _drawn(n, degree, torch.Generator("cpu").manual_seed(seed), count, method)
 
 
 def _drawn(n: int, degree: int, generator: torch.Generator, count: int, method: str) -> Tensor:
@@ -77,7 +75,7 @@ def _drawn(n: int, degree: int, generator: torch.Generator, count: int, method: 
 
     seeds = torch.randint(2**31, (count,), generator=generator, device=generator.device).tolist()
     drawn = (nx.random_regular_graph(degree, n, seed=seed).edges for seed in seeds)
-    return torch.stack([torch.tensor(sorted(sorted(edge) for edge in edges)).mT for edges in drawn])
+    return torch.stack([torch.tensor(sorted(map(sorted, edges)), dtype=torch.int64, device="cpu").mT for edges in drawn])
 
 
 def _by_switching(n: int, degree: int, generator: torch.Generator, count: int) -> Tensor | None:
@@ -104,23 +102,54 @@ def _by_switching(n: int, degree: int, generator: torch.Generator, count: int) -
     return None
 
 
-def require_graph(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> None:
-    """Raises unless each edge list is a simple graph on nodes 0 .. n - 1: at least one edge and no node out of range,
-    no self-loop, no pair twice (in either direction)."""
-    require_count("n", n)
-    require_tensor("edges", edges)
-    if edges.shape[-1] == 0:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should hold at least one edge")
+PADDING = -1
+"""Both ends of an edge that only fills up a list shorter than the others."""
+
+
+def undirected_pairs(
+    edges: object, n: int | None = None, *, padded: bool = False
+) -> Int[Tensor, "*batch 2 edges"]:
+    """The edge lists as int64, once each is known to be a set of undirected pairs.
+
+    Args:
+        edges: integers, (2, E), or (..., 2, E) for many lists with as many columns.
+        n: nodes, if their number is known.
+        padded: columns of two `PADDING` may fill up the shorter lists.
+
+    Raises:
+        TypeError: `edges` is not a tensor of integers.
+        ValueError: a wrong shape, a node out of range, a self-loop, or a pair twice (in one or both directions).
+    """
+    edges = require_tensor("edges", edges)
+    if edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
+        raise TypeError(f"edges has dtype {edges.dtype}; it should be an integer type (torch.int64)")
+    if edges.ndim < 2 or edges.shape[-2] != 2:
+        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E), a list per sample")
+    edges = edges.long()
+    if not values_are_known(edges) or edges.numel() == 0:
+        return edges
     low, high = edges.amin(-2), edges.amax(-2)
-    if int(low.min()) < 0 or int(high.max()) >= n:
-        bad = int(low.min()) if int(low.min()) < 0 else int(high.max())
-        raise ValueError(f"edges mentions node {bad}; with n = {n} nodes it should be in 0 .. {n - 1}")
-    if bool((loops := low == high).any()):
+    filler = (low == PADDING) & (high == PADDING) & padded
+    if bool((bad := (low < 0) & ~filler).any()):
+        raise ValueError(f"edges mentions node {int(low[bad][0])}; node indices should not be negative")
+    if n is not None and int(high.max()) >= n:
+        raise ValueError(f"edges mentions node {int(high.max())}; with n = {n} nodes it should be in 0 .. {n - 1}")
+    if bool((loops := (low == high) & ~filler).any()):
         raise ValueError(f"edges joins node {int(low[loops][0])} to itself; a self-loop has no length")
-    keys = (low.long() * n + high).sort(-1).values
+    # One number per pair: equal neighbours after sorting are duplicates. Padding gets numbers that no pair has.
+    base = int(high.max()) + 1
+    nowhere = -1 - torch.arange(edges.shape[-1], device=edges.device).expand_as(low)
+    keys = (low * base + high).where(~filler, nowhere).sort(-1).values
     if bool((twice := keys.diff() == 0).any()):
-        pair = divmod(int(keys[..., 1:][twice][0]), n)
+        pair = divmod(int(keys[..., 1:][twice][0]), base)
         raise ValueError(f"edges holds the pair {pair} more than once, in one or both directions; once is enough")
+    return edges
+
+
+def require_graph(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> None:
+    """Raises unless each edge list is a simple graph on nodes 0 .. n - 1 with at least one edge."""
+    if undirected_pairs(edges, require_count("n", n)).shape[-1] == 0:
+        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should hold at least one edge")
 
 
 def is_connected(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> Bool[Tensor, "*batch"]:
@@ -133,7 +162,7 @@ def is_connected(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> Bool[Tensor, "
     flat = edges.reshape(-1, *edges.shape[-2:]).cpu()
     graphs = flat.shape[0]
     # One big graph of all graphs, side by side.
-    first, second = (flat + n * torch.arange(graphs)[:, None, None]).movedim(1, 0).reshape(2, -1).numpy()
+    first, second = (flat + n * torch.arange(graphs, device="cpu")[:, None, None]).movedim(1, 0).reshape(2, -1).numpy()
     matrix = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(graphs * n, graphs * n))
     _, labels = connected_components(matrix, directed=False)
     whole = (labels.reshape(graphs, n) == labels.reshape(graphs, n)[:, :1]).all(1)

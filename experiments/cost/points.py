@@ -1,7 +1,7 @@
 """Time and memory of a loss against the number of points: pair energies dense and sparse, MSE, Kabsch (Table 11).
 
 The dense pair energy comes twice: as the formula is usually written, by broadcasting ("plain"), and as this package
-computes it ("dense", see `elf.energy.dense`): the same time law with a smaller factor, and memory that does not grow as
+computes it ("dense", see `elf.energy.one_pass`): the same time law with a smaller factor, and memory that does not grow as
 the square.
 
 Value and gradient with respect to the prediction, one sample in three dimensions, float32. Time is the processor time

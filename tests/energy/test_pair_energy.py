@@ -10,7 +10,7 @@ from torch import Tensor
 
 import elf
 from elf import PairEnergy, springs
-from elf.energy.dense import tile_elements
+from elf.energy.one_pass import tile_elements
 
 SPRINGS = {
     "constant": (springs.Constant(2.0), lambda r: 2.0),

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from elf import PairEnergy, springs
-from elf.energy import dense
-from elf.energy.sparse import terms_and_gradient
+from elf.energy import one_pass
 
 SPRINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "exponential": springs.Exponential(2.6, 1.3),
@@ -142,18 +141,19 @@ def test_edge_lists(dtype: torch.dtype, spring: Callable[[Tensor], Tensor], case
 @given(cases(), st.integers(1, 500))
 def test_tiles_of_any_size(dtype: torch.dtype, case: tuple, tile: int) -> None:
     prediction, target, mask, sizes = (part.to(dtype) if i < 2 else part for i, part in enumerate(case))
-    for spring, filler in ((springs.Exponential(), False), (lambda r: 1 / r**2, True)):
+    for spring in (springs.Exponential(), lambda r: 1 / r**2):
         prediction, target = prediction * mask[..., None], target * mask[..., None]
-        options = {"constants": spring, "filler": filler, "tile": tile}
-        value, gradient = dense.value_and_gradient(prediction, target, mask, True, **options)
-        alone, nothing = dense.value_and_gradient(prediction, target, mask, False, **options)
+        value, gradient = one_pass.all_pairs(prediction, target, mask, spring, True, tile=tile)
+        alone, nothing = one_pass.all_pairs(prediction, target, mask, spring, False, tile=tile)
         assert nothing is None
         assert torch.equal(alone, value)
         for b, n in enumerate(sizes):
             pairs = complete(n)
             reference = Reference(prediction[b, :n], target[b, :n], pairs, spring)
             reference.check(value[b], gradient[b, :n])
-            terms, force = terms_and_gradient(prediction[b, :n], target[b, :n], None, *pairs, True, **options)
+            terms, force = one_pass.along_edges(
+                prediction[b, :n], target[b, :n], None, pairs, spring, True, tile=tile
+            )
             reference.check(terms.sum(), force)
 
 
@@ -279,7 +279,7 @@ def test_workspaces_keep_nothing_between_calls(generator: torch.Generator) -> No
         assert torch.equal(value, copy)
         assert torch.equal(kept_value, copy)
         assert torch.equal(kept_gradient, copy_gradient)
-    assert len(dense._shelf.spaces) <= dense.SHELF_SIZE
+    assert 0 < len(one_pass._shelf.spaces) <= one_pass.SHELF_SIZE
 
 
 def test_threads_and_springs_that_call_an_energy_do_not_meet(generator: torch.Generator) -> None:
