@@ -92,7 +92,6 @@ class Energy(nn.Module, ABC):
         return value / (prediction.shape[1] if whole else _atom_counts(prediction, mask, batch))
 
     if TYPE_CHECKING:
-
         __call__ = forward
 
     @abstractmethod

@@ -88,13 +88,13 @@ def _all_pairs_of_block(
         offset, window = start * samples, (part.count, places)
         there = space.twice.as_strided((2, dim, *window), (dim * length, length, samples, 1), offset)
         torch.sub(space.here, there, out=part.difference)
-        predicted, rest = _lengths(part.components, part.lengths, part.reciprocal)
+        (predicted, rest), reciprocal = _lengths(part.components, part.lengths, part.reciprocal)
         both = [] if real is None else [real[:places], real.as_strided(window, (samples, 1), offset)]
         stretch, force = _stretch_and_force(predicted, rest, springs, both)
         if 2 * (start + part.count - 1) == atoms:
             force[-1] *= 0.5
         if push is not None:
-            pulled = part.difference[0].mul_(part.reciprocal[0].mul_(force))
+            pulled = part.difference[0].mul_(reciprocal[0].mul_(force))
             pull = _add(pull, pulled.sum(1))
             push.narrow(1, offset, part.moved_on.shape[-1]).add_(part.moved_on.sum(1))
         energies = _add(energies, stretch.mul_(force).sum(0))
@@ -106,57 +106,59 @@ def _all_pairs_of_block(
         return value, None
     pull -= push.narrow(1, 0, places)
     pull.narrow(1, 0, length - places).sub_(push.narrow(1, places, length - places))
-    forces = torch.empty_like(prediction, memory_format=torch.contiguous_format)
-    return value, forces.copy_(pull.mul_(2).view(dim, atoms, samples).permute(2, 1, 0))
+    return value, pull.mul_(2).view(dim, atoms, samples).permute(2, 1, 0).contiguous()
 
 
 def along_edges(
-    prediction: Float[Tensor, "nodes dim"],
-    target: Float[Tensor, "nodes dim"],
-    mask: Bool[Tensor, " nodes"] | None,
+    prediction: Float[Tensor, "*nodes dim"],
+    target: Float[Tensor, "*nodes dim"],
+    mask: Bool[Tensor, "*nodes"] | None,
     edges: Int[Tensor, "2 edges"],
     springs: SpringFunction,
     gradient: bool,
     *,
     tile: int | None = None,
-) -> tuple[Float[Tensor, " edges"], Float[Tensor, "nodes dim"] | None]:
+) -> tuple[Float[Tensor, " edges"], Float[Tensor, "*nodes dim"] | None]:
     """k(r) (r - r_hat)^2 of every edge, and the gradient of their sum; arguments as in `all_pairs`.
 
     An edge that touches a masked node contributes nothing, nor does one from a node to itself.
     """
     tile = tile_elements(prediction.device) if tile is None else tile
-    dim = prediction.shape[1]
-    coordinates = torch.cat((prediction, target), 1).mT.contiguous()
+    dim = prediction.shape[-1]
+    coordinates = torch.cat((prediction, target), -1).flatten(0, -2).mT.contiguous()
+    mask = None if mask is None else mask.flatten()
     terms = prediction.new_empty(edges.shape[1])
-    total = prediction.new_zeros(dim, prediction.shape[0]) if gradient else None
+    total = prediction.new_zeros(dim, coordinates.shape[1]) if gradient else None
     for start in range(0, edges.shape[1], tile):
         here, there = edges[:, start : start + tile]
         difference = coordinates.index_select(1, here)
         difference -= coordinates.index_select(1, there)
         difference = difference.view(2, dim, -1)
-        reciprocal = torch.empty_like(difference[:, 0])
-        predicted, rest = _lengths(difference.unbind(1), torch.empty_like(reciprocal), reciprocal)
+        (predicted, rest), reciprocal = _lengths(difference.unbind(1))
         # A loop has no length in either configuration: only a filler would stretch it.
         real = None if is_trusted(springs) else here != there
         if mask is not None:
-            real = mask[here] & mask[there] if real is None else real & mask[here] & mask[there]
+            both = mask[here] & mask[there]
+            real = both if real is None else real & both
         stretch, force = _stretch_and_force(predicted, rest, springs, [] if real is None else [real.to(rest.dtype)])
         torch.mul(stretch, force, out=terms[start : start + tile])
         if total is not None:
             pulled = difference[0].mul_(reciprocal[0].mul_(force).mul_(2))
             for axis in range(dim):
                 total[axis].index_add_(0, here, pulled[axis]).index_add_(0, there, pulled[axis], alpha=-1)
-    return terms, None if total is None else total.mT.contiguous()
+    return terms, None if total is None else total.mT.reshape(prediction.shape)
 
 
-def _lengths(components: Sequence[Tensor], lengths: Tensor, reciprocal: Tensor) -> Tensor:
-    """Lengths of differences, and one over them, into the given arrays; of prediction and target, (2, pairs)."""
-    torch.mul(components[0], components[0], out=lengths)
+def _lengths(
+    components: Sequence[Tensor], lengths: Tensor | None = None, reciprocal: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Lengths of differences and one over them, of prediction and target, (2, pairs); into these arrays, if given."""
+    lengths = torch.mul(components[0], components[0], out=lengths)
     for component in components[1:]:
         lengths.addcmul_(component, component)
     # Zero would be divided by; what coincides counts as 1e-19 (float32) apart, and pulls 1e-19 times nothing.
-    torch.rsqrt(lengths.clamp_min_(torch.finfo(lengths.dtype).tiny), out=reciprocal)
-    return lengths.mul_(reciprocal)
+    reciprocal = torch.rsqrt(lengths.clamp_min_(torch.finfo(lengths.dtype).tiny), out=reciprocal)
+    return lengths.mul_(reciprocal), reciprocal
 
 
 def _stretch_and_force(

@@ -100,8 +100,8 @@ class PairEnergy(Energy):
         if samples > 1:
             first_nodes = atoms * torch.arange(samples, device=edges.device)
             edges = (edges.expand(samples, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
-        nodes = (x if x is None else x.flatten(0, 1) for x in (prediction, target, mask))
-        return _pair_energy(*nodes, _Pairs(self.springs, edges=edges.reshape(2, -1), samples=samples))
+        edges = edges.reshape(2, -1)
+        return _pair_energy(prediction, target, mask, _Pairs(self.springs, edges=edges, samples=samples))
 
     def _flat_energy(
         self,
@@ -150,7 +150,7 @@ class _Pairs(NamedTuple):
     springs: SpringFunction
     chunk_size: int | None = None
     edges: Int[Tensor, "2 edges"] | None = None
-    """None means all pairs of (batch, atoms, dim); edges join nodes of (nodes, dim)."""
+    """Of nodes as if they were flat, (nodes, dim); None means all pairs of each sample."""
     samples: int = 0
     batch: Int[Tensor, " nodes"] | None = None
     """The sample of each node; None where all samples have equally many nodes, and equally many edges, in order."""
@@ -179,18 +179,18 @@ def all_pairs(
 
 
 def along_edges(
-    prediction: Float[Tensor, "nodes dim"],
-    target: Float[Tensor, "nodes dim"],
-    mask: Bool[Tensor, " nodes"] | None,
+    prediction: Float[Tensor, "*nodes dim"],
+    target: Float[Tensor, "*nodes dim"],
+    mask: Bool[Tensor, "*nodes"] | None,
     springs: SpringFunction,
     edges: Int[Tensor, "2 edges"],
 ) -> Float[Tensor, " edges"]:
-    """The terms of Eq. 7 along edges; one from a node to itself is padding."""
+    """The terms of Eq. 7 along edges of flat nodes; an edge from a node to itself is padding."""
     real = edges[0] != edges[1]  # (E,)
     if mask is not None:
-        real = real & mask[edges[0]] & mask[edges[1]]  # (E,)
-    r_hat = edge_distances(prediction, edges)  # (E,)
-    r = edge_distances(target, edges)  # (E,)
+        real = real & mask.flatten()[edges].all(0)  # (E,)
+    r_hat = edge_distances(prediction.flatten(0, -2), edges)  # (E,)
+    r = edge_distances(target.flatten(0, -2), edges)  # (E,)
     return _stretches(r_hat, r, real, springs)  # (E,)
 
 
@@ -238,10 +238,10 @@ def _pair_energy(prediction: Tensor, target: Tensor, mask: Tensor | None, pairs:
     """Eq. 7: in one pass, unless more than its gradient to the prediction may be wanted."""
     if not _only_the_gradient_is_wanted(prediction, target, pairs.springs):
         return _formula(prediction, target, mask, pairs)
-    wanted = torch.is_grad_enabled() and prediction.requires_grad
+    if torch.is_grad_enabled() and prediction.requires_grad:
+        return _KnownGradient.apply(prediction, target, mask, pairs)
     with torch.no_grad():
-        value, gradient = _in_one_pass(prediction, target, mask, pairs, wanted)
-    return _KnownGradient.apply(prediction, target, mask, value, gradient, pairs) if wanted else value
+        return _in_one_pass(prediction, target, mask, pairs, False)[0]
 
 
 def _only_the_gradient_is_wanted(prediction: Tensor, target: Tensor, springs: SpringFunction) -> bool:
@@ -276,18 +276,11 @@ class _KnownGradient(torch.autograd.Function):
     """A value whose gradient was found with it. Where that is to be differentiated, too, the formula takes over."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        prediction: Tensor,
-        target: Tensor,
-        mask: Tensor | None,
-        value: Tensor,
-        gradient: Tensor,
-        pairs: _Pairs,
-    ) -> Tensor:
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs) -> Tensor:
+        value, gradient = _in_one_pass(prediction, target, mask, pairs, True)
         ctx.save_for_backward(prediction, target, mask, gradient)
         ctx.pairs = pairs
-        return value.view_as(value)
+        return value
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -296,8 +289,8 @@ class _KnownGradient(torch.autograd.Function):
         if torch.is_grad_enabled():
             value = _formula(prediction, target, mask, pairs)
             (result,) = torch.autograd.grad(value, prediction, weights, create_graph=True)
-        elif pairs.batch is not None:
-            result = gradient * weights[pairs.batch].unsqueeze(-1)
+        elif pairs.batch is None:
+            result = gradient * weights[:, None, None]
         else:
-            result = (gradient.view(len(weights), -1, gradient.shape[-1]) * weights[:, None, None]).view_as(gradient)
-        return result, None, None, None, None, None
+            result = gradient * weights[pairs.batch][:, None]
+        return result, None, None, None

@@ -75,7 +75,9 @@ def _drawn(n: int, degree: int, generator: torch.Generator, count: int, method: 
 
     seeds = torch.randint(2**31, (count,), generator=generator, device=generator.device).tolist()
     drawn = (nx.random_regular_graph(degree, n, seed=seed).edges for seed in seeds)
-    return torch.stack([torch.tensor(sorted(map(sorted, edges)), dtype=torch.int64, device="cpu").mT for edges in drawn])
+    return torch.stack(
+        [torch.tensor(sorted(map(sorted, edges)), dtype=torch.int64, device="cpu").mT for edges in drawn]
+    )
 
 
 def _by_switching(n: int, degree: int, generator: torch.Generator, count: int) -> Tensor | None:
@@ -106,9 +108,7 @@ PADDING = -1
 """Both ends of an edge that only fills up a list shorter than the others."""
 
 
-def undirected_pairs(
-    edges: object, n: int | None = None, *, padded: bool = False
-) -> Int[Tensor, "*batch 2 edges"]:
+def undirected_pairs(edges: object, n: int | None = None, *, padded: bool = False) -> Int[Tensor, "*batch 2 edges"]:
     """The edge lists as int64, once each is known to be a set of undirected pairs.
 
     Args:

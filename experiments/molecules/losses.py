@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
-from elf.geometry.graphs import PADDING
-from elf.geometry.graphs import complete_edges
+from elf.geometry.graphs import PADDING, complete_edges
 from elf.geometry.rigidity import draw_rigid_graph
 
 GRAPHS = 20

@@ -151,9 +151,7 @@ def test_tiles_of_any_size(dtype: torch.dtype, case: tuple, tile: int) -> None:
             pairs = complete(n)
             reference = Reference(prediction[b, :n], target[b, :n], pairs, spring)
             reference.check(value[b], gradient[b, :n])
-            terms, force = one_pass.along_edges(
-                prediction[b, :n], target[b, :n], None, pairs, spring, True, tile=tile
-            )
+            terms, force = one_pass.along_edges(prediction[b, :n], target[b, :n], None, pairs, spring, True, tile=tile)
             reference.check(terms.sum(), force)
 
 
