@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from elf.checks import require_count, require_positive, values_are_known
 from elf.energy.base import Energy
-from elf.energy.closed_form import ValueAndGradient, applies, closed_form
+from elf.energy.known_gradient import with_known_gradient
 
 FEW, MANY = 2, 8
 """Further neighbours looked at first (more, while the last of them counts); and where values are not known."""
@@ -22,6 +22,9 @@ TILE = 4096
 """Bases worked out at a time, so that the arrays stay in the cache."""
 FLOOR = 0.1
 """Share of the target's base below which a predicted base counts as no smaller."""
+
+_Found = tuple[Float[Tensor, " batch"], Float[Tensor, "batch atoms dim"] | None]
+"""Value and gradient."""
 
 
 @final
@@ -75,15 +78,13 @@ class HeightEnergy(Energy):
         with torch.no_grad():
             corners, weight = near_bases(target, mask, self.neighbours)
 
-        def one_pass(prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> ValueAndGradient:
+        def one_pass(prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> _Found:
             return _energies(prediction, target, corners, weight * self.k, gradient)
 
-        def plain(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-            return _energies(prediction, target, corners, weight * self.k, False).value
+        def formula(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+            return _energies(prediction, target, corners, weight * self.k, False)[0]
 
-        if applies(prediction, target):
-            return closed_form(prediction, target, mask, one_pass, plain)
-        return plain(prediction, target, mask)
+        return with_known_gradient(formula, one_pass, prediction, target, mask)
 
     @override
     def extra_repr(self) -> str:
@@ -96,7 +97,7 @@ def _energies(
     corners: Int[Tensor, "corners bases"],
     weight: Float[Tensor, " bases"],
     gradient: bool,
-) -> ValueAndGradient:
+) -> _Found:
     """The sum of w (h(y_hat) - h(y))^2 in each sample; and its gradient, written out, tile by tile."""
     samples, atoms, dim = prediction.shape
     # Coordinates as rows, those of the prediction first: (2 dim, nodes).
@@ -129,7 +130,7 @@ def _energies(
         on_sides = _normal_backward([side[0] for side in sides], on_normal)
         for corner, force in zip(here, (on_up, -on_up - sum(on_sides), *on_sides), strict=True):
             forces.index_add_(1, corner, force)
-    return ValueAndGradient(value, None if forces is None else forces.mT.reshape(samples, atoms, dim))
+    return value, None if forces is None else forces.mT.reshape(samples, atoms, dim)
 
 
 def _normal(sides: list[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """The kernel of the pair energy: Eq. 7 and its gradient in one pass over the pairs, in tiles that fit the cache.
 
-The gradient is sum_j 2 k_ij (r_hat_ij - r_ij) (y_hat_i - y_hat_j) / r_hat_ij, from differences of coordinates: sums that
-could cancel, as in |a|^2 + |b|^2 - 2 a.b, do not occur. No autograd here; no array of N x N, none of E x D elements.
+The gradient is sum_j 2 k_ij (r_hat_ij - r_ij) (y_hat_i - y_hat_j) / r_hat_ij, from differences of coordinates: sums
+that could cancel, as in |a|^2 + |b|^2 - 2 a.b, do not occur. No autograd here; no array of N x N or E x D elements.
 
 All pairs, each met once, as circular shifts: atom i with atoms i + 1, ..., i + N // 2 (modulo N). For odd N that is
 every pair exactly once; for even N the last shift meets each of its pairs twice, and counts half. Shifts are rows of a
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -209,12 +210,13 @@ class _Workspace:
         # Each row ends with `at_once - 1` atoms of zeros, which nobody overwrites: the next row, read later, starts
         # there.
         wide = like.new_zeros(2, dim, at_once, places + (at_once - 1) * samples)
-        self._arrays = wide, *like.new_empty(2, 2, at_once, places), samples
-        self.full = _Tile(*self._arrays, at_once)
+        lengths, reciprocal = like.new_empty(2, 2, at_once, places)
+        self.tile = partial(_Tile, wide, lengths, reciprocal, samples)
+        self.full = self.tile(at_once)
 
     def part(self, count: int) -> _Tile:
         """The whole tile, or its first rows where fewer shifts are left."""
-        return self.full if count == self.full.count else _Tile(*self._arrays, count)
+        return self.full if count == self.full.count else self.tile(count)
 
 
 class _Shelf(threading.local):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from elf.checks import is_plain, require_count, values_are_known
+from elf.checks import require_count, values_are_known
 from elf.energy import one_pass
 from elf.energy.base import Energy
+from elf.energy.known_gradient import transforms_are_active, with_known_gradient
 from elf.energy.springs import Exponential, SpringFunction, is_trusted, spring_constants
 from elf.geometry.distances import cross_distances, edge_distances
 from elf.geometry.graphs import undirected_pairs
@@ -90,7 +90,7 @@ class PairEnergy(Energy):
         mask: Bool[Tensor, "batch atoms"] | None,
     ) -> Float[Tensor, " batch"]:
         if self.edges is None:
-            return _pair_energy(prediction, target, mask, _Pairs(self.springs, self.chunk_size))
+            return _Pairs(self.springs, self.chunk_size).energy(prediction, target, mask)
         samples, atoms, _ = prediction.shape
         edges = self._edges_among(atoms, prediction.device)
         if edges.ndim == 3 and edges.shape[0] != samples:
@@ -100,8 +100,7 @@ class PairEnergy(Energy):
         if samples > 1:
             first_nodes = atoms * torch.arange(samples, device=edges.device)
             edges = (edges.expand(samples, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
-        edges = edges.reshape(2, -1)
-        return _pair_energy(prediction, target, mask, _Pairs(self.springs, edges=edges, samples=samples))
+        return _Pairs(self.springs, None, edges.reshape(2, -1), samples).energy(prediction, target, mask)
 
     def _flat_energy(
         self,
@@ -122,7 +121,7 @@ class PairEnergy(Energy):
                 f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
                 "an edge should stay inside its sample"
             )
-        return _pair_energy(prediction, target, mask, _Pairs(self.springs, None, edges, samples, batch))
+        return _Pairs(self.springs, None, edges, samples, batch).energy(prediction, target, mask)
 
     def _edges_among(self, nodes: int, device: torch.device) -> Tensor:
         assert self.edges is not None
@@ -142,18 +141,6 @@ class PairEnergy(Energy):
         edges = "" if self.edges is None else f", edges={tuple(self.edges.shape)}"
         chunks = "" if self.chunk_size is None else f", chunk_size={self.chunk_size}"
         return f"{springs}{super().extra_repr()}{edges}{chunks}"
-
-
-class _Pairs(NamedTuple):
-    """Which pairs Eq. 7 is summed over, and with which springs."""
-
-    springs: SpringFunction
-    chunk_size: int | None = None
-    edges: Int[Tensor, "2 edges"] | None = None
-    """Of nodes as if they were flat, (nodes, dim); None means all pairs of each sample."""
-    samples: int = 0
-    batch: Int[Tensor, " nodes"] | None = None
-    """The sample of each node; None where all samples have equally many nodes, and equally many edges, in order."""
 
 
 def all_pairs(
@@ -202,95 +189,45 @@ def _stretches(
     return (spring_constants(springs, r) * (r - r_hat).square()).masked_fill(~real, 0)
 
 
-def _formula(prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs) -> Float[Tensor, " samples"]:
-    """Eq. 7 for autograd."""
-    if pairs.edges is not None:
-        return _of_samples(along_edges(prediction, target, mask, pairs.springs, pairs.edges), pairs)
-    samples, atoms, _ = prediction.shape
-    if pairs.chunk_size is None or _transforms_are_active():
-        return all_pairs(prediction, target, mask, pairs.springs, 0, atoms)
-    value = prediction.new_zeros(samples)
-    for start in range(0, atoms, pairs.chunk_size):
-        rows = start, min(start + pairs.chunk_size, atoms)
-        arguments = prediction, target, mask, pairs.springs, *rows
-        value = value + checkpoint(all_pairs, *arguments, use_reentrant=False, preserve_rng_state=False)
-    return value
+class _Pairs(NamedTuple):
+    """What Eq. 7 is summed over; for autograd, and in one pass."""
 
+    springs: SpringFunction
+    chunk_size: int | None = None
+    edges: Int[Tensor, "2 edges"] | None = None
+    """Of nodes as if they were flat, (nodes, dim); None means all pairs of each sample."""
+    samples: int = 0
+    batch: Int[Tensor, " nodes"] | None = None
+    """The sample of each node; None where all samples have equally many nodes, and equally many edges, in order."""
 
-def _in_one_pass(
-    prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs, gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Eq. 7 and its gradient to the prediction."""
-    if pairs.edges is None:
-        tile = None if pairs.chunk_size is None else pairs.chunk_size * prediction.shape[1]
-        return one_pass.all_pairs(prediction, target, mask, pairs.springs, gradient, tile=tile)
-    terms, forces = one_pass.along_edges(prediction, target, mask, pairs.edges, pairs.springs, gradient)
-    return _of_samples(terms, pairs), forces
+    def energy(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Float[Tensor, " samples"]:
+        # What a function answers tells whether it refers to tensors that learn.
+        answer = None if is_trusted(self.springs) else self.springs(target.new_ones(1))
+        given = prediction, target, mask
+        return with_known_gradient(self.formula, self.one_pass, *given, batch=self.batch, depends_on=[answer])
 
-
-def _of_samples(terms: Float[Tensor, " edges"], pairs: _Pairs) -> Float[Tensor, " samples"]:
-    if pairs.batch is None or pairs.edges is None:
-        return terms.view(pairs.samples, -1).sum(1)
-    return terms.new_zeros(pairs.samples).index_add(0, pairs.batch[pairs.edges[0]], terms)
-
-
-def _pair_energy(prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs) -> Float[Tensor, " samples"]:
-    """Eq. 7: in one pass, unless more than its gradient to the prediction may be wanted."""
-    if not _only_the_gradient_is_wanted(prediction, target, pairs.springs):
-        return _formula(prediction, target, mask, pairs)
-    if torch.is_grad_enabled() and prediction.requires_grad:
-        return _KnownGradient.apply(prediction, target, mask, pairs)
-    with torch.no_grad():
-        return _in_one_pass(prediction, target, mask, pairs, False)[0]
-
-
-def _only_the_gradient_is_wanted(prediction: Tensor, target: Tensor, springs: SpringFunction) -> bool:
-    """Not so under torch.compile (whose compiler fuses the formula), in forward mode and in transforms of torch.func,
-    for meta tensors, fake ones and subclasses, nor where the target or the springs have parameters that learn."""
-    if torch.compiler.is_compiling() or not (is_plain(prediction) and is_plain(target)) or _transforms_are_active():
-        return False
-    # What a function answers tells whether it refers to tensors that something else is asked of.
-    answer = target if is_trusted(springs) else springs(target.new_ones(1))
-    given = [target, answer] if isinstance(answer, Tensor) else [target]
-    if torch.is_grad_enabled() and any(x.requires_grad for x in given):
-        return False
-    return all(forward_ad.unpack_dual(x).tangent is None for x in (prediction, *given))
-
-
-def _transforms_are_active() -> bool:
-    """Whether a transform of torch.func (vmap, grad, jvp, ...) is: none of them allows hooks on saved tensors."""
-    if torch.compiler.is_compiling():
-        return False
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(_same, _same):
-            return False
-    except RuntimeError:
-        return True
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-class _KnownGradient(torch.autograd.Function):
-    """A value whose gradient was found with it. Where that is to be differentiated, too, the formula takes over."""
-
-    @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, mask: Tensor | None, pairs: _Pairs) -> Tensor:
-        value, gradient = _in_one_pass(prediction, target, mask, pairs, True)
-        ctx.save_for_backward(prediction, target, mask, gradient)
-        ctx.pairs = pairs
+    def formula(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Float[Tensor, " samples"]:
+        if self.edges is not None:
+            return self._summed(along_edges(prediction, target, mask, self.springs, self.edges))
+        samples, atoms, _ = prediction.shape
+        if self.chunk_size is None or transforms_are_active():
+            return all_pairs(prediction, target, mask, self.springs, 0, atoms)
+        value = prediction.new_zeros(samples)
+        for start in range(0, atoms, self.chunk_size):
+            arguments = prediction, target, mask, self.springs, start, min(start + self.chunk_size, atoms)
+            value = value + checkpoint(all_pairs, *arguments, use_reentrant=False, preserve_rng_state=False)
         return value
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        prediction, target, mask, gradient = ctx.saved_tensors
-        (weights,), pairs = upstream, ctx.pairs
-        if torch.is_grad_enabled():
-            value = _formula(prediction, target, mask, pairs)
-            (result,) = torch.autograd.grad(value, prediction, weights, create_graph=True)
-        elif pairs.batch is None:
-            result = gradient * weights[:, None, None]
-        else:
-            result = gradient * weights[pairs.batch][:, None]
-        return result, None, None, None
+    def one_pass(
+        self, prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.edges is None:
+            tile = None if self.chunk_size is None else self.chunk_size * prediction.shape[1]
+            return one_pass.all_pairs(prediction, target, mask, self.springs, gradient, tile=tile)
+        terms, forces = one_pass.along_edges(prediction, target, mask, self.edges, self.springs, gradient)
+        return self._summed(terms), forces
+
+    def _summed(self, terms: Float[Tensor, " edges"]) -> Float[Tensor, " samples"]:
+        if self.batch is None or self.edges is None:
+            return terms.view(self.samples, -1).sum(1)
+        return terms.new_zeros(self.samples).index_add(0, self.batch[self.edges[0]], terms)

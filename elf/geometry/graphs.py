@@ -75,9 +75,8 @@ def _drawn(n: int, degree: int, generator: torch.Generator, count: int, method: 
 
     seeds = torch.randint(2**31, (count,), generator=generator, device=generator.device).tolist()
     drawn = (nx.random_regular_graph(degree, n, seed=seed).edges for seed in seeds)
-    return torch.stack(
-        [torch.tensor(sorted(map(sorted, edges)), dtype=torch.int64, device="cpu").mT for edges in drawn]
-    )
+    lists = [sorted(map(sorted, edges)) for edges in drawn]
+    return torch.tensor(lists, dtype=torch.int64, device="cpu").mT.contiguous()
 
 
 def _by_switching(n: int, degree: int, generator: torch.Generator, count: int) -> Tensor | None:

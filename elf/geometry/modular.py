@@ -40,7 +40,7 @@ def residue(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def random_residues(*shape: int, generator: torch.Generator) -> Float[Tensor, "*shape"]:
     """Independent uniform residues, as float64 on the CPU."""
-    return torch.randint(PRIME, shape, generator=generator).double() - PRIME // 2
+    return torch.randint(PRIME, shape, generator=generator, device="cpu").double() - PRIME // 2
 
 
 def eliminate(matrix: Float[Tensor, "batch rows columns"]) -> Reduced:
@@ -51,14 +51,14 @@ def eliminate(matrix: Float[Tensor, "batch rows columns"]) -> Reduced:
     """
     matrix = matrix.clone()
     samples, rows, columns = matrix.shape
-    every = torch.arange(samples)
-    used = torch.zeros(samples, rows, dtype=torch.bool)
-    pivots = torch.full((samples, columns), -1)
+    every = torch.arange(samples, device="cpu")
+    used = torch.zeros(samples, rows, dtype=torch.bool, device="cpu")
+    pivots = torch.full((samples, columns), -1, device="cpu")
     for start in range(0, columns, _WIDTH):
         stop = min(start + _WIDTH, columns)
         width = stop - start
         panel = torch.cat([matrix[:, :, start:stop], matrix.new_zeros(samples, rows, width)], -1)
-        chosen = torch.zeros(samples, width, dtype=torch.long)
+        chosen = torch.zeros(samples, width, dtype=torch.long, device="cpu")
         for c in range(width):
             column = panel[:, :, c]
             candidates = (column != 0) & ~used

@@ -191,7 +191,7 @@ def _rigid_motions(x: Tensor) -> Tensor:
     """Translations, and the velocities of rotations about the origin, as rows of length n D."""
     n, dim = x.shape
     shifts = torch.eye(dim, dtype=x.dtype, device=x.device).expand(n, dim, dim).movedim(1, 0)
-    pairs = torch.triu_indices(dim, dim, 1).T.tolist()
+    pairs = [(a, b) for a in range(dim) for b in range(a + 1, dim)]
     turns = x.new_zeros(len(pairs), n, dim)
     for turn, (a, b) in zip(turns, pairs, strict=True):
         turn[:, a], turn[:, b] = -x[:, b], x[:, a]

@@ -1,8 +1,8 @@
 """Time and memory of a loss against the number of points: pair energies dense and sparse, MSE, Kabsch (Table 11).
 
 The dense pair energy comes twice: as the formula is usually written, by broadcasting ("plain"), and as this package
-computes it ("dense", see `elf.energy.one_pass`): the same time law with a smaller factor, and memory that does not grow as
-the square.
+computes it ("dense", see `elf.energy.one_pass`): the same time law with a smaller factor, and memory that does not
+grow as the square.
 
 Value and gradient with respect to the prediction, one sample in three dimensions, float32. Time is the processor time
 of one thread, so that other work on the machine does not count; memory is the peak of tensors alive beyond the inputs
