@@ -138,16 +138,29 @@ def tensors_sha256(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | 
     return digest.hexdigest()
 
 
+def require_storable(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless safetensors knows the dtypes of all tensors."""
+    import safetensors.torch
+
+    for name, tensor in tensors.items():
+        try:
+            safetensors.torch.save({name: torch.empty(0, dtype=tensor.dtype, device="cpu")})
+        except KeyError:
+            raise ValueError(f"{name} is of {tensor.dtype}; it should be of a type that safetensors knows") from None
+
+
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], *, format: str
 ) -> None:
     """Write tensors and JSON-able metadata as one safetensors file, with a hash of both, atomically.
 
     Raises:
+        ValueError: a tensor of a type that safetensors does not know.
         OSError: the file could not be written.
     """
     import safetensors.torch
 
+    require_storable(tensors)
     # Cloned because safetensors refuses tensors that share memory, as tied weights do.
     clean = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = json.loads(json.dumps({**metadata, "format": format}))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,90 +13,140 @@ import torch
 from torch import Tensor, nn
 
 import elf
-from elf.files import file_sha256, load_tensors, save_tensors
-from elf.training.settings import FitSettings, resume_differences
+from elf.files import file_sha256, load_tensors, require_storable, save_tensors
+from elf.training.settings import resume_differences
+from elf.training.state import Run
 
 FORMAT = "elf.training.checkpoint/2"
 WEIGHTS_FORMAT = "elf.weights/2"
 OLD_WEIGHTS_FORMAT = "elf.weights/1"
+FIELDS = {
+    "step": int,
+    "settings": dict,
+    "model": str,
+    "device": str,
+    "world_size": int,
+    "threads": int,
+    "untouched": list,
+    "extra_state": dict,
+    "scaler": dict,
+}
+"""What a checkpoint's metadata hold: `untouched` are parameters that have had no gradient yet."""
+
+
+def split_state(module: nn.Module, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A module's state under names that start with `prefix`: its tensors, and the JSON-able rest (`get_extra_state`).
+
+    Raises:
+        ValueError: something in it that is neither a tensor of a type that safetensors knows nor JSON-able.
+    """
+    state = {prefix + name: value for name, value in module.state_dict().items()}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    rest = {name: value for name, value in state.items() if name not in tensors}
+    require_storable(tensors)
+    for name, value in rest.items():
+        try:
+            survives = json.loads(json.dumps(value)) == value
+        except (TypeError, ValueError):
+            survives = False
+        if not survives:
+            raise ValueError(
+                f"{name} is a {type(value).__name__}; it should be a tensor, or what JSON gives back unchanged, as "
+                "files here hold no pickle"
+            )
+    return tensors, rest
+
+
+def without_prefix(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Those entries whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def model_signature(model: nn.Module) -> str:
     """Name of the model's class and a hash of the names, shapes and dtypes of its state."""
-    text = "\n".join(f"{k} {tuple(v.shape)} {v.dtype}" for k, v in sorted(model.state_dict().items()))
+    tensors, rest = split_state(model)
+    lines = [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()]
+    text = "\n".join(sorted([*lines, *rest]))
     return f"{type(model).__qualname__}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under names that start with `prefix`."""
-    return {prefix + name: tensor for name, tensor in tensors.items()}
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """How the state in a file does not fit: missing, unexpected and differently shaped entries."""
 
+    def shape(value: object) -> object:
+        return tuple(value.shape) if isinstance(value, Tensor) else "no tensor"
 
-def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors whose names start with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def state_differences(state: Mapping[str, Tensor], model: nn.Module) -> list[str]:
-    """How saved weights do not fit the model: missing, unexpected and differently shaped tensors."""
-    own = model.state_dict()
     return (
-        [f"{name} is missing in the file" for name in own if name not in state]
-        + [f"{name} is not in the model" for name in state if name not in own]
+        [f"{name} is missing in the file" for name in expected if name not in found]
+        + [f"{name} is in the file alone" for name in found if name not in expected]
         + [
-            f"{name} is {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
+            f"{name} is {shape(found[name])} in the file, {shape(value)} in the model"
+            for name, value in expected.items()
+            if name in found and shape(found[name]) != shape(value)
         ]
     )
 
 
-@dataclass(frozen=True)
-class Run:
-    """The parts of a training run that a checkpoint saves and restores."""
-
-    fabric: Any
-    settings: FitSettings
-    model: nn.Module
-    ema_model: nn.Module | None
-    optimizer: torch.optim.Optimizer
+def not_finite(tensors: Mapping[str, Tensor], run: Run) -> Iterator[str]:
+    """Names of the tensors that hold a NaN, or an infinity and are no buffer (a mask may hold one)."""
+    modules = {"model.": run.model, "ema.": run.ema_model}
+    buffers = {p + name for p, module in modules.items() if module is not None for name, _ in module.named_buffers()}
+    for name, tensor in tensors.items():
+        if bool((tensor.isnan() if name in buffers else ~tensor.isfinite()).any()):
+            yield name
 
 
-def save_run(
-    path: str | Path, run: Run, step: int, losses: Sequence[float], ended: Sequence[float], random: Sequence[Tensor]
-) -> None:
-    """Write a checkpoint after `step` steps; all processes call it, the first one writes.
+def save_run(path: str | Path, run: Run) -> None:
+    """Write a checkpoint after the latest whole step; all processes call it, the first one writes.
 
     Raises:
-        FloatingPointError: a weight is not finite; the checkpoint before is kept.
+        FloatingPointError: a weight, its average or a moment of its gradients is not finite; nothing is written.
         OSError: the file could not be written; the checkpoint before is kept.
     """
-    for name, parameter in run.model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise FloatingPointError(
-                f"weight {name} is not finite after step {step - 1}; training stops, and the last checkpoint is kept"
-            )
-    everyone = [_gather(state.to(run.fabric.device), run.fabric.world_size) for state in random]
+    tensors, extra = _states(run)
+    untouched = []
+    for name, parameter in run.trainable.items():
+        moments = run.optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{name}.{entry}": value for entry, value in moments.items()}
+        if not moments:
+            untouched.append(name)
+    for name in not_finite(tensors, run):
+        raise FloatingPointError(
+            f"{name} is not finite after step {run.state.step - 1}; training stops, and the last checkpoint is kept"
+        )
+    everyone = [_gather(stream.to(run.fabric.device), run.fabric.world_size) for stream in run.random.kept]
     if run.fabric.is_global_zero:
-        tensors = with_prefix("model.", run.model.state_dict())
-        if run.ema_model is not None:
-            tensors |= with_prefix("ema.", run.ema_model.state_dict())
-        for index, values in run.optimizer.state_dict()["state"].items():
-            tensors |= with_prefix(f"optimizer.{index}.", values)
-        tensors |= {f"random.{i}": states for i, states in enumerate(everyone)}
-        tensors["history.loss"] = torch.tensor(losses, dtype=torch.float64)
-        tensors["history.seconds"] = torch.tensor(ended, dtype=torch.float64)
+        tensors |= {f"random.{i}": streams for i, streams in enumerate(everyone)}
+        tensors["history.loss"] = torch.tensor(run.state.losses, dtype=torch.float64, device="cpu")
+        tensors["history.seconds"] = torch.tensor(run.state.ended, dtype=torch.float64, device="cpu")
         about = {
-            "step": step,
+            **_here(run),
+            "step": run.state.step,
             "settings": run.settings.as_dict(),
-            "model": model_signature(run.model),
-            "device": run.fabric.device.type,
-            "world_size": run.fabric.world_size,
+            "untouched": untouched,
+            "extra_state": extra,
+            "scaler": run.fabric.strategy.precision.state_dict(),
             "torch": torch.__version__,
             "elf": elf.__version__,
         }
         save_tensors(path, tensors, about, format=FORMAT)
     run.fabric.barrier()
+
+
+def _states(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and the rest of the model's and the average's state."""
+    (tensors, rest), average = split_state(run.model, "model."), run.ema_model
+    more, more_rest = split_state(average, "ema.") if average is not None else ({}, {})
+    return tensors | more, rest | more_rest
+
+
+def _here(run: Run) -> dict[str, Any]:
+    return {
+        "model": model_signature(run.model),
+        "device": run.fabric.device.type,
+        "world_size": run.fabric.world_size,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _gather(tensor: Tensor, world_size: int) -> Tensor:
@@ -108,45 +159,96 @@ def _gather(tensor: Tensor, world_size: int) -> Tensor:
     return torch.stack(parts)
 
 
-def load_run(path: str | Path, run: Run) -> tuple[int, list[float], list[float], list[Tensor]]:
-    """Restore model, average and optimizer. Returns the step, the losses, their times and this process's randomness.
+def load_run(path: str | Path, run: Run) -> None:
+    """Put a run where the checkpoint left it; a run that the checkpoint does not fit is left as it is.
+
+    A UserWarning says where the number of threads differs from the checkpoint's: on a CPU, sums over another number
+    of threads are rounded differently.
 
     Raises:
         ValueError: the file is damaged, or of a run with another model, settings, device or number of processes.
     """
     tensors, about = load_tensors(path, FORMAT)
-    name = Path(path).name
-    weights = without_prefix("model.", tensors)
-    here = {"device": run.fabric.device.type, "world_size": run.fabric.world_size}
-    different = resume_differences(about["settings"], run.settings) + [
-        f"{key}={about[key]!r} in the checkpoint, {value!r} now" for key, value in here.items() if about[key] != value
+    name, here = Path(path).name, _here(run)
+    _refuse(f"checkpoint {name} is damaged", [_wrong_kind(about, key) for key in FIELDS])
+    different = [
+        f"{key} is {about[key]!r} in the checkpoint, {value!r} now"
+        for key, value in here.items()
+        if key != "threads" and about[key] != value
     ]
-    if about["model"] != model_signature(run.model):
-        different += [f"model {about['model']} in the checkpoint, {model_signature(run.model)} now"]
-        different += state_differences(weights, run.model)[:5]
-    if different:
-        raise ValueError(
-            f"checkpoint {name} is of another run: {'; '.join(different)}. Choose another file, or resume=False"
-        )
-    run.model.load_state_dict(weights)
-    if run.ema_model is not None:
-        run.ema_model.load_state_dict(without_prefix("ema.", tensors))
-    optimizer = run.optimizer.state_dict()
-    optimizer["state"] = {}
-    for key, tensor in without_prefix("optimizer.", tensors).items():
-        index, entry = key.split(".")
-        optimizer["state"].setdefault(int(index), {})[entry] = tensor
-    run.optimizer.load_state_dict(optimizer)
+    if about["model"] != here["model"]:
+        different += differences(without_prefix("model.", tensors), split_state(run.model)[0])[:5]
+    different = resume_differences(about["settings"], run.settings) + different
+    _refuse(f"checkpoint {name} is of another run", different, "Choose another file, or resume=False")
+    _refuse(f"checkpoint {name} is damaged", [*_damage(tensors, about, run)])
     # Cloned because torch's set_state misreads a tensor that does not begin where its storage does.
-    rank, streams = run.fabric.global_rank, len(without_prefix("random.", tensors))
-    random = [tensors[f"random.{i}"][rank].clone() for i in range(streams)]
-    return about["step"], tensors["history.loss"].tolist(), tensors["history.seconds"].tolist(), random
+    rows = [tensors[f"random.{i}"][run.fabric.global_rank].clone() for i in range(len(run.random.kept))]
+    try:
+        run.random.set_state(rows)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"checkpoint {name} is damaged: its state of randomness is refused: {error}") from error
+    run.fabric.strategy.precision.load_state_dict(about["scaler"])
+    state = tensors | about["extra_state"]
+    run.model.load_state_dict(without_prefix("model.", state))
+    if run.ema_model is not None:
+        run.ema_model.load_state_dict(without_prefix("ema.", state))
+    moments = {i: without_prefix(f"optimizer.{p}.", tensors) for i, p in enumerate(run.trainable)}
+    groups = run.optimizer.state_dict()["param_groups"]
+    run.optimizer.load_state_dict({"state": {i: m for i, m in moments.items() if m}, "param_groups": groups})
+    run.state.begin(about["step"], tensors["history.loss"].tolist(), tensors["history.seconds"].tolist())
+    if here["device"] == "cpu" and about["threads"] != here["threads"]:
+        warnings.warn(
+            f"checkpoint {name} was written by a training on {about['threads']} threads, which goes on with "
+            f"{here['threads']}: it ends near the weights of an uninterrupted run, not at the same bits",
+            stacklevel=3,
+        )
+
+
+def _refuse(what: str, faults: Sequence[str | None], advice: str = "") -> None:
+    if found := [fault for fault in faults if fault is not None]:
+        raise ValueError(f"{what}: {'; '.join(found[:12])}" + (f". {advice}" if advice else ""))
+
+
+def _wrong_kind(about: Mapping[str, Any], key: str) -> str | None:
+    value, kind = about.get(key), FIELDS[key]
+    return None if type(value) is kind else f"{key} is {value!r}; it should be of type {kind.__name__}"
+
+
+def _damage(tensors: Mapping[str, Tensor], about: Mapping[str, Any], run: Run) -> Iterator[str]:
+    """What of a checkpoint's content is incomplete, impossible or not finite."""
+    step = about["step"]
+    if not 0 <= step <= run.settings.steps:
+        yield f"step is {step}; it should be between 0 and steps={run.settings.steps}"
+        return
+    expected, extra = _states(run)
+    for name, parameter in run.trainable.items():
+        if name not in about["untouched"]:
+            expected[f"optimizer.{name}.step"] = torch.empty((), dtype=torch.float32, device="meta")
+            expected |= {f"optimizer.{name}.{moment}": parameter for moment in ("exp_avg", "exp_avg_sq")}
+    world = run.fabric.world_size
+    expected |= {f"random.{i}": stream.expand(world, -1) for i, stream in enumerate(run.random.kept)}
+    history = torch.empty(step, dtype=torch.float64, device="meta")
+    expected |= {"history.loss": history, "history.seconds": history}
+    yield from differences(tensors, expected)
+    yield from differences(about["extra_state"], extra)
+    yield from (f"{name} is not finite" for name in not_finite(tensors, run))
+    scaler, now = about["scaler"], run.fabric.strategy.precision.state_dict()
+    if scaler.keys() != now.keys() or any(
+        not isinstance(v, int | float) or not 0 <= v < 2**127 for v in scaler.values()
+    ):
+        yield f"scaler is {scaler}; it should hold finite numbers for {sorted(now)}"
 
 
 def save_weights(path: str | Path, model: nn.Module, metadata: Mapping[str, Any]) -> str:
-    """Publish the weights of a model with JSON-able metadata (settings, data, numbers). Returns the file's SHA-256."""
-    about = {**metadata, "model": type(model).__qualname__}
-    save_tensors(path, model.state_dict(), about, format=WEIGHTS_FORMAT)
+    """Publish the weights of a model with JSON-able metadata (settings, data, numbers). Returns the file's SHA-256.
+
+    Raises:
+        ValueError: the model's state holds what is neither a tensor nor JSON-able.
+        OSError: the file could not be written.
+    """
+    tensors, extra = split_state(model)
+    about = {**metadata, "model": type(model).__qualname__} | ({"extra_state": extra} if extra else {})
+    save_tensors(path, tensors, about, format=WEIGHTS_FORMAT)
     return file_sha256(path)
 
 
@@ -158,8 +260,9 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
         ValueError: a damaged file, or weights of another model; the message says which tensors differ.
     """
     tensors, metadata = load_tensors(path, WEIGHTS_FORMAT, OLD_WEIGHTS_FORMAT)
-    different = state_differences(tensors, model)
-    if different:
-        raise ValueError(f"{Path(path).name} holds weights of another {metadata['model']}: " + "; ".join(different[:5]))
-    model.load_state_dict(tensors)
+    state = tensors | metadata.get("extra_state", {})
+    different = differences(state, model.state_dict())
+    what = f"{Path(path).name} holds weights of another {metadata.get('model', 'model')}"
+    _refuse(what, different[:5])
+    model.load_state_dict(state)
     return metadata

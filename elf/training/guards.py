@@ -56,7 +56,10 @@ class Interrupts:
 
 
 class Randomness:
-    """The loss's generator and the process's own streams (dropout), seeded for one run; the latter given back after."""
+    """The loss's generator and the process's own streams (dropout), seeded for one run; the latter given back after.
+
+    `kept` is the state of all streams at the end of the latest whole step, as uint8 tensors.
+    """
 
     def __init__(self, device: torch.device, seed: int, rank: int) -> None:
         self.device = device
@@ -67,6 +70,7 @@ class Randomness:
     def __enter__(self) -> Randomness:
         self._before = self._streams()
         torch.manual_seed(self.seed)
+        self.keep()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,11 +85,12 @@ class Randomness:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).set_rng_state(states[1])
 
-    def state(self) -> list[Tensor]:
-        """The state of every stream, as uint8 tensors."""
-        return [self.generator.get_state(), *self._streams()]
+    def keep(self) -> None:
+        """Note the state of every stream in `kept`."""
+        self.kept = [self.generator.get_state(), *self._streams()]
 
     def set_state(self, states: Sequence[Tensor]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what was kept."""
         self.generator.set_state(states[0])
         self._set_streams(states[1:])
+        self.keep()

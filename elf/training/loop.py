@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from elf.training.checkpoint import Run, load_run, save_run
+from elf.training.checkpoint import load_run, save_run, split_state
 from elf.training.guards import Interrupts, Randomness
 from elf.training.settings import FitSettings, learning_rate_at, with_fabric_options
-from elf.training.state import TrainRecord, TrainState
+from elf.training.state import Run, TrainRecord, TrainState
 
 SYNC_EVERY = 25
 """Steps between two looks at the losses where each look would make an accelerator (or other processes) wait."""
 
 LossFn = Callable[[nn.Module, Any, torch.Generator], Tensor]
 BatchFn = Callable[[int], Any]
+Callback = Callable[[TrainState], object]
 
 
 def make_fabric(settings: FitSettings) -> Any:
@@ -38,6 +40,12 @@ def make_fabric(settings: FitSettings) -> Any:
         strategy=settings.strategy,
         precision=settings.precision,  # type: ignore[arg-type]
     )
+    offered = fabric.strategy.precision.precision
+    if offered != settings.precision or (fabric.device.type, offered) == ("mps", "64-true"):
+        raise ValueError(
+            f"precision is {settings.precision!r}, which Fabric does not offer on {fabric.device.type}; it should be "
+            "another, such as 'bf16-mixed' or '32-true'"
+        )
     fabric.launch()
     return fabric
 
@@ -57,10 +65,80 @@ def to_device(batch: Any, move: Callable[[Any], Any]) -> Any:
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model on parameters; buffers are copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)
+    """average <- decay * average + (1 - decay) * model on parameters; buffers and extra states are copied."""
+    for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
+        mine.lerp_(theirs.to(mine.dtype), 1 - decay)
+    for kept, current in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(current)
+    for copied, module in zip(average.modules(), model.modules(), strict=True):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            copied.set_extra_state(copy.deepcopy(module.get_extra_state()))
+
+
+def set_up(model: nn.Module, settings: FitSettings) -> Run:
+    """Everything that a training needs, on its device, before the first step."""
+    fabric = make_fabric(settings)
+    wrapped = fabric.setup_module(model)
+    ema_model = None
+    if settings.ema_decay is not None:
+        # Copied now: Fabric may have changed the precision, and DDP broadcast other weights.
+        ema_model = copy.deepcopy(model).requires_grad_(False).eval()
+    if ema_model is not None and settings.precision == "bf16-true":
+        ema_model.float()  # in 8 bits, an average stands still
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise ValueError("model has no parameters that require gradients; it should have at least one")
+    adam = torch.optim.AdamW(
+        trainable.values(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=settings.precision != "16-mixed",  # Fabric clips no scaled gradients of a fused optimizer
+    )
+    state = TrainState(settings, model, ema_model, fabric.global_rank, fabric.world_size > 1)
+    random = Randomness(fabric.device, settings.seed, fabric.global_rank)
+    return Run(fabric, settings, model, ema_model, wrapped, trainable, fabric.setup_optimizers(adam), state, random)
+
+
+def one_step(run: Run, loss_fn: LossFn, batches: BatchFn, interrupts: Interrupts) -> None:
+    """Batch, loss, gradient, clipping, AdamW, average. An interrupt leaves it before the weights change, or after."""
+    fabric, settings, state = run.fabric, run.settings, run.state
+    lr = learning_rate_at(state.step, settings)
+    loss = loss_fn(run.wrapped, to_device(batches(state.step), fabric.to_device), run.random.generator)
+    state.note_loss(_scalar(loss).detach(), lr)
+    wait = run.distributed or fabric.device.type != "cpu"
+    if not wait or (state.step + 1) % SYNC_EVERY == 0:
+        state.read_losses(run.mean)
+    run.optimizer.zero_grad()
+    fabric.backward(loss)
+    with interrupts.shield():
+        if settings.gradient_clip is not None:
+            fabric.clip_gradients(run.wrapped, run.optimizer, max_norm=settings.gradient_clip, error_if_nonfinite=False)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        run.optimizer.step()
+        if run.ema_model is not None and settings.ema_decay is not None:
+            update_average(run.ema_model, run.model, min(settings.ema_decay, (1 + state.step) / (10 + state.step)))
+        run.random.keep()
+        state.end_step()
+
+
+def leave(run: Run, interrupts: Interrupts) -> bool:
+    """Whether the training is over; processes leave it together, or they would wait for each other for ever."""
+    state = run.state
+    if state.step == state.steps or not run.distributed:
+        return state.step == state.steps or state.stopping
+    if state.step % SYNC_EVERY:
+        return False
+    stopping, state.interrupted = run.anyone(state.stopping, interrupts.asked)
+    return stopping or state.interrupted
+
+
+def save(run: Run, checkpoint: str | Path | None) -> None:
+    """Read the losses, and write the checkpoint unless this step's is there."""
+    run.state.read_losses(run.mean)
+    if checkpoint is not None and run.state.step > run.state.saved:
+        save_run(checkpoint, run)
+        run.state.saved = run.state.step
 
 
 def fit(
@@ -71,12 +149,13 @@ def fit(
     *,
     checkpoint: str | Path | None = None,
     resume: bool = True,
-    callbacks: Sequence[Callable[[TrainState], object]] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> TrainRecord:
     """Train a model in place with AdamW.
 
     Killed at any moment and called again with the same arguments and checkpoint, it ends with the very weights of an
-    uninterrupted run (bit for bit on CPU). Ctrl-C ends it cleanly, with a checkpoint and a record of what there is.
+    uninterrupted run (on CPU bit for bit at the same number of threads, see torch.set_num_threads). Ctrl-C ends it
+    cleanly, with a checkpoint and a record of what there is.
 
     Args:
         model: its parameters that require gradients are trained; moved to the device of `settings`.
@@ -84,7 +163,8 @@ def fit(
             autocast and gradient averaging; the generator, on the model's device, is its only source of randomness.
         batches: step -> batch, a function of the step alone (see `shuffled_batches`); tensors in dicts, tuples and
             dataclasses are moved to the device.
-        settings: see `FitSettings`.
+        settings: see `FitSettings`. Inside `with fabric_options(...)`, which is how the command line says where to
+            compute, its options take the place of the settings' own (accelerator, devices, precision, ...).
         checkpoint: file to save to and, with `resume`, to go on from if it is there.
         resume: False starts anew and overwrites the checkpoint.
         callbacks: called with the `TrainState` after every step; their methods `start(state)` and `finish(state)`,
@@ -93,113 +173,64 @@ def fit(
     Raises:
         FloatingPointError: a loss (or, at a checkpoint, a weight) is not finite; the last checkpoint is kept.
         ValueError: a damaged checkpoint, or one of another model or other settings; the message says what differs.
+            Before the first step: a precision that the device does not offer, or a state that no checkpoint can hold.
         OSError: a checkpoint could not be written; the one before is intact.
     """
     settings = with_fabric_options(settings)
-    fabric = make_fabric(settings)
-    ema_model = None if settings.ema_decay is None else copy.deepcopy(model).requires_grad_(False).eval()
-    wrapped = fabric.setup_module(model)
-    if ema_model is not None:
-        ema_model.to(fabric.device).load_state_dict(model.state_dict())  # DDP may have broadcast other weights
-    trainable = [p for p in wrapped.parameters() if p.requires_grad]
-    if not trainable:
-        raise ValueError("model has no parameters that require gradients; it should have at least one")
-    optimizer = fabric.setup_optimizers(
-        torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    )
-    distributed = fabric.world_size > 1
-    look_every = SYNC_EVERY if distributed or fabric.device.type != "cpu" else 1
-    state = TrainState(settings, model, ema_model, fabric.global_rank, distributed)
-    run = Run(fabric, settings, model, ema_model, optimizer.optimizer)
-    clip = settings.gradient_clip
+    run = set_up(model, settings)
+    state = run.state
+    if checkpoint is not None:
+        split_state(model)  # says now what could not be saved later
     # A step that changes buffers (batch norm) or meets other processes in its middle cannot be left half-way.
-    whole_steps = distributed or any(True for _ in model.buffers())
-
-    def mean_over_processes(losses: Tensor) -> Tensor:
-        return fabric.all_reduce(losses, reduce_op="mean") if distributed else losses
-
-    def agree(*wishes: bool) -> list[bool]:
-        return (fabric.all_reduce(torch.tensor(wishes, device=fabric.device).float(), reduce_op="sum") > 0).tolist()
-
+    whole_steps = run.distributed or any(True for _ in model.buffers())
     with (
-        Interrupts(raises=not distributed) as interrupts,
-        Randomness(fabric.device, settings.seed, fabric.global_rank) as randomness,
+        Interrupts(raises=not run.distributed) as interrupts,
+        run.random,
+        _finishing(run) as started,
     ):
-        saved_at, random_state = 0, randomness.state()
-
-        def save() -> None:
-            nonlocal saved_at
-            state.read_losses(mean_over_processes)
-            if checkpoint is not None and state.step > saved_at:
-                save_run(checkpoint, run, state.step, state.losses, state.ended, random_state)
-                saved_at = state.step
-
         if checkpoint is not None and resume and Path(checkpoint).exists():
-            step, losses, ended, states = load_run(checkpoint, run)
-            randomness.set_state(states)
-            state.begin(step, losses, ended)
-            saved_at, random_state = step, randomness.state()
-        wrapped.train()
-        started: list[Callable[[TrainState], object]] = []
+            load_run(checkpoint, run)
+        run.wrapped.train()
         try:
-            try:
-                state.begin(state.step, state.losses, state.ended)
-                for callback in callbacks:
-                    started.append(callback)
-                    _tell(callback, "start", state)
-                over = state.step == state.steps
-                while not over:
-                    with interrupts.shield(whole_steps):
-                        step, lr = state.step, learning_rate_at(state.step, settings)
-                        loss = loss_fn(wrapped, to_device(batches(step), fabric.to_device), randomness.generator)
-                        _check_scalar(loss)
-                        state.note_loss(loss.detach(), lr)
-                        look = (step + 1) % look_every == 0
-                        if look:
-                            state.read_losses(mean_over_processes)
-                        optimizer.zero_grad()
-                        fabric.backward(loss)
-                        with interrupts.shield():
-                            if clip is not None:
-                                fabric.clip_gradients(wrapped, optimizer, max_norm=clip, error_if_nonfinite=False)
-                            for group in optimizer.param_groups:
-                                group["lr"] = lr
-                            optimizer.step()
-                            if ema_model is not None and settings.ema_decay is not None:
-                                update_average(ema_model, model, min(settings.ema_decay, (1 + step) / (10 + step)))
-                            random_state = randomness.state()
-                            state.end_step()
-                            if state.step % settings.checkpoint_every == 0:
-                                save()
-                    for callback in callbacks:
-                        callback(state)
-                    stopping = state.stopping
-                    if distributed:
-                        # Processes leave the loop together or wait for each other for ever.
-                        stopping, state.interrupted = (
-                            agree(state.stopping, interrupts.asked) if look else (False, False)
-                        )
-                    over = state.step == state.steps or stopping or state.interrupted
-                interrupts.mute()
-            except KeyboardInterrupt:
-                interrupts.mute()
-                state.interrupted = True
-            state.forget_unfinished_step()
-            save()
-            state.interrupted |= interrupts.asked
-        finally:
-            wrapped.eval()
-            for callback in started:
-                _tell(callback, "finish", state)
-        return state.record
+            for callback in callbacks:
+                started.append(callback)
+                _tell([callback], "start", state)
+            while not leave(run, interrupts):
+                with interrupts.shield(whole_steps):
+                    one_step(run, loss_fn, batches, interrupts)
+                with interrupts.shield():
+                    if state.step % settings.checkpoint_every == 0:
+                        save(run, checkpoint)
+                _tell(callbacks, "__call__", state)
+            interrupts.mute()
+        except KeyboardInterrupt:
+            interrupts.mute()
+            state.interrupted = True
+        state.forget_unfinished_step()
+        save(run, checkpoint)
+        state.interrupted |= interrupts.asked
+    return state.record
 
 
-def _check_scalar(loss: object) -> None:
-    if not isinstance(loss, Tensor) or loss.shape != ():
-        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"loss_fn returned {found}; it should return a scalar tensor, shape ()")
+@contextmanager
+def _finishing(run: Run) -> Iterator[list[Callback]]:
+    """A list of callbacks to be told of the end, however it comes."""
+    started: list[Callback] = []
+    try:
+        yield started
+    finally:
+        run.wrapped.eval()
+        _tell(started, "finish", run.state)
 
 
-def _tell(callback: Callable[[TrainState], object], method: str, state: TrainState) -> None:
-    if hasattr(callback, method):
-        getattr(callback, method)(state)
+def _tell(callbacks: Sequence[Callback], method: str, state: TrainState) -> None:
+    for callback in callbacks:
+        if hasattr(callback, method):
+            getattr(callback, method)(state)
+
+
+def _scalar(loss: object) -> Tensor:
+    if isinstance(loss, Tensor) and loss.shape == ():
+        return loss
+    found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise ValueError(f"loss_fn returned {found}; it should return a scalar tensor, shape ()")

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from elf.checks import require_count, require_number, require_positive, require_seed
+
 WHERE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 """The settings that say where a run is computed; `fabric_options` may override them from outside."""
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("elf_fabric_options", default=None)
+
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
+_ALIASES = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_OTHER_PRECISIONS = "in '16-true', the squares of gradients that AdamW keeps vanish"
+
+Check = tuple[Callable[[str, Any], Any], Callable[[Any], bool], str]
+_NUMBERS: dict[str, Check] = {
+    **dict.fromkeys(("steps", "checkpoint_every", "devices", "num_nodes"), (require_count, bool, "at least 1")),
+    **dict.fromkeys(("seed", "warmup_steps"), (require_seed, lambda number: True, "")),
+    "learning_rate": (require_positive, bool, "positive and finite"),
+    "weight_decay": (require_number, lambda number: 0 <= number < math.inf, "non-negative and finite"),
+    "gradient_clip": (require_number, lambda number: number > 0, "positive or None"),
+    "ema_decay": (require_number, lambda number: 0 <= number < 1, "in [0, 1) or None"),
+}
+
+
+def _need(name: str, value: object, holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"FitSettings.{name} is {value!r}; it should be {what}")
 
 
 @dataclass(frozen=True)
@@ -30,10 +52,15 @@ class FitSettings:
             min(ema_decay, (1 + t) / (10 + t)), so that the average forgets the initial weights.
         seed: seeds the generator handed to the loss and the dropout masks of the model.
         checkpoint_every: steps between checkpoints (one is always written at the end).
-        accelerator, devices, num_nodes, strategy, precision: as in `lightning_fabric.Fabric`.
+        accelerator, devices, num_nodes, strategy: as in `lightning_fabric.Fabric`.
+        precision: one of `PRECISIONS`, as in Fabric. "16-mixed" scales the loss, and needs a GPU; with "bf16-true" the
+            average is kept in float32.
+
+    Numbers may be NumPy's; they are kept as Python's.
 
     Raises:
-        ValueError: a number out of range; the message names it.
+        ValueError: a number out of range, or another choice than those named; the message names it.
+        TypeError: no number, or no integer, where one is needed.
     """
 
     steps: int
@@ -52,24 +79,23 @@ class FitSettings:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        def need(name: str, holds: bool, what: str) -> None:
-            if not holds:
-                raise ValueError(f"FitSettings.{name} is {getattr(self, name)!r}; it should be {what}")
-
-        need("steps", self.steps >= 1, "at least 1")
-        need("learning_rate", 0 < self.learning_rate < math.inf, "positive and finite")
-        need("warmup_steps", 0 <= self.warmup_steps <= self.steps, f"between 0 and steps={self.steps}")
-        need("schedule", self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
-        need("weight_decay", 0 <= self.weight_decay < math.inf, "non-negative and finite")
-        need("gradient_clip", self.gradient_clip is None or self.gradient_clip > 0, "positive or None")
-        need("ema_decay", self.ema_decay is None or 0 <= self.ema_decay < 1, "in [0, 1) or None")
-        need("seed", self.seed >= 0, "a non-negative integer")
-        need("checkpoint_every", self.checkpoint_every >= 1, "at least 1")
-        need("devices", self.devices >= 1, "at least 1")
-        need("num_nodes", self.num_nodes >= 1, "at least 1")
+        for name, (check, holds, what) in _NUMBERS.items():
+            value = getattr(self, name)
+            if value is None and name in ("gradient_clip", "ema_decay"):
+                continue
+            number = check(f"FitSettings.{name}", value)
+            _need(name, value, holds(number), what)
+            object.__setattr__(self, name, number)
+        _need("warmup_steps", self.warmup_steps, self.warmup_steps <= self.steps, f"between 0 and steps={self.steps}")
+        _need("schedule", self.schedule, self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
+        precision = _ALIASES.get(str(self.precision), self.precision)
+        _need("precision", precision, precision in PRECISIONS, f"one of {PRECISIONS}: {_OTHER_PRECISIONS}")
+        object.__setattr__(self, "precision", precision)
         # The moving average and the one-file checkpoint need the whole weights in every process.
-        sharded = any(word in self.strategy for word in ("fsdp", "deepspeed", "model_parallel"))
-        need("strategy", not sharded, "one that keeps whole weights in every process, such as 'auto' or 'ddp'")
+        sharded = any(word in str(self.strategy) for word in ("fsdp", "deepspeed", "model_parallel"))
+        _need("strategy", self.strategy, not sharded, "one that keeps whole weights in every process: 'auto' or 'ddp'")
+        for name in ("accelerator", "strategy"):
+            _need(name, getattr(self, name), isinstance(getattr(self, name), str), "a name that Fabric knows")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as a JSON-able dict."""

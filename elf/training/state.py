@@ -6,10 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from elf.checks import widen
+from elf.training.guards import Randomness
 from elf.training.settings import FitSettings, learning_rate_at
 
 
@@ -48,7 +51,7 @@ class TrainState:
         self, settings: FitSettings, model: nn.Module, ema_model: nn.Module | None, rank: int, distributed: bool
     ) -> None:
         self.settings, self.model, self.ema_model, self.rank = settings, model, ema_model, rank
-        self.step, self.steps, self.lr = 0, settings.steps, 0.0
+        self.step, self.steps, self.lr, self.saved = 0, settings.steps, 0.0, 0
         self.interrupted = self.stopping = False
         self.losses: list[float] = []
         self.ended: list[float] = []
@@ -90,8 +93,8 @@ class TrainState:
         self.stopping = True
 
     def begin(self, step: int, losses: list[float], ended: list[float]) -> None:
-        """Start the clock at a step, with what earlier sessions measured."""
-        self.step, self.losses, self.ended = step, losses, ended
+        """Start the clock at a saved step, with what earlier sessions measured."""
+        self.step, self.saved, self.losses, self.ended = step, step, losses, ended
         self._first, self._start = (step, ended[-1] if ended else 0.0), time.perf_counter()
 
     def note_loss(self, loss: Tensor, lr: float) -> None:
@@ -108,7 +111,7 @@ class TrainState:
         """Fetch the noted losses from the device; FloatingPointError at the first that is not finite."""
         if not self._unread:
             return
-        losses = reduce(torch.stack(self._unread).float()).tolist()
+        losses = reduce(widen(torch.stack(self._unread))).tolist()
         self._unread.clear()
         for loss in losses:
             if not math.isfinite(loss):
@@ -122,3 +125,42 @@ class TrainState:
         """Drop the loss of a step that was interrupted before its weights changed."""
         del self._unread[max(0, self.step - len(self.losses)) :]
         del self.losses[self.step :]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a training run.
+
+    Attributes:
+        fabric: Lightning's Fabric: devices, precision, processes.
+        model, ema_model: the user's module and its averaged copy.
+        wrapped: Fabric's wrapping of the model, which the loss is given.
+        trainable: the parameters that are trained, by name, in the optimizer's order.
+        optimizer: Fabric's wrapping of AdamW.
+        state, random: the progress, and the randomness.
+    """
+
+    fabric: Any
+    settings: FitSettings
+    model: nn.Module
+    ema_model: nn.Module | None
+    wrapped: Any
+    trainable: dict[str, nn.Parameter]
+    optimizer: Any
+    state: TrainState
+    random: Randomness
+
+    @property
+    def distributed(self) -> bool:
+        """Whether other processes take part."""
+        return self.fabric.world_size > 1
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """The mean over all processes; each has to call it."""
+        return self.fabric.all_reduce(losses, reduce_op="mean") if self.distributed else losses
+
+    def anyone(self, *wishes: bool) -> list[bool]:
+        """For each wish, whether any process has it; each has to call it."""
+        return (
+            self.fabric.all_reduce(torch.tensor(wishes, device=self.fabric.device).float(), reduce_op="sum") > 0
+        ).tolist()
