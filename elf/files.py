@@ -164,6 +164,7 @@ def save_tensors(
     # Cloned because safetensors refuses tensors that share memory, as tied weights do.
     clean = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = json.loads(json.dumps({**metadata, "format": format}))
+    header.pop("sha256", None)  # metadata that `load_tensors` returned may be handed back
     header["sha256"] = tensors_sha256(clean, None if format.endswith(TENSORS_ONLY) else header)
     write_atomically(path, safetensors.torch.save(clean, {"elf": json.dumps(header, sort_keys=True)}))
 
