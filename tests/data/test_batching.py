@@ -2,10 +2,12 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from elf.data.batching import bucketed_batches, padding_share
 from elf.training import shuffled_batches
@@ -89,3 +91,36 @@ def test_bad_arguments(arguments: tuple, message: str) -> None:
         bucketed_batches(*arguments)
     with pytest.raises(ValueError, match="pool is 0"):
         bucketed_batches(torch.tensor([3, 1]), 1, 0, pool=0)
+
+
+def test_integers_may_be_numpys() -> None:
+    sizes = sizes_of(20)
+    for mine, numpys in (
+        (shuffled_batches(20, 4, 3), shuffled_batches(np.int64(20), np.int32(4), np.uint8(3))),
+        (bucketed_batches(sizes, 4, 3, pool=2), bucketed_batches(sizes, np.int64(4), np.int64(3), pool=np.int64(2))),
+    ):
+        assert all(torch.equal(mine(step), numpys(np.int64(step))) for step in range(12))
+
+
+@pytest.mark.parametrize("value", [4.0, True, "4", None, torch.tensor(4)])
+def test_what_is_no_integer_is_refused(value: object) -> None:
+    calls = {
+        "n": lambda: shuffled_batches(value, 4, 0),
+        "batch_size": lambda: bucketed_batches(sizes_of(9), value, 0),
+        "seed": lambda: shuffled_batches(9, 4, value),
+        "pool": lambda: bucketed_batches(sizes_of(9), 4, 0, pool=value),
+        "step": lambda: shuffled_batches(9, 4, 0)(value),
+    }
+    for name, call in calls.items():
+        # The checker of annotations, on in tests, may speak before the function does.
+        with pytest.raises((TypeError, TypeCheckError), match=f"(?s){name}"):
+            call()
+
+
+def test_empty_data_and_negative_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="n is 0; it should be at least 1"):
+        bucketed_batches(torch.zeros(0, dtype=torch.int64), 1, 0)
+    with pytest.raises(ValueError, match="step is -1"):
+        shuffled_batches(9, 4, 0)(-1)
+    with pytest.raises(ValueError, match=r"batch_size is 9; .*n=8"):
+        bucketed_batches(sizes_of(8), 9, 0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
+import re
 import signal
 import threading
 import time
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -312,6 +315,131 @@ def test_settings_out_of_range():
     for name, value in bad.items():
         with pytest.raises(ValueError, match=f"FitSettings.{name} is {value!r}"):
             FitSettings(**{**good, name: value})
+
+
+def unchecked(**values):
+    """FitSettings as a user makes them: without the checker of annotations, which is on in tests alone."""
+    settings = object.__new__(FitSettings)
+    inspect.unwrap(FitSettings.__init__)(settings, **values)
+    return settings
+
+
+NUMBERS = {
+    "steps": np.int32(10),
+    "learning_rate": np.float32(0.5),
+    "warmup_steps": np.int64(3),
+    "weight_decay": np.float64(0.25),
+    "gradient_clip": np.int8(1),
+    "ema_decay": np.float16(0.5),
+    "seed": np.uint64(7),
+    "checkpoint_every": np.int64(4),
+    "devices": np.int64(1),
+    "num_nodes": np.int64(1),
+}
+INTEGERS = ("steps", "warmup_steps", "seed", "checkpoint_every", "devices", "num_nodes")
+
+
+def test_settings_take_numpys_numbers_and_keep_pythons(tmp_path):
+    settings = unchecked(**NUMBERS, accelerator="cpu")
+    for name, value in NUMBERS.items():
+        kept = getattr(settings, name)
+        assert type(kept) is (int if name in INTEGERS else float)
+        assert kept == value
+    path = tmp_path / "run.safetensors"
+    losses = [
+        [entry["loss"] for entry in fit(toy_model(), noisy_loss, toy_batches(), s, checkpoint=c).history]
+        for s, c in ((settings, path), (settings, path), (FitSettings(**settings.as_dict()), None))
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_settings_that_are_no_numbers_are_refused(name):
+    good = {"steps": 10, "learning_rate": 1e-3}
+    fractions = (3.0, 2.5, math.nan, np.float64(3.0)) if name in INTEGERS else ()
+    required = () if name in ("gradient_clip", "ema_decay") else (None,)
+    for value in ("3", b"3", [3], object(), True, np.True_, torch.tensor(3), 1j, *fractions, *required):
+        with pytest.raises(TypeError, match=re.escape(f"FitSettings.{name} is {value!r}; it should be a")):
+            unchecked(**{**good, name: value})
+    if name not in INTEGERS:
+        for value in (math.nan, -math.inf, -1e-300, np.float32("nan")):
+            with pytest.raises(ValueError, match=re.escape(f"FitSettings.{name} is ")):
+                unchecked(**{**good, name: value})
+
+
+@pytest.mark.parametrize("name", ["schedule", "accelerator", "strategy", "precision"])
+def test_settings_that_are_no_names_are_refused(name):
+    for value in (None, 3.5, ["auto"], "", "ddp fsdp" if name == "strategy" else 7):
+        if not (value == "" and name in ("accelerator", "strategy")):  # Fabric says which names it knows
+            with pytest.raises(ValueError, match=re.escape(f"FitSettings.{name} is {value!r}; it should be")):
+                unchecked(steps=10, learning_rate=1e-3, **{name: value})
+
+
+def test_the_first_loss_by_hand():
+    """From the definition alone: the seed's streams, the warm-up, the batch of step 0, dropout off."""
+    settings = dataclasses.replace(SETTINGS, steps=1, warmup_steps=1)
+    start = toy_model(dropout=0.0)
+    (w, b), (v, c) = [(layer.weight.detach().double(), layer.bias.detach().double()) for layer in (start[0], start[3])]
+    mixed = int(np.random.SeedSequence([settings.seed, 0]).generate_state(1)[0])
+    inputs = torch.randn(96, 3, generator=torch.Generator().manual_seed(0))
+    chosen = np.random.default_rng([1, 0]).permutation(96)[:16]
+    noise = torch.randn(16, 3, generator=torch.Generator().manual_seed(mixed))
+    x = (inputs[chosen] + 0.1 * noise).double()
+    hidden = x @ w.T + b
+    output = (hidden / (1 + (-hidden).exp())) @ v.T + c
+    expected = (output - inputs[chosen].double().sin().sum(1, keepdim=True)).square().mean()
+
+    record = fit(start, noisy_loss, toy_batches(), settings)
+    assert record.history[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_first_step_by_hand():
+    """One weight, loss g w: clipped gradient, AdamW's first step (lr times the sign) with decay, average."""
+    g, w, lr, decay = -3.0, 2.0, 0.01, 0.5
+    settings = FitSettings(
+        8, 0.08, warmup_steps=8, weight_decay=decay, gradient_clip=0.5, ema_decay=0.7, accelerator="cpu"
+    )
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, w)
+    seen = []
+
+    def note(state):
+        weight = state.model.weight
+        seen.append((weight.item(), state.ema_model.weight.item(), state.lr, weight.grad.item()))
+
+    fit(model, lambda m, batch, rng: m(batch).sum(), lambda step: torch.full((1, 1), g), settings, callbacks=[note])
+    after = w * (1 - lr * decay) + lr  # against the negative gradient
+    assert seen[0] == pytest.approx((after, 0.1 * w + 0.9 * after, lr, -0.5), rel=1e-5)
+    again = after * (1 - 2 * lr * decay) + 2 * lr
+    average = 2 / 11 * seen[0][1] + 9 / 11 * again
+    assert seen[1] == pytest.approx((again, average, 2 * lr, -0.5), rel=1e-5)
+
+
+def test_a_callback_may_end_the_run_before_its_first_step():
+    class Never:
+        def start(self, state):
+            state.stop()
+
+        def __call__(self, state):
+            raise AssertionError("a step was made")
+
+    assert train(callbacks=[Never()]).steps == 0
+
+
+def test_an_interrupt_while_callbacks_start_ends_the_run_cleanly():
+    class Slow:
+        def start(self, state):
+            signal.raise_signal(signal.SIGINT)
+
+        def __call__(self, state):
+            raise AssertionError("a step was made")
+
+        def finish(self, state):
+            told.append(state.step)
+
+    told = []
+    record = train(callbacks=[Slow()])
+    assert (record.steps, record.interrupted, told) == (0, True, [0])
 
 
 def test_schedule():
