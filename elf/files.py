@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import uuid
 import warnings
@@ -59,7 +60,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 def _partial(path: Path) -> tuple[str, Path]:
     """How the temporary files for `path` begin on this machine, and a new one of this process."""
-    own = f".{path.name[:100]}.{socket.gethostname()[:50]}."
+    name = path.name.encode()[:100].decode(errors="ignore")  # file systems limit bytes
+    own = f".{name}.{socket.gethostname()[:50]}."
     return own, path.with_name(f"{own}{os.getpid()}.{uuid.uuid4().hex}.partial")
 
 
@@ -96,10 +98,9 @@ def _write_new(path: Path, data: bytes) -> None:
 def _sweep(folder: Path, own: str) -> None:
     """Remove the partial files of processes of this machine that are no more."""
     for name in os.listdir(folder):
-        if name.startswith(own) and name.endswith(".partial"):
-            pid = name.removeprefix(own).partition(".")[0]
-            if pid.isdecimal() and not is_running(int(pid)):
-                (folder / name).unlink(missing_ok=True)
+        found = re.fullmatch(re.escape(own) + r"([0-9]+)\.[0-9a-f]{32}\.partial", name)
+        if found and not is_running(int(found[1])):
+            (folder / name).unlink(missing_ok=True)
 
 
 def is_running(pid: int) -> bool:
@@ -192,7 +193,7 @@ def load_tensors(path: str | os.PathLike[str], *formats: str) -> tuple[dict[str,
         raise ValueError(f"{path.name} is damaged or not a safetensors file: {error}") from error
     try:
         metadata = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is damaged: its header is not JSON") from error
     if not isinstance(metadata, dict) or metadata.get("format") not in formats:
         found = metadata.get("format") if isinstance(metadata, dict) else metadata
