@@ -82,9 +82,12 @@ def test_small_molecules(loss, monkeypatch, tmp_path):
 
     def make(*args):
         denoiser = made(*args)
-        network.extend([Recorder(denoiser.network), Recorder(denoiser)])
+        network.append(Recorder(denoiser.network))
         return denoiser
 
+    energy = LOSSES[loss]()
+    judged = Recorder(energy)
+    monkeypatch.setitem(LOSSES, loss, lambda: energy)
     monkeypatch.setattr(molecules, "make_denoiser", make)
     monkeypatch.setattr(molecules, "sample", lambda *args, **kwargs: molecules.training_molecules(settings)[:2])
     cell = {"loss": loss, "steps": 3, "share": 1.0, "learning_rate": 2e-3, "seed": 0}
@@ -93,11 +96,11 @@ def test_small_molecules(loss, monkeypatch, tmp_path):
     data = molecules.training_molecules(settings)
     rows = bucketed_batches(data.counts, settings.batch_size, 0)
     levels = []
-    for step, ((args, out), (_, denoised)) in enumerate(zip(network[0].calls[:3], network[1].calls[:3], strict=True)):
+    for step, ((args, out), ((x_hat, *_), _)) in enumerate(zip(network[0].calls[:3], judged.calls, strict=True)):
         sigma, mask = args[2].double().tolist(), args[3]
         batch = data[rows(step)]
         clean = [y - y.mean(0) for y in arrays(batch.positions, batch.mask)]
-        predicted = arrays(denoised.positions, mask)
+        predicted = arrays(x_hat, mask)
         positions = [judged_small(loss, x, y, s) for x, y, s in zip(predicted, clean, sigma, strict=True)]
         logs = out.logits.detach().double().log_softmax(-1)
         types = [
@@ -139,8 +142,8 @@ def test_the_papers_molecules(model, loss, monkeypatch):
         return predictor
 
     monkeypatch.setattr(paper, "make_predictor", make)
-    energy, judged = paper.LOSSES[loss].energy(), []
-    energy.register_forward_pre_hook(lambda _, args: judged.append(args))
+    energy = paper.LOSSES[loss].energy()
+    judged = Recorder(energy)
     monkeypatch.setitem(paper.LOSSES, loss, paper.LOSSES[loss]._replace(energy=lambda: energy))
     data = paper.TrainingSet(settings)
     history = paper.train(settings, model, loss, seed=0, data=data).history
@@ -153,7 +156,7 @@ def test_the_papers_molecules(model, loss, monkeypatch):
         z = batch["numbers"][i, :n].tolist()
         x, moves = (part[i, :n].detach().double().numpy() for part in (noisy, out.displacements))
         x_hat = (x - sigma[i] * (moves - moves.mean(0))) / alpha[i]
-        clean = judged[0][1][i, :n].double().numpy()
+        clean = judged.calls[0][0][1][i, :n].double().numpy()
         real = batch["positions"][i, :n].double().numpy()
         turn, miss = Rotation.align_vectors(clean, real - real.mean(0))
         assert miss < 1e-4
@@ -169,9 +172,8 @@ def test_the_papers_molecules(model, loss, monkeypatch):
 def test_conformers(monkeypatch):
     """The energy between the answer and the molecule, which is centred and turned; any number of passes may be last."""
     settings = replace(conformers.SETTINGS["smoke"], steps=12, passes=3)
-    made, network, judged = conformers.make_network, [], []
-    energy = LOSSES["energy"]()
-    energy.register_forward_hook(lambda _, args, out: judged.append((args, out)))
+    made, network, energy = conformers.make_network, [], LOSSES["energy"]()
+    judged = Recorder(energy)
 
     def make(*args):
         model = made(*args)
@@ -184,7 +186,7 @@ def test_conformers(monkeypatch):
     rows = bucketed_batches(data.counts, settings.batch_size, 0)
     passes = []
     for step, ((args, answer), ((prediction, target, mask), values)) in enumerate(
-        zip(network[0].calls[:12], judged, strict=True)
+        zip(network[0].calls[:12], judged.calls, strict=True)
     ):
         passes.append(args[4])
         batch = data[rows(step)]
