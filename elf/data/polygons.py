@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_positive
+from elf.checks import require_integer, require_number, require_positive, require_tensor
 
 RADII = (0.3, 5.0)
 """The range that the paper draws radii from, uniformly; the unit of length of this experiment is arbitrary."""
@@ -29,21 +30,28 @@ class Polygons:
     """By how much the polygon is turned, in radians: what the model is not told."""
 
 
-def regular_polygon(radius: Float[Tensor, " n"], angle: Float[Tensor, " n"], sides: int) -> Float[Tensor, "n sides 2"]:
+def regular_polygon(radius: Tensor, angle: Tensor, sides: SupportsIndex) -> Float[Tensor, "n sides 2"]:
     """Vertices of regular polygons, counter-clockwise from the one at `angle`.
 
     Raises:
-        ValueError: fewer than three sides.
+        TypeError, ValueError: radii and angles that are not floating-point tensors of one shape (n,), fewer than three
+            sides.
     """
-    _require_sides(sides)
+    sides = require_integer("sides", sides, least=3)
+    for name, value in (("radius", radius), ("angle", angle)):
+        if not require_tensor(name, value).is_floating_point():
+            raise TypeError(f"{name} has dtype {value.dtype}; it should be a floating-point type")
+    if radius.ndim != 1 or radius.shape != angle.shape:
+        shapes = f"{tuple(radius.shape)} and {tuple(angle.shape)}"
+        raise ValueError(f"radius and angle have shapes {shapes}; both should be (n,)")
     steps = torch.arange(sides, dtype=radius.dtype, device=radius.device) * (2 * math.pi / sides)
     turned = angle[:, None] + steps
     return radius[:, None, None] * torch.stack([turned.cos(), turned.sin()], -1)
 
 
 def sample(
-    n: int,
-    sides: int,
+    n: SupportsIndex,
+    sides: SupportsIndex,
     max_angle: float,
     generator: torch.Generator | None = None,
     *,
@@ -60,15 +68,13 @@ def sample(
         radii: smallest and largest radius.
 
     Raises:
-        ValueError: an argument is out of range; the message names it.
+        TypeError, ValueError: an argument of another type or out of range; the message names it.
     """
-    _require_sides(sides)
-    if isinstance(n, bool) or n < 0:
-        raise ValueError(f"n is {n}; it should be a number of polygons, 0 or more")
-    _require_angle(max_angle)
-    low, high = radii
-    require_positive("radii[0]", low)
-    require_positive("radii[1]", high)
+    n, sides = require_integer("n", n, least=0), require_integer("sides", sides, least=3)
+    max_angle = _require_angle(max_angle)
+    low, high = (require_positive(f"radii[{i}]", radius) for i, radius in enumerate(radii))
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype is {dtype}; it should be a floating-point type")
     if low > high:
         raise ValueError(f"radii is {radii}; it should be (smallest, largest)")
     device = torch.device("cpu") if generator is None else generator.device
@@ -84,18 +90,12 @@ def mean_shrinkage(max_angle: float) -> float:
     With phi uniform, E[R_phi] = (sin theta / theta) 1, as the sines average to zero. The minimiser of MSE is the mean
     of the targets, so this is the size of the polygon that MSE learns: all of it at theta = 0, nothing at theta = pi.
     """
-    _require_angle(max_angle)
+    max_angle = _require_angle(max_angle)
     return math.sin(max_angle) / max_angle if max_angle > 0 else 1.0
 
 
-def _require_sides(sides: int) -> None:
-    if isinstance(sides, bool) or not isinstance(sides, int):
-        raise TypeError(f"sides is {sides!r}; it should be an integer")
-    if sides < 3:
-        raise ValueError(f"sides is {sides}; a polygon should have at least 3")
-
-
-def _require_angle(max_angle: float) -> None:
-    # A little more than pi, so that float32's pi passes.
-    if not 0 <= max_angle <= math.pi + 1e-6:
+def _require_angle(max_angle: float) -> float:
+    angle = require_number("max_angle", max_angle)
+    if not 0 <= angle <= math.pi + 1e-6:  # a little more than pi, so that float32's pi passes
         raise ValueError(f"max_angle is {max_angle}; it should be between 0 and pi (radians)")
+    return angle

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -54,7 +55,12 @@ class SpinGlasses:
 
 
 def sample_couplings(
-    n: int, height: int, width: int | None = None, kind: str = "uniform", seed: int = 0, periodic: bool = False
+    n: SupportsIndex,
+    height: SupportsIndex,
+    width: SupportsIndex | None = None,
+    kind: str = "uniform",
+    seed: SupportsIndex = 0,
+    periodic: bool = False,
 ) -> Couplings:
     """Random couplings, float32: the first n lattices of a sequence that the seed determines.
 
@@ -89,13 +95,13 @@ def sample_couplings(
 
 
 def load(
-    n: int,
-    height: int = 16,
-    width: int | None = None,
+    n: SupportsIndex,
+    height: SupportsIndex = 16,
+    width: SupportsIndex | None = None,
     *,
     kind: str = "uniform",
-    seed: int = 0,
-    processes: int | None = None,
+    seed: SupportsIndex = 0,
+    processes: SupportsIndex | None = None,
     progress: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> SpinGlasses:
@@ -119,8 +125,8 @@ def load(
     couplings = sample_couplings(n, height, width, kind, seed)
     processes = None if processes is None else require_count("processes", processes)
     require_bool("progress", progress)
-    n, rows, columns = couplings.shape
-    name = f"spin-glass-2-{kind}-{rows}x{columns}-{require_seed('seed', seed)}-{n}.safetensors"
+    count, rows, columns = couplings.shape
+    name = f"spin-glass-2-{kind}-{rows}x{columns}-{require_seed('seed', seed)}-{count}.safetensors"
     cache, stamp = cache_folder(cache_dir) / name, tensors_sha256({"right": couplings.right, "down": couplings.down})
     kept = read_cache(cache, FORMAT, stamp)
     spins = None if kept is None else kept.get("spins")
@@ -128,8 +134,8 @@ def load(
         warnings.warn(f"the cache {cache} is made again: its spins are no ground states", stacklevel=2)
         spins = None
     if spins is None:
-        workers = processes or (1 if n < 2000 else os.cpu_count() or 1)
-        spins = torch.cat(list(_bar(_solved(couplings, workers), n, progress)))
+        workers = processes or (1 if len(couplings) < 2000 else os.cpu_count() or 1)
+        spins = torch.cat(list(_bar(_solved(couplings, workers), count, progress)))
         write_cache(cache, {"spins": spins}, FORMAT, stamp)
     return SpinGlasses(couplings, spins, ising_energy(spins, couplings))
 

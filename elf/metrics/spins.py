@@ -6,11 +6,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from elf.checks import values_are_known
 from elf.spins.lattice import Couplings, bond_products, ising_energy, require_spins
 
 
 def round_logits(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The most probable spins, +-1; a logit of zero becomes +1."""
+    """The most probable spins, +-1; a logit of zero becomes +1.
+
+    Raises:
+        ValueError: a logit is NaN, which is no spin.
+    """
+    if values_are_known(logits) and bool(logits.isnan().any()):
+        raise ValueError(f"logits holds {int(logits.isnan().sum())} NaN; every logit should be a number")
     return torch.where(logits < 0, -1.0, 1.0).to(logits.dtype)
 
 

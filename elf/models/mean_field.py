@@ -6,12 +6,14 @@ the neighbours. A convolution adds its inputs and must learn that product; here 
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from elf.checks import require_bool, require_count
+from elf.checks import require_bool, require_count, require_seed
 from elf.models.resnet import PLANES, Padding, coupling_planes, require_boundaries
 from elf.spins.lattice import Couplings
 
@@ -69,11 +71,16 @@ class MeanFieldNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 16, layers: int = 24, sent: int = 4, periodic: bool = False, seed: int = 0
+        self,
+        channels: SupportsIndex = 16,
+        layers: SupportsIndex = 24,
+        sent: SupportsIndex = 4,
+        periodic: bool = False,
+        seed: SupportsIndex = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("channels", channels), ("layers", layers), ("sent", sent)):
-            require_count(name, value)
+        channels, layers = require_count("channels", channels), require_count("layers", layers)
+        sent, seed = require_count("sent", sent), require_seed("seed", seed)
         require_bool("periodic", periodic)
         self.periodic = periodic
         with torch.random.fork_rng(devices=[]):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle, islice
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from elf.checks import require_bool, require_count
-from elf.spins.lattice import Couplings
+from elf.checks import require_bool, require_count, require_seed
+from elf.spins.lattice import Couplings, require_couplings
 
 PLANES = 5
 Padding = Literal["zeros", "circular"]
@@ -35,7 +35,8 @@ def coupling_planes(couplings: Couplings) -> Float[Tensor, "batch 5 height width
 
 
 def require_boundaries(couplings: Couplings, periodic: bool) -> None:
-    """Raise ValueError unless the couplings have the boundaries that a network is for."""
+    """Raise TypeError unless these are couplings, ValueError unless they have the boundaries a network is for."""
+    require_couplings(couplings)
     if couplings.periodic != periodic:
         found, wanted = ("periodic" if kind else "free" for kind in (couplings.periodic, periodic))
         raise ValueError(f"couplings have {found} boundaries; this network is for {wanted}")
@@ -76,26 +77,25 @@ class SpinResNet(nn.Module):
 
     def __init__(
         self,
-        channels: int = 24,
-        blocks: int = 6,
-        dilations: Sequence[int] = (1,),
+        channels: SupportsIndex = 24,
+        blocks: SupportsIndex = 6,
+        dilations: Sequence[SupportsIndex] = (1,),
         periodic: bool = False,
-        seed: int = 0,
+        seed: SupportsIndex = 0,
     ) -> None:
         super().__init__()
-        require_count("channels", channels)
-        require_count("blocks", blocks)
+        channels, blocks = require_count("channels", channels), require_count("blocks", blocks)
+        seed = require_seed("seed", seed)
         require_bool("periodic", periodic)
-        if not dilations:
+        spread = [require_count("dilations", dilation) for dilation in dilations]
+        if not spread:
             raise ValueError("dilations is empty; it should have at least one number")
-        for dilation in dilations:
-            require_count("dilations", dilation)
         self.periodic = periodic
         mode: Padding = "circular" if periodic else "zeros"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.stem = nn.Conv2d(PLANES, channels, 3, padding=1, padding_mode=mode)
-            self.blocks = nn.Sequential(*(ResidualBlock(channels, d, mode) for d in islice(cycle(dilations), blocks)))
+            self.blocks = nn.Sequential(*(ResidualBlock(channels, d, mode) for d in islice(cycle(spread), blocks)))
             self.norm = nn.GroupNorm(self.blocks[0].first_norm.num_groups, channels)  # type: ignore[union-attr, arg-type]
             self.head = nn.Conv2d(channels, 1, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -15,11 +16,11 @@ from elf.spins.lattice import Couplings, bond_energy, colours, descend, neighbou
 def anneal(
     couplings: Couplings,
     *,
-    sweeps: int = 500,
-    copies: int = 8,
+    sweeps: SupportsIndex = 500,
+    copies: SupportsIndex = 8,
     hot: float = 2.0,
     cold: float = 0.1,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
 ) -> Float[Tensor, "batch height width"]:
     """The best of several Metropolis runs, cooled geometrically, then single-flip descent; the first spin is +1.
 

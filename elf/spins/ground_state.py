@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ class GroundState:
     optimal: Bool[Tensor, " batch"]
 
 
-def ground_state(couplings: Couplings, method: str = "auto", *, time_limit: float = 60.0, seed: int = 0) -> GroundState:
+def ground_state(
+    couplings: Couplings, method: str = "auto", *, time_limit: float = 60.0, seed: SupportsIndex = 0
+) -> GroundState:
     """A ground state of each lattice, exact where that is feasible.
 
     Each is solved in units of its own largest |J|, and alone: neither the unit nor the other lattices of the batch

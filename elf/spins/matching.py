@@ -19,7 +19,8 @@ from elf.spins.lattice import plaquettes
 from elf.spins.milp import GRAIN, whole_units
 
 BITS = 24
-"""PyMatching's weights are whole numbers below 2^24."""
+FINEST = (1 << BITS) - 2
+"""PyMatching's weights are whole numbers below 2^24; this leaves room to round up."""
 SLACK = 1e-6
 """What lengths in such numbers are off themselves, at most: 2^24 times the grain of the couplings is 2e-7."""
 LARGEST_DENOMINATOR = 4096
@@ -66,21 +67,21 @@ def match(values: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.n
 def _lengths(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """|J| in units in which it may be rounded, below 2^24, and for which lattices that changes nothing."""
     ratios, sizes = np.abs(whole_units(values)) / GRAIN, np.abs(values)
+    common = np.array([[_denominator(row)] for row in ratios])
     _, exponent = np.frexp(sizes.max(1, keepdims=True))
     binary = np.ldexp(sizes, BITS - exponent)
-    lengths = ratios * np.array([[_denominator(row)] for row in ratios])
-    rounded = (np.abs(lengths - np.round(lengths)) > SLACK).any(1)
-    in_binary = rounded & (binary == np.round(binary)).all(1)
-    return np.where(in_binary[:, None], binary, lengths), in_binary | ~rounded
+    in_binary = (common == FINEST) & (binary == np.round(binary)).all(1, keepdims=True)
+    return np.where(in_binary, binary, ratios * common), (in_binary | (common < FINEST))[:, 0]
 
 
 def _denominator(ratios: np.ndarray) -> int:
-    """The common denominator of these numbers if it is small, else the largest weight."""
+    """The common denominator of these numbers if it is small, else the finest there can be."""
     common = 1
     for ratio in set(ratios.tolist()):
-        common = lcm(common, Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR).denominator)
-        if common > LARGEST_DENOMINATOR:
-            return (1 << BITS) - 2
+        nearest = Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR)
+        common = lcm(common, nearest.denominator)
+        if common > LARGEST_DENOMINATOR or abs(ratio - float(nearest)) > 1 / GRAIN:
+            return FINEST
     return common
 
 

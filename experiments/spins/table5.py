@@ -223,9 +223,9 @@ def best_of(model: nn.Module, couplings: Couplings, gauges: int = 0, seed: int =
     for symmetry in SYMMETRIES:
         image = symmetry.of_couplings(couplings)
         for _ in range(max(1, gauges)):
-            g = torch.ones(image.shape)
+            g = torch.ones(image.shape, dtype=torch.float32, device="cpu")
             if gauges:
-                g = torch.randint(2, image.shape, generator=generator) * 2.0 - 1
+                g = torch.randint(2, image.shape, generator=generator, device="cpu").to(g.dtype) * 2 - 1
             spins = symmetry.undo(predict(model, gauge_transform(image, g)) * g)
             lower = ising_energy(spins, couplings) < ising_energy(best, couplings)
             best = torch.where(lower[:, None, None], spins, best)

@@ -1,6 +1,7 @@
 import cmath
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,3 +89,23 @@ def test_bad_arguments_are_named(arguments, words):
 def test_bad_radii_are_named(radii, words):
     with pytest.raises(ValueError, match=words):
         sample(1, 3, 0.0, radii=radii)
+
+
+def test_numbers_of_any_kind_and_nothing_else():
+    a = sample(3, 5, 0.5, torch.Generator().manual_seed(1))
+    b = sample(np.int64(3), np.uint8(5), np.float64(0.5), torch.Generator().manual_seed(1))
+    assert torch.equal(a.vertices, b.vertices)
+    for arguments, name in (
+        ((2.5, 3, 0.0), "n"),
+        ((1, 3.0, 0.0), "sides"),
+        ((1, 3, "0"), "max_angle"),
+        ((True, 3, 0), "n"),
+    ):
+        with pytest.raises(TypeError, match=name):
+            sample(*arguments)
+    with pytest.raises(TypeError, match=r"dtype is torch\.int64"):
+        sample(1, 3, 0.0, dtype=torch.int64)
+    with pytest.raises(TypeError, match="radius has dtype"):
+        regular_polygon(torch.ones(2, dtype=torch.int64), torch.zeros(2), 3)
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(1,\); both should be \(n,\)"):
+        regular_polygon(torch.ones(2), torch.zeros(1), 3)

@@ -1,9 +1,16 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from elf.data import spin_glass
 from elf.data.spin_glass import load, sample_couplings
+from elf.files import tensors_sha256, write_cache
 from elf.spins import ground_state, ising_energy
 
 
@@ -68,6 +75,121 @@ def test_a_damaged_cache_is_computed_again(tmp_path: Path, damage: str):
         again = load(6, 3, cache_dir=tmp_path)
     assert torch.equal(again.spins, data.spins)
     assert torch.equal(load(6, 3, cache_dir=tmp_path).spins, data.spins)
+
+
+WRONG = {
+    "flipped spin": lambda spins: spins * torch.ones_like(spins).index_fill(2, torch.tensor([2]), -1),
+    "zeros": torch.zeros_like,
+    "other flip": torch.neg,
+    "wrong shape": lambda spins: spins[:, 1:],
+    "wrong type": lambda spins: spins.float(),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_spins_that_are_whole_but_wrong_are_computed_again(tmp_path: Path, wrong):
+    data = load(6, 3, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    stamp = tensors_sha256({"right": data.couplings.right, "down": data.couplings.down})
+    write_cache(file, {"spins": wrong(data.spins)}, spin_glass.FORMAT, stamp)
+    with pytest.warns(UserWarning, match="is made again: its spins are no ground states"):
+        again = load(6, 3, cache_dir=tmp_path)
+    assert torch.equal(again.spins, data.spins)
+    load(6, 3, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("format", ["elf.spin-glass/1", "elf.spin-glass/3", "elf.qm9/2"])
+def test_another_layout_is_computed_again(tmp_path: Path, format: str):
+    data = load(6, 3, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    write_cache(file, {"down": data.spins}, format, "stamp")
+    with pytest.warns(UserWarning, match=rf"has format '{format}'"):
+        assert torch.equal(load(6, 3, cache_dir=tmp_path).spins, data.spins)
+    write_cache(file, {"other": data.spins}, spin_glass.FORMAT, "made from something else")
+    assert torch.equal(load(6, 3, cache_dir=tmp_path).spins, data.spins)
+
+
+def test_an_unreadable_cache_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    load(6, 3, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    before = file.read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("elf.files.open", refuse, raising=False)
+    with pytest.raises(PermissionError, match="cache cannot be read"):
+        load(6, 3, cache_dir=tmp_path)
+    assert file.read_bytes() == before
+
+
+def test_the_cache_is_where_every_other_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ELF_CACHE", "~/below")
+    monkeypatch.chdir(tmp_path)
+    umask = os.umask(0o022)
+    try:
+        load(2, 3)
+    finally:
+        os.umask(umask)
+    (file,) = (tmp_path / "below").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert not (tmp_path / "~").exists()
+
+
+def run(script: Path, cache: Path) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[2])
+    where = {**os.environ, "PYTHONPATH": root, "ELF_CACHE": str(cache)}
+    return subprocess.Popen([sys.executable, str(script)], env=where, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_writer_that_is_killed_leaves_nothing_for_good(tmp_path: Path):
+    cache, script = tmp_path / "cache", tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from elf.data.spin_glass import load\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "load(6, 3)\n"
+    )
+    writer = run(script, cache)
+    writer.communicate(timeout=120)
+    assert writer.returncode == -signal.SIGKILL
+    assert [file.suffix for file in cache.iterdir()] == [".partial"]
+    load(6, 3, cache_dir=cache)
+    assert [file.suffix for file in cache.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_workers_of_a_killed_load_end(tmp_path: Path, end: signal.Signals):
+    """The output that they share with it ends when the last of them does."""
+    (tmp_path / "script.py").write_text(
+        "import sys, time\n"
+        "from elf.data import spin_glass\n"
+        "def solve(chunk):\n"
+        "    print('at work', flush=True)\n"
+        "    time.sleep(3600)\n"
+        "spin_glass.CHUNK, spin_glass._solve = 2, solve\n"
+        "if __name__ == '__main__':\n"
+        "    spin_glass.load(4, 3, processes=2)\n"
+    )
+    parent = run(tmp_path / "script.py", tmp_path / "cache")
+    assert parent.stdout is not None
+    for _ in range(2):
+        assert parent.stdout.readline() == "at work\n"
+    parent.send_signal(end)
+    parent.communicate(timeout=60)
+    assert parent.returncode == -end
+
+
+def test_numpy_scalars_are_numbers(tmp_path: Path):
+    one = load(np.int64(4), np.uint8(3), np.int32(4), seed=np.int64(2), processes=np.int8(1), cache_dir=tmp_path)
+    two = load(4, 3, 4, seed=2, cache_dir=tmp_path)
+    assert torch.equal(one.spins, two.spins)
+    assert len(list(tmp_path.iterdir())) == 1
+    for name in ("n", "height", "width", "seed"):
+        for bad in (1.5, True, "3", None)[: 3 if name == "width" else 4]:
+            with pytest.raises(TypeError, match=name):
+                sample_couplings(**{"n": 2, "height": 3, name: bad})
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path):

@@ -86,3 +86,8 @@ def test_bad_spins_are_named(lattice):
             score(spins.abs() * 2, target, couplings)
         with pytest.raises(ValueError, match=r"target has shape \(2, 4, 5\)"):
             score(spins, target[:2], couplings)
+
+
+def test_nan_is_no_spin():
+    with pytest.raises(ValueError, match="logits holds 1 NaN"):
+        round_logits(torch.tensor([0.5, torch.nan]))

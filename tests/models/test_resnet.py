@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +91,13 @@ def test_bad_input_is_named():
         SpinResNet(4, 1, ())
     with pytest.raises(ValueError, match="dilations is 0"):
         SpinResNet(4, 1, (0,))
+
+
+def test_numpy_scalars_are_numbers():
+    one, two = SpinResNet(np.int64(8), np.int8(2), (np.int64(1),), seed=np.int64(3)), SpinResNet(8, 2, (1,), seed=3)
+    assert torch.equal(one.head.weight, two.head.weight)
+    for arguments, name in (({"channels": 2.0}, "channels"), ({"seed": -1}, "seed"), ({"dilations": ()}, "dilations")):
+        with pytest.raises((TypeError, ValueError), match=name):
+            SpinResNet(**arguments)
+    with pytest.raises(TypeError, match="couplings"):
+        one(torch.zeros(1, 3, 3))

@@ -1,6 +1,8 @@
 import itertools
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -212,3 +214,39 @@ def test_meta_tensors_and_foreign_default_devices(make, random_spins, energy):
     with torch.device("meta"):
         assert energy(z, target, couplings).device.type == "cpu"
     assert energy(z.to("meta"), target.to("meta"), couplings.to("meta")).is_meta
+
+
+def test_cross_entropy_is_exact_in_float64():
+    """log(1 + e^-x) between the thresholds of softplus: 2e-9 at x = 20, nothing at 40."""
+    couplings = Couplings(torch.zeros(1, 1, 2, dtype=torch.float64), torch.zeros(1, 0, 3, dtype=torch.float64))
+    target = torch.tensor([[[-1, -1, 1]]])
+    for z in (9.9, 10.1, 13.0, 19.9, 25.0):
+        logits = torch.full((1, 1, 3), z, dtype=torch.float64)
+        wrong = Fraction(2 * z) + Fraction(math.exp(-2 * z)) - Fraction(math.exp(-4 * z)) / 2
+        exact = float(2 * wrong + Fraction(math.exp(-2 * z)) - Fraction(math.exp(-4 * z)) / 2)
+        assert float(CrossEntropy()(logits, target, couplings)) == pytest.approx(exact, rel=1e-15, abs=0)
+
+
+@pytest.mark.parametrize("energy", ALL, ids=names)
+def test_logits_at_the_ends_of_their_range(make, random_spins, energy):
+    couplings = make(2, 2, 3, dtype=torch.float32)
+    target = random_spins(couplings)
+    for size in (1e-45, 1e-38, 1e4, 1e36):
+        z = (size * target).float().requires_grad_()
+        value = energy(z, target, couplings)
+        (gradient,) = torch.autograd.grad(value.sum(), z)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
+    assert entropy(torch.tensor([3e38, -3e38])).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match=r"logits overflows torch\.float32 when a sample of it is summed"):
+        energy(torch.full(couplings.shape, 3e38), target, couplings)
+
+
+def test_parameters_are_shown_and_are_numbers():
+    shown = [repr(energy) for energy in (Ising(), LocalField(2), Mattis(0.5), Margin(1.5), CrossEntropy())]
+    assert shown == ["Ising()", "LocalField(offset=2.0)", "Mattis(offset=0.5)", "Margin(margin=1.5)", "CrossEntropy()"]
+    assert "(energy): Ising()" in repr(FreeEnergy(Ising(), 0.25))
+    assert "temperature=0.25" in repr(FreeEnergy(Ising(), np.float64(0.25)))
+    for bad in (True, "1"):
+        with pytest.raises(TypeError, match="temperature"):
+            FreeEnergy(Ising(), bad)

@@ -148,3 +148,12 @@ def test_nothing_is_made_on_the_default_device(make, random_spins):
             couplings.edges,
         ):
             assert result.device.type == "cpu"
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
+def test_spins_are_real_numbers(make, dtype):
+    couplings = make(1, 2, 2)
+    with pytest.raises(TypeError, match=f"spins has dtype {dtype}"):
+        ising_energy(torch.ones(1, 2, 2, dtype=dtype), couplings)
+    with pytest.raises(TypeError, match="couplings"):
+        ising_energy(torch.ones(1, 2, 2), couplings.right)
