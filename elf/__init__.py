@@ -40,8 +40,10 @@ def __getattr__(name: str) -> Any:
     if name in _FROM_ENERGY:
         value = globals()[name] = getattr(import_module("elf.energy"), name)
         return value
+    if name == "report_card":
+        return import_module("elf.metrics.report_card").report_card
     raise AttributeError(f"module 'elf' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES, *_FROM_ENERGY})
+    return sorted({*globals(), *_SUBMODULES, *_FROM_ENERGY, "report_card"})
