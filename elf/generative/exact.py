@@ -15,15 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from elf.generative.minimiser import SpringNetwork, minimise, nearest_pose, pairs
 from elf.generative.points import Denoiser, gaussian
-from elf.generative.schedules import Schedule
+from elf.generative.schedules import Schedule, wide
 from elf.geometry.alignment import center
 from elf.geometry.distances import norm
+
+Clouds = Float[Tensor, "batch points 2"]
+Levels = Float[Tensor, " batch"]
+"""alpha or sigma of each noisy cloud."""
 
 ANGLES = 48
 """Nodes of the trapezoidal rule over rotations; it converges faster than any power."""
@@ -78,9 +83,7 @@ class RotationAveraged:
         size = n, self.shapes.shape[1], 2
         return turn(self.shapes[pick], angle) + self.blur * gaussian(size, generator, self.shapes.dtype)
 
-    def log_density(
-        self, x_t: Float[Tensor, "batch points 2"], alpha: Float[Tensor, " batch"], sigma: Float[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+    def log_density(self, x_t: Clouds, alpha: Levels, sigma: Levels) -> Float[Tensor, " batch"]:
         """log p(x_t) of x_t = alpha x + sigma eps, over the 2 (points - 1) coordinates of centred clouds.
 
         Raises:
@@ -89,17 +92,13 @@ class RotationAveraged:
         logs, variance = self._log_terms(x_t, alpha, sigma)
         return logs.logsumexp(-1) - (x_t.shape[1] - 1) * (2 * math.pi * variance).log()
 
-    def score(
-        self, x_t: Float[Tensor, "batch points 2"], alpha: Float[Tensor, " batch"], sigma: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch points 2"]:
+    def score(self, x_t: Clouds, alpha: Levels, sigma: Levels) -> Clouds:
         """grad log p(x_t), exactly: (alpha Y - x_t) / (alpha^2 tau^2 + sigma^2), Y the expected turned shape."""
         found = self.posterior(x_t, alpha, sigma)
-        variance = _wide((alpha * self.blur).square() + sigma.square())
-        return (_wide(alpha) * self._expected_shape(found) - x_t) / variance
+        variance = wide((alpha * self.blur).square() + sigma.square())
+        return (wide(alpha) * self._expected_shape(found) - x_t) / variance
 
-    def posterior(
-        self, x_t: Float[Tensor, "batch points 2"], alpha: Float[Tensor, " batch"], sigma: Float[Tensor, " batch"]
-    ) -> Posterior:
+    def posterior(self, x_t: Clouds, alpha: Levels, sigma: Levels) -> Posterior:
         """p(x | x_t)."""
         logs, variance = self._log_terms(x_t, alpha, sigma)
         overlap = self._overlap(x_t)
@@ -112,20 +111,13 @@ class RotationAveraged:
             (self.blur * sigma).square() / variance,
         )
 
-    def posterior_mean(
-        self, x_t: Float[Tensor, "batch points 2"], alpha: Float[Tensor, " batch"], sigma: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch points 2"]:
+    def posterior_mean(self, x_t: Clouds, alpha: Levels, sigma: Levels) -> Clouds:
         """E[x | x_t], the minimiser of MSE."""
         found = self.posterior(x_t, alpha, sigma)
-        return _wide(found.own) * x_t + _wide(found.template) * self._expected_shape(found)
+        return wide(found.own) * x_t + wide(found.template) * self._expected_shape(found)
 
     def posterior_sample(
-        self,
-        x_t: Float[Tensor, "batch points 2"],
-        alpha: Float[Tensor, " batch"],
-        sigma: Float[Tensor, " batch"],
-        n: int,
-        generator: torch.Generator,
+        self, x_t: Clouds, alpha: Levels, sigma: Levels, n: int, generator: torch.Generator
     ) -> Float[Tensor, "batch {n} points 2"]:
         """n exact draws of x given each x_t."""
         found = self.posterior(x_t, alpha, sigma)
@@ -134,13 +126,13 @@ class RotationAveraged:
         turned = turn(self.shapes[pick.flatten()], angle.flatten()).unflatten(0, (len(x_t), n))
         noise = gaussian((len(x_t) * n, x_t.shape[1], 2), generator, x_t.dtype).unflatten(0, (len(x_t), n))
         blur = found.variance.sqrt()[:, None, None, None] * noise
-        return (_wide(found.own) * x_t)[:, None] + found.template[:, None, None, None] * turned + blur
+        return (wide(found.own) * x_t)[:, None] + found.template[:, None, None, None] * turned + blur
 
     def expected_distances(
         self,
-        x_t: Float[Tensor, "batch points 2"],
-        alpha: Float[Tensor, " batch"],
-        sigma: Float[Tensor, " batch"],
+        x_t: Clouds,
+        alpha: Levels,
+        sigma: Levels,
         springs: Callable[[Tensor], Tensor] | None = None,
         nodes: int = 8,
     ) -> SpringNetwork:
@@ -172,7 +164,7 @@ class RotationAveraged:
         stiffness, pull = ((density[..., None] * value).sum((1, 2)) for value in (stiffness, stiffness * rest))
         return SpringNetwork(stiffness, pull / stiffness)
 
-    def _expected_shape(self, found: Posterior) -> Float[Tensor, "batch points 2"]:
+    def _expected_shape(self, found: Posterior) -> Clouds:
         shrink = torch.special.i1e(found.concentration) / torch.special.i0e(found.concentration)
         weight = torch.polar(found.probabilities * shrink, found.angle)
         return torch.view_as_real(weight @ _complex(self.shapes))
@@ -199,14 +191,14 @@ def exact_denoiser(system: RotationAveraged, schedule: Schedule) -> Denoiser:
 
 def energy_minimiser(
     system: RotationAveraged,
-    x_t: Float[Tensor, "batch points 2"],
-    alpha: Float[Tensor, " batch"],
-    sigma: Float[Tensor, " batch"],
+    x_t: Clouds,
+    alpha: Levels,
+    sigma: Levels,
     springs: Callable[[Tensor], Tensor] | None = None,
     *,
     allow_reflection: bool = False,
     iterations: int = 20,
-) -> Float[Tensor, "batch points 2"]:
+) -> Clouds:
     """argmin over x_hat of E_{p(x|x_t)}[E(x_hat, x)] for Eq. 7, in the pose nearest to x_t (Prop. 4.4).
 
     Args:
@@ -234,7 +226,7 @@ def energy_denoiser(
     )
 
 
-def turn(x: Float[Tensor, "batch points 2"], angle: Float[Tensor, " batch"]) -> Float[Tensor, "batch points 2"]:
+def turn(x: Clouds, angle: Float[Tensor, " batch"]) -> Clouds:
     """Each cloud turned counter-clockwise by its angle, in radians."""
     return torch.view_as_real(_complex(x) * torch.polar(torch.ones_like(angle), angle)[:, None])
 
@@ -277,8 +269,6 @@ def _quadrature(
     length: Tensor, width: Tensor, springs: Callable[[Tensor], Tensor], nodes: int
 ) -> tuple[Tensor, Tensor]:
     """Mean of k(d) and mean of k(d) d over mean of k(d), for each pair."""
-    import numpy as np
-
     points, weights = (length.new_tensor(a) for a in np.polynomial.hermite.hermgauss(nodes))
     stiffness, pull = torch.zeros_like(length), torch.zeros_like(length)
     for across, weight_across in zip(points, weights, strict=True):
@@ -296,7 +286,3 @@ def _complex(x: Float[Tensor, "*batch points 2"]) -> Complex[Tensor, "*batch poi
 
 def _relative(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return x[..., first] - x[..., second]
-
-
-def _wide(value: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
-    return value[:, None, None]

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from elf.checks import require_count
 from elf.geometry.alignment import align
-from elf.geometry.distances import norm
+from elf.geometry.distances import edge_distances
+from elf.geometry.rigidity import rigidity_matrix
 
 
 class SpringNetwork(NamedTuple):
@@ -39,8 +40,7 @@ def pairs(points: int, device: torch.device | None = None) -> tuple[Int[Tensor, 
 
 def pair_distances(x: Float[Tensor, "*batch points dim"]) -> Float[Tensor, "*batch pairs"]:
     """Distances of all pairs i < j."""
-    first, second = pairs(x.shape[-2], x.device)
-    return norm(x[..., first, :] - x[..., second, :])
+    return edge_distances(x, torch.stack(pairs(x.shape[-2], x.device)))
 
 
 def mean_network(
@@ -68,13 +68,9 @@ def distance_jacobian(x: Float[Tensor, "batch points dim"]) -> Float[Tensor, "ba
 
     Zero in the rows of coincident points.
     """
-    first, second = pairs(x.shape[-2], x.device)
-    rods = x[:, first] - x[:, second]
-    lengths = norm(rods)[..., None]
-    units = rods / lengths.where(lengths > 0, 1)
-    signs = torch.zeros(len(first), x.shape[-2], dtype=x.dtype, device=x.device)
-    signs = signs.scatter(1, first[:, None], 1).scatter(1, second[:, None], -1)
-    return (signs[..., None] * units[:, :, None]).flatten(2)
+    edges = torch.stack(pairs(x.shape[-2], x.device))
+    lengths = edge_distances(x, edges)[..., None]
+    return rigidity_matrix(x, edges) / lengths.where(lengths > 0, 1)
 
 
 @torch.no_grad()

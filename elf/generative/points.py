@@ -1,36 +1,30 @@
-"""Noising and denoising of point clouds, for any schedule and any energy (Sec. 2.2, 4.2 and A.7 of arXiv:2511.02087).
+"""Diffusion and flow matching of clouds, for any schedule and any energy (Sec. 2.2, 4.2, A.7 of arXiv:2511.02087).
 
 Everything here speaks of a *denoiser*, a function x_hat(x_t, t). What a network predicts (noise, velocity, the clean
-sample) is a linear change of variables away from it.
+sample) is a linear change of variables away from it. Flow matching's path is x_t = (1 - t) x + t eps (`PATH`), and its
+velocity is u = eps - x = (x_t - x) / t.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from elf.energy import Energy
-from elf.generative.schedules import Schedule
+from elf.generative.schedules import Points, Schedule, Straight, add_noise, wide
 from elf.geometry.alignment import center
+from elf.models.mlp import MLP
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, t) -> x_hat: (batch, points, dim) and (batch,) to (batch, points, dim)."""
+PATH = Straight()
 
 
-class NoisyPoints(NamedTuple):
-    """Clouds with noise, and the noise that was added."""
-
-    points: Float[Tensor, "batch points dim"]
-    noise: Float[Tensor, "batch points dim"]
-
-
-def gaussian(
-    shape: tuple[int, int, int], generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "batch points dim"]:
+def gaussian(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Points:
     """Standard Gaussian noise without a net displacement, with (points - 1) dim degrees of freedom.
 
     On the generator's device. Where a cloud lies says nothing about its shape: translations are left out throughout.
@@ -38,63 +32,48 @@ def gaussian(
     return center(torch.randn(*shape, generator=generator, device=generator.device, dtype=dtype))
 
 
-def add_noise(
-    x: Float[Tensor, "batch points dim"], t: Float[Tensor, " batch"], schedule: Schedule, generator: torch.Generator
-) -> NoisyPoints:
-    """x_t = alpha_t x + sigma_t eps (Eq. 2), of centred clouds."""
-    noise = gaussian((x.shape[0], x.shape[1], x.shape[2]), generator, x.dtype)
-    return NoisyPoints(_wide(schedule.alpha(t)) * center(x) + _wide(schedule.sigma(t)) * noise, noise)
-
-
-def noise_of(
-    x_t: Float[Tensor, "batch points dim"],
-    x_hat: Float[Tensor, "batch points dim"],
-    t: Float[Tensor, " batch"],
-    schedule: Schedule,
-) -> Float[Tensor, "batch points dim"]:
-    """eps_hat = (x_t - alpha_t x_hat) / sigma_t: the noise that a denoiser implies (Sec. 4.2)."""
-    return (x_t - _wide(schedule.alpha(t)) * x_hat) / _wide(schedule.sigma(t))
-
-
-def denoised_of(
-    x_t: Float[Tensor, "batch points dim"],
-    noise: Float[Tensor, "batch points dim"],
-    t: Float[Tensor, " batch"],
-    schedule: Schedule,
-) -> Float[Tensor, "batch points dim"]:
-    """x_hat = (x_t - sigma_t eps_hat) / alpha_t: the clean cloud that a predicted noise implies (Sec. 4.2)."""
-    return (x_t - _wide(schedule.sigma(t)) * noise) / _wide(schedule.alpha(t))
-
-
-def score_of(
-    x_t: Float[Tensor, "batch points dim"],
-    x_hat: Float[Tensor, "batch points dim"],
-    t: Float[Tensor, " batch"],
-    schedule: Schedule,
-) -> Float[Tensor, "batch points dim"]:
-    """(alpha_t x_hat - x_t) / sigma_t^2 = -eps_hat / sigma_t: the score that a denoiser implies.
-
-    It is grad log p(x_t) exactly if x_hat is the posterior mean E[x | x_t] (Tweedie's formula).
-    """
-    return -noise_of(x_t, x_hat, t, schedule) / _wide(schedule.sigma(t))
-
-
 def denoising_loss(
-    denoiser: Denoiser,
-    energy: Energy,
-    x: Float[Tensor, "batch points dim"],
-    schedule: Schedule,
-    generator: torch.Generator,
+    denoiser: Denoiser, energy: Energy, x: Points, schedule: Schedule, generator: torch.Generator
 ) -> Float[Tensor, " batch"]:
     """weight(t) E(x_hat(x_t, t), x) for one time and one noise a sample (Sec. 4.2; for `Straight`, the one of A.7).
 
     With `Harmonic` and the weight alpha^2 / sigma^2 it is the usual squared error of the noise (Sec. 2.2), with
-    `Straight`'s 1 / t^2 that of the velocity.
+    `Straight`'s 1 / t^2 that of the velocity. A.7 prints E(x - x_hat); the energy is a function of two clouds, not of
+    their difference, and sum_{i<j} |d_i - d_j|^2 of a centred difference d would be MSE again, times the number of
+    points.
     """
     t = schedule.draw(len(x), generator).to(x.dtype)
     x = center(x)
-    return schedule.weight(t) * energy(denoiser(add_noise(x, t, schedule, generator).points, t), x)
+    # Centred twice, which rounding can tell from once: so the committed trainings were, and so they repeat.
+    x_t = add_noise(center(x), gaussian(x.shape, generator, x.dtype), t, schedule)
+    return schedule.weight(t) * energy(denoiser(x_t, t), x)
 
 
-def _wide(value: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
-    return value[:, None, None]
+class VelocityNetwork(nn.Module):
+    """A denoiser for small clouds: an `MLP` sees x_t and features of t and answers with a velocity; x_hat = x_t - t u.
+
+    No part of it knows of rotations. Where t is small, x_hat stays close to x_t whatever the network says, which keeps
+    the orientation that an invariant loss leaves open.
+
+    Args:
+        points, dim: of the clouds.
+        hidden: widths of the hidden layers.
+        seed: of the initial weights.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, points: int, dim: int = 2, hidden: tuple[int, ...] = (128, 128, 128), seed: int = 0) -> None:
+        super().__init__()
+        self.network = MLP(points * dim + 7, (points, dim), hidden, nn.SiLU, seed=seed)
+        octaves = torch.arange(3, dtype=torch.get_default_dtype(), device=torch.get_default_device())
+        self.register_buffer("frequencies", math.pi * 2.0**octaves, persistent=False)
+
+    def velocity(self, x_t: Points, t: Float[Tensor, " batch"]) -> Points:
+        """u(x_t, t), without a net displacement."""
+        phase = t[:, None] * self.frequencies
+        return center(self.network(torch.cat([x_t.flatten(1), t[:, None], phase.sin(), phase.cos()], 1)))
+
+    def forward(self, x_t: Points, t: Float[Tensor, " batch"]) -> Points:
+        """The denoised cloud x_hat."""
+        return x_t - wide(t) * self.velocity(x_t, t)

@@ -1,4 +1,4 @@
-"""Samplers of point clouds: Euler, Heun and ancestral, for any denoiser and any schedule.
+"""Samplers: Euler, Heun and ancestral, for any denoiser and any schedule; of point clouds, and of molecules.
 
 The probability flow is dx = x_hat d alpha + eps_hat d sigma with eps_hat = (x - alpha x_hat) / sigma. In this form it
 needs no derivative of the schedule and no division by alpha. Its Euler step is DDIM's alpha_s x_hat + sigma_s eps_hat
@@ -6,44 +6,62 @@ needs no derivative of the schedule and no division by alpha. Its Euler step is 
 `Karras` Heun's step is the one of arXiv:2206.00364.
 
 Every sampler starts from standard Gaussian noise times sigma at the schedule's first time and goes to its last time; if
-noise is left there, it answers with x_hat.
+noise is left there, it answers with x_hat. What it moves is a tensor (batch, points, numbers a point): a cloud, or the
+state of a molecule, positions and features side by side (`elf.generative.molecules`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, pairwise
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from elf.generative.points import Denoiser, gaussian
-from elf.generative.schedules import Schedule
+from elf.checks import (
+    require_bool,
+    require_count,
+    require_integer,
+    require_number,
+    require_one_of,
+    require_seed,
+    require_tensor,
+)
+from elf.elements import ELEMENTS, VALENCE
+from elf.generative.molecules import KarrasDenoiser, Mask, MoleculeDenoiser, State, Times, molecule_noise
+from elf.generative.points import Denoiser
+from elf.generative.schedules import Karras, Points, Schedule
 
 Watcher = Callable[[Tensor, Tensor, Tensor], object]
 """Called as watch(t, x_t, x_hat) at every time visited."""
+Draw = Callable[[], Tensor]
+"""Gives standard Gaussian noise of the shape of the start."""
+
+CHURN_ABOVE = 0.05
+"""Angstrom (S_tmin of Alg. 2): below, fresh noise would only blur finished bonds."""
+SETTLE_BELOW = 2.0
+"""Angstrom. Types, one-hots of length 4, are nearly decided here, and bonds are not."""
 
 
 class Level(NamedTuple):
-    """One time of the sampler, with scalar tensors."""
+    """One time of the sampler, with scalar tensors on the CPU, where looking at them costs nothing."""
 
     t: Tensor
     alpha: Tensor
     sigma: Tensor
 
 
-Step = Callable[[Tensor, Tensor, Level, Level], Tensor]
+Ask = Callable[[Tensor, Level], Tensor]
+Step = Callable[[Tensor, Level, Level, Ask], Tensor]
 
 
-def euler(
-    denoiser: Denoiser,
-    schedule: Schedule,
-    noise: Float[Tensor, "batch points dim"],
-    steps: int,
-    watch: Watcher | None = None,
-) -> Float[Tensor, "batch points dim"]:
+def euler(denoiser: Denoiser, schedule: Schedule, noise: Points, steps: int, watch: Watcher | None = None) -> Points:
     """First-order steps of the probability flow, one evaluation each; deterministic, given the noise.
 
     Args:
@@ -57,8 +75,9 @@ def euler(
         ValueError: steps is less than 1.
     """
 
-    def step(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> Tensor:
-        return after.alpha * x_hat + after.sigma * _noise(x, x_hat, now)
+    def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
+        x_hat = ask(x, now)
+        return x + _flow(x_hat, _noise(x, x_hat, now), now, after)
 
     return _run(step, denoiser, schedule, noise, steps, watch)
 
@@ -66,24 +85,47 @@ def euler(
 def heun(
     denoiser: Denoiser,
     schedule: Schedule,
-    noise: Float[Tensor, "batch points dim"],
+    noise: Points,
     steps: int,
     watch: Watcher | None = None,
-) -> Float[Tensor, "batch points dim"]:
+    *,
+    churn: float = 0.0,
+    draw: Draw | None = None,
+    prepare: Callable[[Tensor, Level], Tensor] | None = None,
+) -> Points:
     """Second-order (trapezoidal) steps of the probability flow, two evaluations each; a step to sigma = 0 is Euler's.
 
-    Arguments as for `euler`.
-    """
+    Karras et al. 2022, arXiv:2206.00364: Alg. 1 without churn, Alg. 2 with it.
 
-    def step(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> Tensor:
+    Args:
+        churn: before each step the noise level is raised by this share with fresh noise (gamma of Alg. 2, at most
+            sqrt(2) - 1), where it is above `CHURN_ABOVE`. Fresh noise lets later steps mend errors of earlier ones.
+        draw: of the fresh noise.
+        prepare: what is done to the state before each step.
+
+    The other arguments are `euler`'s.
+
+    Raises:
+        ValueError: steps is less than 1; churn out of range, without draw, or with another schedule than `Karras`.
+    """
+    if not 0 <= require_number("churn", churn) <= math.sqrt(2) - 1:
+        raise ValueError(f"churn is {churn!r}; it should be between 0 and sqrt(2) - 1 = 0.414")
+    if churn and (draw is None or not isinstance(schedule, Karras)):
+        raise ValueError(f"churn is {churn!r}; it should be 0 without draw and for schedules other than Karras")
+
+    def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
+        if draw is not None and churn and now.sigma > CHURN_ABOVE:
+            x = x + now.sigma * math.sqrt((1 + churn) ** 2 - 1) * draw()
+            now = Level(now.t * (1 + churn), now.alpha, now.sigma * (1 + churn))
+        if prepare is not None:
+            x = prepare(x, now)
+        x_hat = ask(x, now)
         eps = _noise(x, x_hat, now)
-        trial = after.alpha * x_hat + after.sigma * eps
+        trial = x + _flow(x_hat, eps, now, after)
         if after.sigma == 0:
             return trial
-        x_hat_after = denoiser(trial, after.t.expand(len(x)))
-        eps_after = _noise(trial, x_hat_after, after)
-        drift = (after.alpha - now.alpha) * (x_hat + x_hat_after) + (after.sigma - now.sigma) * (eps + eps_after)
-        return x + drift / 2
+        x_hat_after = denoiser(trial, _time(after, trial))
+        return x + _flow(x_hat + x_hat_after, eps + _noise(trial, x_hat_after, after), now, after) / 2
 
     return _run(step, denoiser, schedule, noise, steps, watch)
 
@@ -91,26 +133,28 @@ def heun(
 def ancestral(
     denoiser: Denoiser,
     schedule: Schedule,
-    noise: Float[Tensor, "batch points dim"],
+    noise: Points,
     steps: int,
-    generator: torch.Generator,
+    draw: Draw,
     watch: Watcher | None = None,
-) -> Float[Tensor, "batch points dim"]:
+) -> Points:
     """Draws x_s from p(x_s | x_t, x = x_hat) (`posterior`), step by step: the sampler of DDPM (Ho et al. 2020) and EDM.
 
-    Exact at any number of steps where x_hat is certain.
+    Exact at any number of steps where x_hat is certain. EDM (arXiv:2203.17003, Alg. 2) ends by adding noise of sigma_0
+    / alpha_0 = 0.003 angstrom, which the paper's schedule has left there; here x_hat is the answer.
 
     Args:
-        generator: of the noise that each step adds.
+        draw: of the noise that each step adds.
 
     The other arguments are `euler`'s.
     """
 
-    def step(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> Tensor:
-        mean, spread = posterior(x, x_hat, now, after)
+    def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
+        x_hat, kick = ask(x, now), draw()
         if after.sigma == 0:
-            return mean
-        return mean + spread * gaussian((x.shape[0], x.shape[1], x.shape[2]), generator, x.dtype).to(x.device)
+            return x_hat
+        mean, spread = posterior(x, x_hat, now, after)
+        return mean + spread * kick
 
     return _run(step, denoiser, schedule, noise, steps, watch)
 
@@ -127,29 +171,225 @@ def posterior(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> tuple[Tenso
     return mean, fresh.sqrt() * after.sigma / now.sigma
 
 
-def levels_of(schedule: Schedule, steps: int, device: torch.device, dtype: torch.dtype) -> list[Level]:
-    """The steps + 1 levels of a sampler, noisiest first."""
-    times = schedule.grid(steps, device).to(dtype)
-    return [Level(*level) for level in zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)]
-
-
 @torch.no_grad()
 def _run(
     step: Step, denoiser: Denoiser, schedule: Schedule, noise: Tensor, steps: int, watch: Watcher | None
 ) -> Tensor:
-    levels = levels_of(schedule, steps, noise.device, noise.dtype)
+    times = schedule.grid(require_count("steps", steps)).to(noise.dtype)
+    levels = [Level(*level) for level in zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)]
 
     def ask(x: Tensor, level: Level) -> Tensor:
-        x_hat = denoiser(x, level.t.expand(len(x)))
+        x_hat = denoiser(x, _time(level, x))
         if watch is not None:
             watch(level.t, x, x_hat)
         return x_hat
 
     x = levels[0].sigma * noise
     for now, after in pairwise(levels):
-        x = step(x, ask(x, now), now, after)
+        x = step(x, now, after, ask)
     return ask(x, levels[-1]) if levels[-1].sigma > 0 else x
+
+
+def _time(level: Level, x: Tensor) -> Float[Tensor, " batch"]:
+    return level.t.to(x.device).expand(len(x))
 
 
 def _noise(x: Tensor, x_hat: Tensor, level: Level) -> Tensor:
     return (x - level.alpha * x_hat) / level.sigma
+
+
+def _flow(x_hat: Tensor, eps: Tensor, now: Level, after: Level) -> Tensor:
+    return (after.alpha - now.alpha) * x_hat + (after.sigma - now.sigma) * eps
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sampled molecules in the layout of `elf.data.qm9.Molecules`: angstrom, atomic numbers, zero-padded.
+
+    trajectory: (levels, n, atoms, 3), the denoised positions x_hat at some noise levels; None unless asked for.
+    """
+
+    positions: Float[Tensor, "n atoms 3"]
+    numbers: Int[Tensor, "n atoms"]
+    trajectory: Float[Tensor, "levels n atoms 3"] | None = None
+
+
+def sample_molecules(
+    denoiser: MoleculeDenoiser,
+    counts: Int[Tensor, "*n"],
+    generator: torch.Generator,
+    *,
+    method: Literal["heun", "ancestral"] = "heun",
+    steps: int = 40,
+    churn: float = 0.0,
+    closed_shell: bool = False,
+    batch_size: int = 128,
+    frames: int = 0,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Samples:
+    """Molecules from noise. Those of similar size share a batch; the answer is in the order of `counts`.
+
+    The same generator state gives the same molecules, for the same `batch_size`.
+
+    Args:
+        denoiser: a trained network with its schedule.
+        counts: number of atoms of each molecule wanted (`draw_counts`).
+        generator: of all noise.
+        method: "heun", 2 steps - 1 evaluations of the network a molecule; or "ancestral", the paper's, steps + 1 of
+            them (steps where the schedule ends without noise). The paper takes 1000 steps.
+        steps: noise levels visited.
+        churn: of `heun`.
+        closed_shell: with "heun" and a `KarrasDenoiser`, see `ClosedShell`. One more evaluation.
+        batch_size: molecules a batch.
+        frames: keep x_hat at this many levels, evenly spread with the last among them, as `Samples.trajectory`.
+        device: where to sample; default the generator's.
+        progress: called with (steps done, steps in all) after each step; the steps of all batches count.
+
+    Raises:
+        TypeError: counts is no tensor of integers.
+        ValueError: no molecules asked for, or one of fewer than one atom; a setting out of its range, or one that the
+            method does not have.
+    """
+    counts, steps = _require_counts(counts), require_count("steps", steps)
+    require_one_of("method", method, ("heun", "ancestral"))
+    require_bool("closed_shell", closed_shell)
+    if not 0 <= require_integer("frames", frames) <= steps:
+        raise ValueError(f"frames is {frames}; it should be between 0 and steps={steps}")
+    if closed_shell and not (method == "heun" and isinstance(denoiser, KarrasDenoiser)):
+        raise ValueError("closed_shell is True; it should be False but for Heun's method with a KarrasDenoiser")
+    if churn and method != "heun":
+        raise ValueError(f"churn is {churn!r}; it should be 0 for ancestral sampling, where all noise is fresh")
+    place = torch.device(device) if device is not None else generator.device
+    parts = counts.argsort(stable=True).split(require_count("batch_size", batch_size))
+    size, width, dtype = (len(counts), int(counts.max())), denoiser.featuriser.width, _dtype_of(denoiser)
+    positions = torch.zeros(*size, 3, dtype=dtype, device=place)
+    numbers = torch.zeros(size, dtype=torch.int64, device=place)
+    path = torch.zeros(frames, *size, 3, dtype=dtype, device=place) if frames else None
+    wanted = {(frame + 1) * steps // frames - 1 for frame in range(frames)}
+    told = count(1)
+
+    def tell() -> None:
+        if progress is not None:
+            progress(next(told), len(parts) * steps)
+
+    def descend(mask: Mask, watch: Watcher) -> State:
+        # The orders of the draws are those of the samples that once were published.
+        draw = partial(molecule_noise, mask, width, generator, dtype, features_first=method == "heun")
+        denoise = partial(denoiser.denoise, mask=mask)
+        if method == "ancestral":
+            return ancestral(denoise, denoiser.schedule, draw(), steps, draw, watch)
+        shell = ClosedShell(denoiser, mask, draw) if isinstance(denoiser, KarrasDenoiser) and closed_shell else None
+        prepare = None if shell is None else shell.settle
+        return heun(shell or denoise, denoiser.schedule, draw(), steps, watch, churn=churn, draw=draw, prepare=prepare)
+
+    with _evaluating(denoiser):
+        for rows in parts:
+            atoms = int(counts[rows].max())
+            mask = (torch.arange(atoms, dtype=torch.int64, device="cpu") < counts[rows, None]).to(place)
+            watch = _Frames(steps, wanted, tell)
+            x = descend(mask, watch)
+            rows = rows.to(place)
+            positions[rows, :atoms] = x[..., :3]
+            numbers[rows, :atoms] = denoiser.featuriser.decode(x[..., 3:], mask)
+            if path is not None:
+                path[:, rows, :atoms] = torch.stack(watch.kept)
+    return Samples(positions, numbers, path)
+
+
+def draw_counts(counts: Int[Tensor, " n"], samples: int, seed: int) -> Int[Tensor, " samples"]:
+    """Sizes of `samples` molecules, drawn with replacement from those of a data set."""
+    samples, generator = require_count("samples", samples), torch.Generator().manual_seed(require_seed("seed", seed))
+    pick = torch.randint(len(counts), (samples,), generator=generator, dtype=torch.int64, device="cpu")
+    return counts.cpu()[pick]
+
+
+class ClosedShell:
+    """A `KarrasDenoiser` for one batch, whose types are settled at once when the noise falls below `SETTLE_BELOW`.
+
+    They become those of `closed_shell_types`, and stay: an odd sum of valences leaves an unpaired electron wherever the
+    atoms go. `settle` is what `heun` is to do before each step.
+    """
+
+    def __init__(self, denoiser: KarrasDenoiser, mask: Mask, draw: Draw) -> None:
+        self.denoiser, self.mask, self.draw = denoiser, mask, draw
+        self.types: Tensor | None = None
+
+    def __call__(self, x_t: State, t: Times) -> State:
+        """x_hat, with the types that are settled."""
+        x_hat = self.denoiser.denoise(x_t, t, self.mask)
+        return x_hat if self.types is None else torch.cat([x_hat[..., :3], self.types], dim=-1)
+
+    def settle(self, x_t: State, now: Level) -> State:
+        """The state as it is, but where it is time to settle: with noisy types as if all along they had been those."""
+        if self.types is not None or now.sigma > SETTLE_BELOW:
+            return x_t
+        logits = self.denoiser(x_t, _time(now, x_t), self.mask)[..., 3:]
+        featuriser = self.denoiser.featuriser
+        self.types = featuriser.type_scale * closed_shell_types(logits, self.mask, featuriser.elements)
+        return torch.cat([x_t[..., :3], self.types + now.sigma * self.draw()[..., 3:]], dim=-1)
+
+
+def closed_shell_types(
+    logits: Float[Tensor, "batch atoms elements"],
+    mask: Mask,
+    elements: Sequence[int] = ELEMENTS,
+) -> Float[Tensor, "batch atoms elements"]:
+    """The likeliest types whose valences have an even sum in every molecule, as one-hots; zero where masked.
+
+    Where the likeliest type of each atom gives an odd sum, the one change that costs least in probability and turns it
+    even is made: H, N or F to C or O, or the other way round. A molecule without unpaired electrons has an even sum:
+    each bond takes one valence from either side.
+    """
+    odd = torch.tensor([VALENCE[z] % 2 == 1 for z in elements], dtype=torch.bool, device=logits.device)
+    best = logits.argmax(dim=-1)
+    top = logits.gather(-1, best[..., None])
+    # The likeliest type of the other parity, and what it costs.
+    other = logits.masked_fill(odd == odd[best][..., None], -torch.inf)
+    cost = (top[..., 0] - other.amax(dim=-1)).masked_fill(~mask, torch.inf)
+    wrong = (odd[best] & mask).sum(dim=1) % 2 == 1
+    places = torch.arange(mask.shape[1], dtype=torch.int64, device=mask.device)
+    changed = (cost.argmin(dim=1)[:, None] == places) & wrong[:, None]
+    chosen = torch.where(changed, other.argmax(dim=-1), best)
+    return torch.nn.functional.one_hot(chosen, len(elements)).to(logits.dtype) * mask[..., None]
+
+
+class _Frames:
+    """Watches one batch: keeps x_hat's positions at the wanted steps, and tells of every step."""
+
+    def __init__(self, steps: int, wanted: set[int], tell: Callable[[], None]) -> None:
+        self.kept: list[Tensor] = []
+        self.steps, self.wanted, self.tell, self.done = steps, wanted, tell, 0
+
+    def __call__(self, t: Tensor, x: Tensor, x_hat: Tensor) -> None:
+        if self.done in self.wanted:
+            self.kept.append(x_hat[..., :3].clone())
+        self.done += 1
+        if self.done <= self.steps:  # where noise is left at the end, it is one evaluation more
+            self.tell()
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off, and the mode of each part back to what it was."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    """float64 for a network in double precision, else float32."""
+    return torch.float64 if any(p.dtype == torch.float64 for p in module.parameters()) else torch.float32
+
+
+def _require_counts(counts: object) -> Int[Tensor, " n"]:
+    counts = require_tensor("counts", counts)
+    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
+        raise TypeError(f"counts has dtype {counts.dtype}; it should hold integers")
+    if counts.ndim != 1 or not len(counts) or int(counts.min()) < 1:
+        raise ValueError(f"counts has shape {tuple(counts.shape)}; it should be (n,) with n >= 1 and entries >= 1")
+    return counts.cpu()

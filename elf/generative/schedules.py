@@ -1,19 +1,25 @@
-"""Noise schedules: how much noise at which time, one interface for all.
+"""Noise schedules: how much noise at which time, one interface for all, and the noising itself.
 
 A noisy sample is x_t = alpha_t x + sigma_t eps (Eq. 2 of arXiv:2511.02087). Time runs from clean to noisy; what it
-measures is the schedule's business: `Karras` counts it in sigma, `Polynomial` and `Straight` from 0 to 1.
+measures is the schedule's business: `Karras` counts it in sigma, `Polynomial` and `Straight` from 0 to 1. Times that
+a schedule makes itself are float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count, require_positive, values_are_known
+from elf.checks import require_count, require_number, require_positive, values_are_known
+
+Points = Float[Tensor, "batch points dim"]
+"""Clouds of points, or whatever else has numbers (dim) at each of its points."""
 
 
 @runtime_checkable
@@ -36,9 +42,28 @@ class Schedule(Protocol):
         """Times of n training samples, on the generator's device."""
         ...
 
-    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
-        """The steps + 1 times that a sampler visits, from noise to data."""
+    def grid(self, steps: int) -> Float[Tensor, " levels"]:
+        """The steps + 1 times that a sampler visits, from noise to data, on the CPU."""
         ...
+
+
+def add_noise(x: Points, noise: Points, t: Float[Tensor, " batch"], schedule: Schedule) -> Points:
+    """x_t = alpha_t x + sigma_t eps (Eq. 2); the noise is standard normal and, for coordinates, centred as x is."""
+    return wide(schedule.alpha(t)) * x + wide(schedule.sigma(t)) * noise
+
+
+def noise_of(x_t: Points, x_hat: Points, t: Float[Tensor, " batch"], schedule: Schedule) -> Points:
+    """eps_hat = (x_t - alpha_t x_hat) / sigma_t: the noise that a denoised sample implies (Sec. 4.2).
+
+    The score that it implies is -eps_hat / sigma_t: grad log p(x_t), exactly, if x_hat is the posterior mean E[x | x_t]
+    (Tweedie's formula).
+    """
+    return (x_t - wide(schedule.alpha(t)) * x_hat) / wide(schedule.sigma(t))
+
+
+def wide(value: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
+    """One number a sample, ready to multiply its points."""
+    return value[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -61,10 +86,10 @@ class Karras:
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        for name in ("sigma_data", "log_std", "sigma_min", "sigma_max", "rho"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise ValueError(f"Karras.{name} is {value!r}; it should be positive")
+        _check(self, require_positive, "sigma_data", "log_std", "sigma_min", "sigma_max", "rho")
+        _check(self, require_number, "log_mean")
+        if not isfinite(self.log_mean):
+            raise ValueError(f"Karras.log_mean is {self.log_mean!r}; it should be finite")
         if not self.sigma_min < self.sigma_max:
             raise ValueError(f"Karras.sigma_min is {self.sigma_min!r}; it should be below sigma_max={self.sigma_max!r}")
 
@@ -78,14 +103,14 @@ class Karras:
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Noise levels of n training samples, on the generator's device."""
-        return (self.log_mean + self.log_std * torch.randn(n, generator=generator, device=generator.device)).exp()
+        normal = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float32)
+        return (self.log_mean + self.log_std * normal).exp()
 
-    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
+    def grid(self, steps: int) -> Float[Tensor, " levels"]:
         """The steps + 1 levels a sampler visits, from sigma_max down to sigma_min and then 0."""
-        if steps < 1:
-            raise ValueError(f"steps is {steps!r}; it should be at least 1")
+        steps = require_count("steps", steps)
         ends = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        levels = torch.linspace(*ends, steps, device=device) ** self.rho
+        levels = torch.linspace(*ends, steps, device="cpu", dtype=torch.float32) ** self.rho
         return torch.cat([levels, levels.new_zeros(1)])
 
     def weight(self, sigma: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -115,9 +140,8 @@ class Polynomial:
     levels: int = 1000
 
     def __post_init__(self) -> None:
-        require_positive("Polynomial.precision", self.precision)
-        require_positive("Polynomial.power", self.power)
-        require_count("Polynomial.levels", self.levels)
+        _check(self, require_positive, "precision", "power")
+        _check(self, require_count, "levels")
         if not self.precision < 0.5:
             raise ValueError(f"Polynomial.precision is {self.precision!r}; it should be below 0.5")
 
@@ -139,12 +163,13 @@ class Polynomial:
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Uniform over 0, 1/T, ..., 1, as in EDM."""
-        return torch.randint(self.levels + 1, (n,), generator=generator, device=generator.device) / self.levels
+        place = generator.device
+        steps = torch.randint(self.levels + 1, (n,), generator=generator, device=place, dtype=torch.int64)
+        return steps.to(torch.float32) / self.levels
 
-    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
+    def grid(self, steps: int) -> Float[Tensor, " levels"]:
         """Equal steps from 1 to 0; the paper takes T of them."""
-        require_count("steps", steps)
-        return torch.linspace(1, 0, steps + 1, device=device)
+        return _equal_steps(steps)
 
 
 @dataclass(frozen=True)
@@ -158,7 +183,7 @@ class Straight:
     t_min: float = 1e-3
 
     def __post_init__(self) -> None:
-        require_positive("Straight.t_min", self.t_min)
+        _check(self, require_positive, "t_min")
         if not self.t_min < 1:
             raise ValueError(f"Straight.t_min is {self.t_min!r}; it should be below 1")
 
@@ -179,12 +204,23 @@ class Straight:
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Uniform on [t_min, 1]."""
-        return self.t_min + (1 - self.t_min) * torch.rand(n, generator=generator, device=generator.device)
+        uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
+        return self.t_min + (1 - self.t_min) * uniform
 
-    def grid(self, steps: int, device: torch.device | None = None) -> Float[Tensor, " levels"]:
+    def grid(self, steps: int) -> Float[Tensor, " levels"]:
         """Equal steps from 1 to 0."""
-        require_count("steps", steps)
-        return torch.linspace(1, 0, steps + 1, device=device)
+        return _equal_steps(steps)
+
+
+def _check(schedule: Schedule, require: Callable[[str, object], float], *names: str) -> None:
+    """Python numbers in the place of NumPy's, or an error that names the field."""
+    for name in names:
+        value = require(f"{type(schedule).__name__}.{name}", getattr(schedule, name))
+        object.__setattr__(schedule, name, value)  # the dataclass is frozen
+
+
+def _equal_steps(steps: int) -> Float[Tensor, " levels"]:
+    return torch.linspace(1, 0, require_count("steps", steps) + 1, device="cpu", dtype=torch.float32)
 
 
 def _require_unit(t: Tensor) -> None:
