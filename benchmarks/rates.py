@@ -13,10 +13,8 @@ from elf.data import qm9
 from elf.data.batching import bucketed_batches, padding_share
 from elf.data.molecules import Molecules
 from elf.data.spin_glass import sample_couplings
-from elf.generative.diffusion import denoising_loss
-from elf.generative.noise_prediction import NoisePredictor, noise_loss
-from elf.generative.sampling import sample_molecules
-from elf.generative.schedules import Karras
+from elf.generative.molecules import NoisePredictor, denoising_loss
+from elf.generative.samplers import sample_molecules
 from elf.models.egnn import EGNN
 from elf.spins import ground_state
 from elf.training import shuffled_batches
@@ -46,32 +44,22 @@ def training(tiny: bool = False) -> list[dict[str, Any]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         paper = NoisePredictor(EGNN(channels=16, layers=2) if tiny else EGNN())
-    predictor_loss = _bind(noise_loss, predictor=paper)
     setups = (
         (
             "laptop",
             experiment.make_denoiser(settings, 0),
-            _bind(denoising_loss, schedule=Karras()),
             settings,
             settings.batch_size,
             10.0,
         ),
-        ("paper", paper, predictor_loss, experiment.SETTINGS["paper"], 2 if tiny else 8, 20.0),
+        ("paper", paper, experiment.SETTINGS["paper"], 2 if tiny else 8, 20.0),
     )
     return [_training_row(*setup[:-1], seconds=0.05 if tiny else setup[-1]) for setup in setups]
-
-
-def _bind(loss: Callable[..., Any], **fixed: Any) -> Callable[..., Tensor]:
-    """Both parts of a molecule loss, summed."""
-    return lambda model, energy, positions, numbers, generator: sum(
-        loss(model, energy, positions, numbers, generator, **fixed)
-    )
 
 
 def _training_row(
     name: str,
     model: nn.Module,
-    loss: Callable[..., Tensor],
     settings: experiment.Settings,
     batch_size: int,
     seconds: float,
@@ -87,7 +75,7 @@ def _training_row(
         def train(spy: Spy = spy) -> None:
             generator.manual_seed(0)
             optimizer.zero_grad()
-            loss(model, spy, batch.positions, batch.numbers.long(), generator).backward()
+            sum(denoising_loss(model, spy, batch.positions, batch.numbers.long(), generator)).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 
@@ -119,7 +107,6 @@ def sampling(tiny: bool = False) -> dict[str, Any]:
     sample_molecules(
         denoiser,
         counts,
-        Karras(),
         torch.Generator().manual_seed(0),
         steps=settings.sampler_steps,
         churn=settings.sampler_churn,

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from elf.data import qm9
 from elf.energy import AlignedHarmonic, Harmonic, PairEnergy
-from elf.generative.diffusion import Denoiser, denoising_loss
-from elf.generative.noise_prediction import NoisePredictor, noise_loss
-from elf.generative.schedules import Karras
+from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_loss
 from elf.metrics import molecules as metrics
 from elf.metrics.poses import pose_checks
 from elf.metrics.strain import strain
@@ -23,14 +21,12 @@ from elf.models.transformer import EquivariantTransformer
 
 def paper_loss(positions: Tensor, numbers: Tensor) -> object:
     predictor = NoisePredictor(EGNN(channels=4, layers=1))
-    return noise_loss(
-        predictor, PairEnergy(), positions, numbers, torch.Generator().manual_seed(0), predictor=predictor
-    )
+    return denoising_loss(predictor, PairEnergy(), positions, numbers, torch.Generator().manual_seed(0))
 
 
 def notebook_loss(positions: Tensor, numbers: Tensor) -> object:
-    denoiser = Denoiser(EquivariantTransformer(channels=4, heads=1, layers=1))
-    return denoising_loss(denoiser, PairEnergy(), positions, numbers, torch.Generator().manual_seed(0), Karras())
+    denoiser = KarrasDenoiser(EquivariantTransformer(channels=4, heads=1, layers=1))
+    return denoising_loss(denoiser, PairEnergy(), positions, numbers, torch.Generator().manual_seed(0))
 
 
 def energy_of(energy: torch.nn.Module) -> Callable[[Tensor, Tensor], object]:
@@ -47,8 +43,8 @@ CHEMICAL = {
     "dihedral_angles": dihedral_angles,
     "pose_checks": pose_checks,
     "strain": strain,
-    "noise_loss": paper_loss,
-    "denoising_loss": notebook_loss,
+    "denoising_loss, NoisePredictor": paper_loss,
+    "denoising_loss, KarrasDenoiser": notebook_loss,
 }
 DOORS = {
     **CHEMICAL,

@@ -14,11 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import elf
-from elf.generative.ancestral import ancestral_molecules
-from elf.generative.diffusion import Denoiser, Noisy
-from elf.generative.noise_prediction import NoisePredictor, noise_loss
-from elf.generative.sampling import sample_molecules
-from elf.generative.schedules import Karras
+from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_loss
+from elf.generative.samplers import sample_molecules
 from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
 from elf.models.conformer import ConformerNetwork
 from elf.models.egnn import EGNN, GNN
@@ -66,9 +63,9 @@ def conformer(x: Factory) -> Tensor:
     return placed(network, noise)(noise, x(2, 5, 5), x(2, 5, 5, 7), mask)
 
 
-def small_denoiser() -> Denoiser:
+def small_denoiser() -> KarrasDenoiser:
     with torch.device("cpu"):
-        return Denoiser(EquivariantTransformer(channels=8, heads=2, layers=2))
+        return KarrasDenoiser(EquivariantTransformer(channels=8, heads=2, layers=2))
 
 
 def placed(network: torch.nn.Module, x: Tensor) -> torch.nn.Module:
@@ -79,7 +76,7 @@ def placed(network: torch.nn.Module, x: Tensor) -> torch.nn.Module:
 def denoised(x: Factory) -> Any:
     positions = x(2, 5, 3)
     mask = torch.ones(2, 5, dtype=torch.bool, device=positions.device)
-    return placed(small_denoiser(), positions)(Noisy(positions, x(2, 5, 5), 1 + x(2).abs()), mask)
+    return placed(small_denoiser(), positions).denoise(x(2, 5, 8), 1 + x(2).abs(), mask)
 
 
 def graph_network(build: Callable[..., torch.nn.Module]) -> Callable[[Factory], Any]:
@@ -203,16 +200,17 @@ def test_the_papers_loss_and_sampler_stay_where_their_generator_is(build: Callab
     predictor, generator = NoisePredictor(build(channels=8, layers=1)), torch.Generator().manual_seed(0)
     positions, numbers = torch.randn(2, 3, 3, generator=generator), torch.tensor([[6, 1, 1], [8, 1, 0]])
     with torch.device("meta"), NoFloat64():
-        loss = noise_loss(predictor, elf.PairEnergy(), positions, numbers, generator, predictor=predictor)
+        loss = denoising_loss(predictor, elf.PairEnergy(), positions, numbers, generator)
     assert all(part.device.type == "cpu" and part.isfinite() for part in loss)
     with torch.device("meta"):
-        drawn = ancestral_molecules(predictor, torch.tensor([3, 2], device="cpu"), generator, steps=3, frames=2)
+        counts = torch.tensor([3, 2], device="cpu")
+        drawn = sample_molecules(predictor, counts, generator, method="ancestral", steps=3, frames=2)
     assert all(part.device.type == "cpu" for part in (drawn.positions, drawn.numbers, drawn.trajectory))
 
 
 def test_the_sampler_stays_where_its_generator_is() -> None:
     denoiser, counts = small_denoiser(), torch.tensor([3, 5])
     with torch.device("meta"):
-        drawn = sample_molecules(denoiser, counts, Karras(), torch.Generator("cpu").manual_seed(0), steps=3, churn=0.4)
+        drawn = sample_molecules(denoiser, counts, torch.Generator("cpu").manual_seed(0), steps=3, churn=0.4)
     assert drawn.positions.device.type == drawn.numbers.device.type == "cpu"
     assert drawn.positions.isfinite().all()

@@ -61,7 +61,7 @@ def test_annotations_are_checked_while_testing() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["data.qm9.load", "generative.sampling", "metrics.molecules", "models.mlp", "viz.style"]
+    "path", ["data.qm9.load", "generative.samplers", "metrics.molecules", "models.mlp", "viz.style"]
 )
 def test_modules_of_packages_load_on_first_use(path: str) -> None:
     run(f"import elf; elf.{path}")

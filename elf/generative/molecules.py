@@ -142,8 +142,8 @@ class KarrasDenoiser(MoleculeDenoiser):
 
     c_skip and c_out are those of Karras et al. 2022 (arXiv:2206.00364), with the schedule's sigma_data; the time t is
     the noise level sigma. The posterior mean of a one-hot is a softmax, so types are trained with cross-entropy (nats)
-    and sampled with probabilities: the same for every loss on positions. One-hots are 4 angstrom long: types are settled
-    at larger noise than bonds are.
+    and sampled with probabilities: the same for every loss on positions. One-hots are 4 angstrom long: types are
+    settled at larger noise than bonds are.
     """
 
     features_first = True

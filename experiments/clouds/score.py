@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
 from elf.generative.exact import RotationAveraged, energy_denoiser, energy_minimiser, exact_denoiser
-from elf.generative.flow import PATH, VelocityNetwork
 from elf.generative.minimiser import mean_network, minimise, nearest_pose, pair_distances, remove_rigid
-from elf.generative.points import Denoiser, add_noise, denoising_loss, gaussian, noise_of
+from elf.generative.points import PATH, Denoiser, VelocityNetwork, denoising_loss, gaussian
 from elf.generative.samplers import heun
-from elf.generative.schedules import Karras
+from elf.generative.schedules import Karras, add_noise, noise_of
+from elf.geometry.alignment import center
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
@@ -271,7 +271,8 @@ def evaluate(model: nn.Module, settings: Settings, seed: int) -> dict[str, Any]:
     out |= {"t": [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9], "relative": [], "posed": [], "rigid": []}
     for time in out["t"]:
         t = torch.full((settings.generated,), time)
-        x_t = add_noise(system.sample(len(t), generator), t, PATH, generator).points
+        x = center(system.sample(len(t), generator))
+        x_t = add_noise(x, gaussian(x.shape, generator), t, PATH)
         mean = system.posterior_mean(x_t, PATH.alpha(t), PATH.sigma(t))
         true = system.score(x_t, PATH.alpha(t), PATH.sigma(t))
         x_hat = model(x_t, t)

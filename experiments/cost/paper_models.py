@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from elf.data import qm9
 from elf.energy import Energy
-from elf.generative.noise_prediction import NoisePredictor, noise_loss
+from elf.generative.molecules import NoisePredictor, denoising_loss
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.molecules import paper as paper_molecules
@@ -53,7 +53,7 @@ def objective(
     predictor: NoisePredictor, energy: Energy, positions: Tensor, numbers: Tensor, generator: torch.Generator
 ) -> Tensor:
     """The loss of a training step, without its weight."""
-    parts = noise_loss(predictor, energy, positions, numbers, generator, predictor=predictor)
+    parts = denoising_loss(predictor, energy, positions, numbers, generator)
     return parts.positions + parts.features
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from elf.generative.diffusion import denoising_loss
+from elf.generative.molecules import denoising_loss
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.molecules import small as molecules
@@ -58,9 +58,9 @@ def run_cell(
     generator = torch.Generator().manual_seed(cell["seed"])
 
     def step() -> None:
-        parts = denoising_loss(denoiser, energy, data.positions, data.numbers, generator, where.schedule)
+        parts = denoising_loss(denoiser, energy, data.positions, data.numbers, generator)
         optimizer.zero_grad()
-        (parts.positions + parts.types).backward()
+        (parts.positions + parts.features).backward()
         torch.nn.utils.clip_grad_norm_(denoiser.parameters(), where.gradient_clip)
         optimizer.step()
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from elf.generative.diffusion import Denoiser
-from elf.generative.sampling import Samples
+from elf.generative.molecules import KarrasDenoiser
+from elf.generative.samplers import Samples
 from elf.metrics import molecules as metrics
 from experiments.framework.experiment import Experiment
 from experiments.framework.published import Published
@@ -33,7 +33,7 @@ def training_settings() -> molecules.Settings:
     return molecules.settings_of("molecule_checkpoints", "laptop")
 
 
-PUBLISHED: Published[Denoiser] = Published(
+PUBLISHED: Published[KarrasDenoiser] = Published(
     "molecules",
     {loss: f"molecule_checkpoints.laptop/loss={loss},*,seed=0" for loss in LOSSES},
     "elf reproduce molecule_checkpoints --scale laptop --seeds 3",
@@ -46,7 +46,7 @@ def publish(workdir: Path) -> Path:
     return PUBLISHED.publish(workdir)
 
 
-def trained(loss: str) -> Denoiser:
+def trained(loss: str) -> KarrasDenoiser:
     """The denoiser trained with this loss ("energy", "mse" or "kabsch"). See `Published.trained`."""
     return PUBLISHED.trained(loss)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elf.data import qm9
-from elf.generative.sampling import Samples
+from elf.generative.samplers import Samples
 from elf.metrics import chemnet, mmd, poses, substructures
 from elf.metrics import molecules as metrics
 from elf.metrics.strain import strain

@@ -1,7 +1,7 @@
 """Train one of the paper's models in the paper's setting, sample, measure: what all its molecule tables share.
 
 `paper_settings` says what is held fixed, `paper_tables` which models and losses each table has. The diffusion is
-`elf.generative.noise_prediction`, the sampler `elf.generative.ancestral`. `experiments.molecules.small` is the faster
+`elf.generative.molecules.NoisePredictor`, the sampler the ancestral one. `experiments.molecules.small` is the faster
 variant that the notebooks and the committed checkpoints use.
 """
 
@@ -23,10 +23,10 @@ from elf.data import geom, qm9
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
 from elf.elements import ELEMENTS, GEOM_ELEMENTS
-from elf.generative.ancestral import ancestral_molecules, draw_counts
-from elf.generative.noise_prediction import Featuriser, NoisePredictor, noise_loss, random_rotation_of
-from elf.generative.sampling import Samples
+from elf.generative.molecules import Featuriser, NoisePredictor, denoising_loss
+from elf.generative.samplers import Samples, draw_counts, sample_molecules
 from elf.generative.schedules import Polynomial
+from elf.geometry.alignment import random_rotations
 from elf.metrics import molecules as metrics
 from elf.training import FitSettings, TrainRecord, fit, process_rank, save_weights, with_fabric_options
 from experiments.framework.experiment import shared_folder, versions
@@ -130,10 +130,9 @@ def train(
     def objective(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         positions = batch["positions"]
         if rotated:
-            positions = random_rotation_of(positions, generator)
-        parts = noise_loss(
-            module, energy, positions, batch["numbers"].long(), generator, predictor=predictor, degree=spec.degree
-        )
+            turns = random_rotations(len(positions), 3, generator=generator, dtype=positions.dtype)
+            positions = positions @ turns.to(positions.device).mT  # the augmentation of GDM-aug
+        parts = denoising_loss(module, energy, positions, batch["numbers"].long(), generator, degree=spec.degree)
         return weight * parts.positions + parts.features
 
     return fit(
@@ -176,10 +175,11 @@ def sample(
 ) -> Samples:
     """Molecules from a trained model, with sizes drawn from the training set's."""
     device = next(predictor.parameters()).device
-    return ancestral_molecules(
+    return sample_molecules(
         predictor,
         draw_counts(sizes, settings.samples, seed),
         torch.Generator(device).manual_seed(seed),
+        method="ancestral",
         steps=settings.levels,
         batch_size=settings.sample_batch,
         frames=frames,

@@ -20,9 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from elf.data import qm9
-from elf.generative.ancestral import KarrasMolecules, ancestral_molecules, draw_counts
-from elf.generative.sampling import sample_molecules
-from elf.generative.schedules import Karras
+from elf.generative.samplers import draw_counts, sample_molecules
 from elf.metrics.molecules import Stability, stability
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import rounded, text_table
@@ -77,15 +75,12 @@ def run_cell(
     settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
 ) -> dict[str, Any]:
     """Sample with the trained network, and measure."""
-    denoiser, schedule, seed = trained(settings.loss), Karras(), cell["seed"]
+    denoiser, seed = trained(settings.loss), cell["seed"]
     counts = draw_counts(_sizes(settings.heavy_atoms, settings.atoms), settings.samples, seed)
     generator = torch.Generator().manual_seed(seed)
     begin = time.process_time()
-    if cell["sampler"] == "heun":
-        churn = settings.churn
-        drawn = sample_molecules(denoiser, counts, schedule, generator, steps=cell["steps"], churn=churn)
-    else:
-        drawn = ancestral_molecules(KarrasMolecules(denoiser, schedule), counts, generator, steps=cell["steps"])
+    churn = settings.churn if cell["sampler"] == "heun" else 0.0
+    drawn = sample_molecules(denoiser, counts, generator, method=cell["sampler"], steps=cell["steps"], churn=churn)
     seconds = time.process_time() - begin
     result = stability(drawn.positions, drawn.numbers)
     figures = {

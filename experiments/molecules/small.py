@@ -20,8 +20,8 @@ from elf.data import qm9
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
 from elf.energy import Energy
-from elf.generative.diffusion import Denoiser, denoising_loss
-from elf.generative.sampling import Samples, sample_molecules
+from elf.generative.molecules import KarrasDenoiser, denoising_loss
+from elf.generative.samplers import Samples, draw_counts, sample_molecules
 from elf.generative.schedules import Karras
 from elf.metrics import molecules as metrics
 from elf.models.transformer import EquivariantTransformer
@@ -39,7 +39,7 @@ class Settings:
         steps, losses, learning_rates, shares: a cell for each combination; a share of 1/2 trains on half of the data.
         samples: molecules drawn from each trained network.
         heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
-        sampler_steps, sampler_churn, closed_shell: see `elf.generative.sampling.sample_molecules`.
+        sampler_steps, sampler_churn, closed_shell: see `elf.generative.samplers.sample_molecules`.
         log_mean, log_std: noise levels in training are exp(N(log_mean, log_std^2)) angstrom.
     """
 
@@ -156,13 +156,17 @@ def training_smiles(settings: Settings, share: float = 1.0) -> frozenset[str]:
     return metrics.canonical_smiles(training_molecules(settings, share).smiles)
 
 
-def make_denoiser(settings: Settings, seed: int) -> Denoiser:
+def make_denoiser(settings: Settings, seed: int) -> KarrasDenoiser:
     """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Denoiser(
-            EquivariantTransformer(channels=settings.channels, heads=settings.heads, layers=settings.layers)
+        network = EquivariantTransformer(
+            channels=settings.channels,
+            heads=settings.heads,
+            layers=settings.layers,
+            size=settings.schedule.sigma_data,
         )
+    return KarrasDenoiser(network, settings.schedule)
 
 
 def train(
@@ -178,7 +182,7 @@ def train(
     callbacks: Sequence[Callable[[Any], object]] = (),
 ) -> TrainRecord:
     """Train a denoiser with this energy as the loss on positions; everything else is the same for every energy."""
-    molecules, schedule = training_molecules(settings, share), settings.schedule
+    molecules = training_molecules(settings, share)
     sizes = molecules.counts
     rows = bucketed_batches(sizes, settings.batch_size, seed)
 
@@ -188,8 +192,8 @@ def train(
         return {"positions": molecules.positions[chosen, :widest], "numbers": molecules.numbers[chosen, :widest]}
 
     def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"].long(), generator, schedule, far)
-        return parts.positions + parts.types
+        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"].long(), generator, far=far)
+        return parts.positions + parts.features
 
     fit_settings = FitSettings(
         steps=steps,
@@ -204,22 +208,20 @@ def train(
 
 
 def sample(
-    denoiser: Denoiser, settings: Settings, *, n: int | None = None, seed: int = 0, trajectory: bool = False
+    denoiser: KarrasDenoiser, settings: Settings, *, n: int | None = None, seed: int = 0, trajectory: bool = False
 ) -> Samples:
     """Molecules from a trained denoiser, with sizes drawn from the training set."""
     device = next(denoiser.parameters()).device
     counts = training_molecules(settings).counts
-    pick = torch.randint(len(counts), (n or settings.samples,), generator=torch.Generator().manual_seed(seed))
     generator = torch.Generator(device).manual_seed(seed)
     return sample_molecules(
         denoiser,
-        counts[pick],
-        settings.schedule,
+        draw_counts(counts, n or settings.samples, seed),
         generator,
         steps=settings.sampler_steps,
         churn=settings.sampler_churn,
         closed_shell=settings.closed_shell,
-        trajectory=trajectory,
+        frames=settings.sampler_steps if trajectory else 0,
     )
 
 
@@ -238,7 +240,7 @@ def run_cell(
         checkpoint=workdir / "training.safetensors",
         callbacks=callbacks,
     )
-    assert isinstance(record.ema_model, Denoiser)
+    assert isinstance(record.ema_model, KarrasDenoiser)
     save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
     samples = sample(record.ema_model, settings, seed=cell["seed"])
     known = training_smiles(settings, cell["share"])

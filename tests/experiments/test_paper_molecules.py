@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from elf.generative.sampling import Samples
+from elf.generative.samplers import Samples
 from elf.training import fabric_options
 from experiments import find, load_result, reproduce
 from experiments.framework.experiment import shared_folder

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 
 from elf.energy import Harmonic, PairEnergy
-from elf.generative import flow
-from elf.generative.points import add_noise, denoised_of, denoising_loss, gaussian, noise_of, score_of
+from elf.generative.points import VelocityNetwork, denoising_loss, gaussian
 from elf.generative.samplers import ancestral, euler, heun
-from elf.generative.schedules import Karras, Polynomial, Straight
+from elf.generative.schedules import Karras, Polynomial, Straight, add_noise, noise_of
 from elf.geometry.alignment import center
 
 SIZE = 0.7
@@ -80,7 +80,8 @@ def ancestral_variance(schedule, steps):
 def test_ancestral_variance_is_the_recursions(schedule):
     n = 20_000
     noise = gaussian((n, 2, 2), torch.Generator().manual_seed(2), torch.float64)
-    out = ancestral(oracle(schedule), schedule, noise, 30, torch.Generator().manual_seed(3))
+    draw = partial(gaussian, noise.shape, torch.Generator().manual_seed(3), torch.float64)
+    out = ancestral(oracle(schedule), schedule, noise, 30, draw)
     measured = (out.square().sum() / (2 * n)).item()
     assert measured == pytest.approx(ancestral_variance(schedule, 30), rel=4 / math.sqrt(n))
     # With few steps the data come out too narrow; the error falls in proportion to their number.
@@ -96,8 +97,9 @@ def test_ancestral_is_exact_where_the_answer_is_certain():
     seen = []
     # Standard noise at t = 1 misses alpha_1 x, which is 0.003 x.
     noise = gaussian((n, 3, 2), torch.Generator().manual_seed(1), torch.float64)
+    draw = partial(gaussian, noise.shape, torch.Generator().manual_seed(2), torch.float64)
     out = ancestral(
-        lambda x_t, t: x.expand_as(x_t), schedule, noise, 5, torch.Generator().manual_seed(2),
+        lambda x_t, t: x.expand_as(x_t), schedule, noise, 5, draw,
         watch=lambda t, x_t, _: seen.append((t, x_t)),
     )  # fmt: skip
     torch.testing.assert_close(out, x.expand_as(out))
@@ -109,22 +111,26 @@ def test_ancestral_is_exact_where_the_answer_is_certain():
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=ids)
-def test_changes_of_variables_are_inverse(schedule, dtype, generator):
+def test_noise_is_what_was_added(schedule, dtype, generator):
     t = schedule.grid(4).to(dtype)[[1, 2, 3]]
-    x = torch.randn(3, 5, 3, generator=generator, dtype=dtype)
-    noisy = add_noise(x, t, schedule, generator)
+    x, eps = center(torch.randn(2, 3, 5, 3, generator=generator, dtype=dtype))
     tolerance = {"rtol": 1e-3 if dtype == torch.float32 else 1e-9, "atol": 1e-3 if dtype == torch.float32 else 1e-9}
-    torch.testing.assert_close(noise_of(noisy.points, center(x), t, schedule), noisy.noise, **tolerance)
-    torch.testing.assert_close(denoised_of(noisy.points, noisy.noise, t, schedule), center(x), **tolerance)
-    assert noisy.noise.mean(1).abs().max() < 1e-6
+    torch.testing.assert_close(noise_of(add_noise(x, eps, t, schedule), x, t, schedule), eps, **tolerance)
+
+
+def test_noise_by_hand():
+    """Eq. 2 in numbers: 0.75 x + 0.25 eps at t = 1/4 of the straight path."""
+    x, eps, t = torch.full((1, 1, 2), 2.0), torch.full((1, 1, 2), -1.0), torch.tensor([0.25])
+    assert add_noise(x, eps, t, Straight()).tolist() == [[[1.25, 1.25]]]
+    assert noise_of(torch.full((1, 1, 2), 1.25), x, t, Straight()).tolist() == [[[-1.0, -1.0]]]
 
 
 def test_noise_error_is_the_weighted_denoising_error(generator):
     """|eps - eps_hat|^2 = alpha^2 / sigma^2 |x - x_hat|^2 (Sec. 4.2), for any x_hat."""
     schedule, t = Polynomial(), torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     x, x_hat = center(torch.randn(2, 50, 4, 3, generator=generator, dtype=torch.float64))
-    noisy = add_noise(x, t, schedule, generator)
-    of_noise = (noisy.noise - noise_of(noisy.points, x_hat, t, schedule)).square().sum((1, 2))
+    eps = gaussian(x.shape, generator, x.dtype)
+    of_noise = (eps - noise_of(add_noise(x, eps, t, schedule), x_hat, t, schedule)).square().sum((1, 2))
     torch.testing.assert_close(of_noise, schedule.weight(t) * Harmonic()(x_hat, x))
     assert not torch.allclose(of_noise, Straight().weight(t) * Harmonic()(x_hat, x), rtol=0.1)
 
@@ -137,21 +143,20 @@ def test_tweedie_on_gaussian_data(schedule):
     variance = (schedule.alpha(t).square() * SIZE**2 + schedule.sigma(t).square())[:, None, None]
     (true,) = torch.autograd.grad((-x_t.square() / (2 * variance)).sum(), x_t)
     x_hat = oracle(schedule)(x_t, t)
-    torch.testing.assert_close(score_of(x_t, x_hat, t, schedule), true)
     eps, sigma = noise_of(x_t, x_hat, t, schedule), schedule.sigma(t)[:, None, None]
     torch.testing.assert_close(eps, -sigma * true)
     assert ((eps + true / sigma).abs() > 0.1 * eps.abs()).any()
 
 
-def test_flow_variables_agree_with_the_general_ones(dtype, generator):
-    t, x = torch.tensor([0.1, 0.5, 0.9], dtype=dtype), torch.randn(3, 4, 2, generator=generator, dtype=dtype)
-    noisy = add_noise(x, t, Straight(), generator)
-    u = flow.velocity_of(noisy.points, center(x), t)
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {}
-    torch.testing.assert_close(u, noisy.noise - center(x), **tolerance)
-    torch.testing.assert_close(flow.denoised_of_velocity(noisy.points, u, t), center(x), **tolerance)
-    by_velocity = flow.score_of_velocity(noisy.points, u, t)
-    torch.testing.assert_close(by_velocity, score_of(noisy.points, center(x), t, Straight()), **tolerance)
+def test_flow_variables_agree_with_the_general_ones(generator):
+    """u = eps - x = (x_t - x) / t, and the score of A.7, -((1 - t) u + x_t) / t, is Tweedie's."""
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    x, eps = center(torch.randn(2, 3, 4, 2, generator=generator, dtype=torch.float64))
+    x_t, time = add_noise(x, eps, t, Straight()), t[:, None, None]
+    u = (x_t - x) / time
+    torch.testing.assert_close(u, eps - x)
+    by_velocity = -((1 - time) * u + x_t) / time
+    torch.testing.assert_close(by_velocity, -noise_of(x_t, x, t, Straight()) / time)
 
 
 def test_denoising_loss_is_the_weighted_energy(generator):
@@ -168,13 +173,13 @@ def test_denoising_loss_is_the_weighted_energy(generator):
 
 
 def test_mse_flow_loss_is_the_velocity_error(generator):
-    network = flow.VelocityNetwork(4, 2, (16,))
+    network = VelocityNetwork(4, 2, (16,))
     x = torch.randn(8, 4, 2, generator=generator)
     loss = denoising_loss(network, Harmonic(), x, Straight(t_min=0.1), torch.Generator().manual_seed(1))
     g = torch.Generator().manual_seed(1)
     t = Straight(t_min=0.1).draw(8, g)
-    noisy = add_noise(x, t, Straight(), g)
-    expected = (network.velocity(noisy.points, t) - (noisy.noise - center(x))).square().sum((1, 2))
+    eps = gaussian(x.shape, g)
+    expected = (network.velocity(add_noise(center(x), eps, t, Straight()), t) - (eps - center(x))).square().sum((1, 2))
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -191,7 +196,7 @@ def test_an_energy_of_the_difference_is_mse_again(generator):
 
 def test_velocity_network_is_seeded_and_centred(generator):
     x, t = torch.randn(3, 3, 2, generator=generator), torch.tensor([0.1, 0.5, 1.0])
-    a, b, c = (flow.VelocityNetwork(3, hidden=(8,), seed=s)(x, t) for s in (0, 0, 1))
+    a, b, c = (VelocityNetwork(3, hidden=(8,), seed=s)(x, t) for s in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     torch.testing.assert_close(a.mean(1), x.mean(1), atol=1e-6, rtol=0)

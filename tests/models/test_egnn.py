@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elf.geometry import random_rotations
-from elf.models.egnn import EGNN, GNN
-from elf.models.graph_layers import PairLinear, require_shapes
+from elf.models.egnn import EGNN, GNN, PairLinear, require_shapes
 from elf.models.transformer import EquivariantTransformer, NetworkOutput
 
 NETWORKS = {"EGNN": EGNN, "GNN": GNN}
