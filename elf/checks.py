@@ -169,6 +169,11 @@ def require_count(name: str, value: object) -> int:
     return require_integer(name, value, least=1)
 
 
+def require_counts(**values: object) -> list[int]:
+    """Integers of at least one, as Python ints, in the order of the arguments."""
+    return [require_count(name, value) for name, value in values.items()]
+
+
 def require_seed(name: str, value: object) -> int:
     """A non-negative integer, as a Python int."""
     return require_integer(name, value, least=0)

@@ -13,6 +13,7 @@ trains faster at small budgets: the notebooks have it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from elf.checks import (
     require_coordinates,
     require_finite,
+    require_number,
     require_occupied,
     require_one_of,
     require_tensor,
@@ -241,6 +243,7 @@ def denoising_loss(
         raise TypeError(f"model is a {type(model).__name__}; it should be a MoleculeDenoiser, or wrap one as `module`")
     if degree not in (1, 2):
         raise ValueError(f"degree is {degree!r}; it should be 1 or 2")
+    border = math.inf if far is None else require_number("far", far[1])
     require_one_of("features_over", features_over, ("atoms", "edm"))
     clean, mask = own.encode(positions, numbers), numbers != 0
     t = own.schedule.draw(len(positions), generator).to(positions.device, positions.dtype)
@@ -249,7 +252,7 @@ def denoising_loss(
     target, x_hat = clean[..., :3], own.clean(x_t, answer, t, mask)[..., :3]
     energies = energy(x_hat, target, mask)
     if far is not None:
-        near = own.schedule.sigma(t) < far[1] * own.schedule.alpha(t)
+        near = own.schedule.sigma(t) < border * own.schedule.alpha(t)
         energies = torch.where(near, energies, far[0](x_hat, target, mask))
     energies = own.schedule.weight(t) ** (degree / 2) * energies
     missed = own.features_missed(answer, clean, noise).sum(dim=(1, 2))

@@ -251,6 +251,10 @@ def sample_molecules(
         ValueError: no molecules asked for, or one of fewer than one atom; a setting out of its range, or one that the
             method does not have.
     """
+    if not isinstance(denoiser, MoleculeDenoiser):
+        raise TypeError(f"denoiser is a {type(denoiser).__name__}; it should be a MoleculeDenoiser")
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}; it should be a torch.Generator")
     counts, steps = _require_counts(counts), require_count("steps", steps)
     require_one_of("method", method, ("heun", "ancestral"))
     require_bool("closed_shell", closed_shell)
@@ -299,9 +303,9 @@ def sample_molecules(
 
 def draw_counts(counts: Int[Tensor, " n"], samples: int, seed: int) -> Int[Tensor, " samples"]:
     """Sizes of `samples` molecules, drawn with replacement from those of a data set."""
-    samples, generator = require_count("samples", samples), torch.Generator().manual_seed(require_seed("seed", seed))
-    pick = torch.randint(len(counts), (samples,), generator=generator, dtype=torch.int64, device="cpu")
-    return counts.cpu()[pick]
+    counts, samples = _require_counts(counts), require_count("samples", samples)
+    generator = torch.Generator("cpu").manual_seed(require_seed("seed", seed))
+    return counts[torch.randint(len(counts), (samples,), generator=generator, dtype=torch.int64, device="cpu")]
 
 
 class ClosedShell:

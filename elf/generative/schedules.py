@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count, require_number, require_positive, values_are_known
+from elf.checks import require_count, require_integer, require_number, require_positive, values_are_known
 
 Points = Float[Tensor, "batch points dim"]
 """Clouds of points, or whatever else has numbers (dim) at each of its points."""
@@ -103,6 +103,7 @@ class Karras:
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Noise levels of n training samples, on the generator's device."""
+        n = require_integer("n", n, least=0)
         normal = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float32)
         return (self.log_mean + self.log_std * normal).exp()
 
@@ -163,7 +164,7 @@ class Polynomial:
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Uniform over 0, 1/T, ..., 1, as in EDM."""
-        place = generator.device
+        n, place = require_integer("n", n, least=0), generator.device
         steps = torch.randint(self.levels + 1, (n,), generator=generator, device=place, dtype=torch.int64)
         return steps.to(torch.float32) / self.levels
 
@@ -204,6 +205,7 @@ class Straight:
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Uniform on [t_min, 1]."""
+        n = require_integer("n", n, least=0)
         uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
         return self.t_min + (1 - self.t_min) * uniform
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from elf.checks import require_count
 from elf.geometry.alignment import center
 
 START = 1.5
@@ -25,9 +26,7 @@ class ConformerNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, passes: int = 4) -> None:
         super().__init__()
-        if passes < 1:
-            raise ValueError(f"passes is {passes!r}; it should be at least 1")
-        self.network, self.passes = network, passes
+        self.network, self.passes = network, require_count("passes", passes)
 
     def forward(
         self,
@@ -44,7 +43,7 @@ class ConformerNetwork(nn.Module):
             features: of the atoms. pairs: of the pairs of atoms, symmetric. mask: True for real atoms.
         """
         x = center(START * noise, mask)
-        last = (self.passes if passes is None else passes) - 1
+        last = (self.passes if passes is None else require_count("passes", passes)) - 1
         for k in range(last + 1):
             level = x.new_full((len(x),), START * 0.5**k)
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last):

@@ -18,9 +18,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elf.checks import require_count
+from elf.checks import require_counts, require_positive
 from elf.geometry.alignment import center
-from elf.models.transformer import NetworkOutput
+from elf.models.transformer import Features, Levels, Mask, NetworkOutput, Positions
+
+Channels = Float[Tensor, "batch atoms channels"]
+Edges = Float[Tensor, "batch atoms atoms edges"]
+Pairs = Float[Tensor, "batch atoms atoms 1"]
+"""1 for two different real atoms, else 0."""
 
 
 class EGNN(nn.Module):
@@ -41,19 +46,14 @@ class EGNN(nn.Module):
 
     def __init__(self, features: int = 6, channels: int = 256, layers: int = 9, reach: float = 15.0) -> None:
         super().__init__()
-        _require_sizes(features=features, channels=channels, layers=layers)
+        features, channels, layers = require_counts(features=features, channels=channels, layers=layers)
+        reach = require_positive("reach", reach)
         self.features = features
         self.embed, self.out = nn.Linear(features + 1, channels), nn.Linear(channels, features)
         self.messages = nn.ModuleList(MessageLayer(channels, 2) for _ in range(layers))
         self.moves = nn.ModuleList(CoordinateLayer(channels, 2, reach) for _ in range(layers))
 
-    def forward(
-        self,
-        positions: Float[Tensor, "batch atoms 3"],
-        features: Float[Tensor, "batch atoms features"],
-        level: Float[Tensor, " batch"],
-        mask: Bool[Tensor, "batch atoms"],
-    ) -> NetworkOutput:
+    def forward(self, positions: Positions, features: Features, level: Levels, mask: Mask) -> NetworkOutput:
         """level: what tells the network how noisy its input is; in the paper's setting the time t in [0, 1]."""
         require_shapes(positions, features, level, mask, self.features)
         pairs = pair_mask(mask)[..., None].to(positions.dtype)
@@ -80,18 +80,12 @@ class GNN(nn.Module):
 
     def __init__(self, features: int = 6, channels: int = 256, layers: int = 9) -> None:
         super().__init__()
-        _require_sizes(features=features, channels=channels, layers=layers)
+        features, channels, layers = require_counts(features=features, channels=channels, layers=layers)
         self.features = features
         self.embed, self.out = nn.Linear(features + 4, channels), nn.Linear(channels, features + 3)
         self.messages = nn.ModuleList(MessageLayer(channels, 0) for _ in range(layers))
 
-    def forward(
-        self,
-        positions: Float[Tensor, "batch atoms 3"],
-        features: Float[Tensor, "batch atoms features"],
-        level: Float[Tensor, " batch"],
-        mask: Bool[Tensor, "batch atoms"],
-    ) -> NetworkOutput:
+    def forward(self, positions: Positions, features: Features, level: Levels, mask: Mask) -> NetworkOutput:
         """As `EGNN`, but for the symmetry."""
         require_shapes(positions, features, level, mask, self.features)
         pairs = pair_mask(mask)[..., None].to(positions.dtype)
@@ -112,7 +106,7 @@ def _radial(x: Tensor) -> tuple[Tensor, Tensor]:
     return squared, difference / ((squared + 1e-8).sqrt() + 1)
 
 
-def pair_mask(mask: Bool[Tensor, "batch atoms"]) -> Bool[Tensor, "batch atoms atoms"]:
+def pair_mask(mask: Mask) -> Bool[Tensor, "batch atoms atoms"]:
     """True for pairs of two different real atoms."""
     own = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     return mask[:, :, None] & mask[:, None, :] & ~own
@@ -128,9 +122,7 @@ class PairLinear(nn.Linear):
         super().__init__(2 * channels + edges, out)
         self.parts = [channels, channels, edges]
 
-    def forward(  # type: ignore[override]
-        self, h: Float[Tensor, "batch atoms channels"], edges: Float[Tensor, "batch atoms atoms edges"] | None
-    ) -> Float[Tensor, "batch atoms atoms out"]:
+    def forward(self, h: Channels, edges: Edges | None) -> Float[Tensor, "batch atoms atoms out"]:  # type: ignore[override]
         """Row i, column j: what reaches atom i from atom j."""
         here, there, along = self.weight.split(self.parts, dim=1)
         result = F.linear(h, here, self.bias)[:, :, None] + F.linear(h, there)[:, None]
@@ -151,13 +143,8 @@ class MessageLayer(nn.Module):
         self.attention = nn.Linear(channels, 1)
         self.update = nn.Sequential(nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, channels))
 
-    def forward(
-        self,
-        h: Float[Tensor, "batch atoms channels"],
-        edges: Float[Tensor, "batch atoms atoms edges"] | None,
-        pairs: Float[Tensor, "batch atoms atoms 1"],
-    ) -> Float[Tensor, "batch atoms channels"]:
-        """h after one round; pairs is 1 for two different real atoms, else 0."""
+    def forward(self, h: Channels, edges: Edges | None, pairs: Pairs) -> Channels:
+        """h after one round."""
         message = F.silu(self.message(F.silu(self.pair(h, edges))))
         received = (message * (self.attention(message).sigmoid() * pairs)).sum(dim=2)
         return h + self.update(torch.cat([h, received.to(h.dtype)], dim=-1))
@@ -181,21 +168,11 @@ class CoordinateLayer(nn.Module):
         nn.init.xavier_uniform_(self.pull.weight, gain=0.001)  # positions start out nearly untouched
 
     def forward(
-        self,
-        h: Float[Tensor, "batch atoms channels"],
-        x: Float[Tensor, "batch atoms 3"],
-        directions: Float[Tensor, "batch atoms atoms 3"],
-        edges: Float[Tensor, "batch atoms atoms edges"],
-        pairs: Float[Tensor, "batch atoms atoms 1"],
-    ) -> Float[Tensor, "batch atoms 3"]:
+        self, h: Channels, x: Positions, directions: Float[Tensor, "batch atoms atoms 3"], edges: Edges, pairs: Pairs
+    ) -> Positions:
         """The moved coordinates."""
         pull = self.pull(F.silu(self.hidden(F.silu(self.pair(h, edges))))).to(x.dtype)
         return x + (directions * (self.reach * pull.tanh() * pairs)).sum(dim=2)
-
-
-def _require_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        require_count(name, size)
 
 
 def require_shapes(positions: Tensor, features: Tensor, level: Tensor, mask: Tensor, width: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from elf.checks import require_count
+from elf.checks import require_count, require_seed
 
 
 class MLP(nn.Module):
@@ -35,17 +35,12 @@ class MLP(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, width in (
-            ("inputs", inputs),
-            *(("hidden", w) for w in hidden),
-            *(("output_shape", n) for n in output_shape),
-        ):
-            require_count(name, width)
-        self.output_shape = tuple(output_shape)
-        widths = [inputs, *hidden, prod(self.output_shape)]
+        self.output_shape = tuple(require_count("output_shape", n) for n in output_shape)
+        hidden = [require_count("hidden", width) for width in hidden]
+        widths = [require_count("inputs", inputs), *hidden, prod(self.output_shape)]
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(require_seed("seed", seed))
             for before, after in pairwise(widths):
                 layers += [nn.Linear(before, after), activation()]
         self.layers = nn.Sequential(*layers[:-1])

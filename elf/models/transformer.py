@@ -16,25 +16,33 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elf.checks import require_counts, require_integer, require_positive
 from elf.geometry.distances import norm
+
+Positions = Float[Tensor, "batch atoms 3"]
+Features = Float[Tensor, "batch atoms features"]
+Levels = Float[Tensor, " batch"]
+Mask = Bool[Tensor, "batch atoms"]
+"""True for a real atom."""
 
 
 class NetworkOutput(NamedTuple):
     """displacements: vectors that turn with the molecule. logits: one a feature, invariant."""
 
-    displacements: Float[Tensor, "batch atoms 3"]
-    logits: Float[Tensor, "batch atoms features"]
+    displacements: Positions
+    logits: Features
 
 
 class RadialBasis(nn.Module):
-    """Gaussians on a grid of distances from 0 to `cutoff` (in the unit of the distances)."""
+    """Gaussians on a grid of `size` distances from 0 to `cutoff` (in the unit of the distances)."""
 
     centers: Tensor
 
-    def __init__(self, size: int, cutoff: float) -> None:
+    def __init__(self, size: int, cutoff: float, like: Tensor) -> None:
         super().__init__()
         self.width = cutoff / size
-        self.register_buffer("centers", torch.linspace(0, cutoff, size), persistent=False)
+        centers = torch.linspace(0, cutoff, size, dtype=like.dtype, device=like.device)
+        self.register_buffer("centers", centers, persistent=False)
 
     def forward(self, distances: Tensor) -> Tensor:
         """Distances (...) -> (..., size)."""
@@ -130,13 +138,20 @@ class EquivariantTransformer(nn.Module):
         pair_features: int = 0,
     ) -> None:
         super().__init__()
+        features, channels, heads, layers, radial = require_counts(
+            features=features, channels=channels, heads=heads, layers=layers, radial=radial
+        )
+        cutoff, size = require_positive("cutoff", cutoff), require_positive("size", size)
+        pair_features = require_integer("pair_features", pair_features, least=0)
         if channels % heads:
             raise ValueError(f"channels is {channels}; it should be a multiple of heads={heads}")
         self.heads, self.size = heads, size
         self.embed = nn.Linear(features, channels)
         self.noise = nn.Sequential(nn.Linear(32, channels), nn.SiLU(), nn.Linear(channels, channels))
-        self.register_buffer("frequencies", torch.linspace(math.log(0.25), math.log(8.0), 16).exp(), persistent=False)
-        self.radial = RadialBasis(radial, cutoff)
+        weight = self.embed.weight
+        octaves = torch.linspace(math.log(0.25), math.log(8.0), 16, dtype=weight.dtype, device=weight.device)
+        self.register_buffer("frequencies", octaves.exp(), persistent=False)
+        self.radial = RadialBasis(radial, cutoff, self.embed.weight)
         self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
         self.pair_embed = nn.Linear(pair_features, self.pair.out_features, bias=False) if pair_features else None
         self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
@@ -148,10 +163,10 @@ class EquivariantTransformer(nn.Module):
 
     def forward(
         self,
-        positions: Float[Tensor, "batch atoms 3"],
-        features: Float[Tensor, "batch atoms features"],
-        sigma: Float[Tensor, " batch"],
-        mask: Bool[Tensor, "batch atoms"],
+        positions: Positions,
+        features: Features,
+        sigma: Levels,
+        mask: Mask,
         pairs: Float[Tensor, "batch atoms atoms pair_features"] | None = None,
     ) -> NetworkOutput:
         """Displacements are of order one, in units of the caller's choosing.
@@ -190,7 +205,7 @@ class EquivariantTransformer(nn.Module):
             layer(scalars).view(batch, atoms, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key)
         )
         pull = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) * pair[-1]).mean(dim=1)
-        pull = (pull + pull.transpose(1, 2)) * mask[:, None] / mask.sum(dim=1).sqrt()[:, None, None]
+        pull = (pull + pull.transpose(1, 2)) * mask[:, None] / mask.sum(dim=1, dtype=pull.dtype).sqrt()[:, None, None]
         along_pairs = (pull[:, None] * directions[:, 0]).sum(dim=-1)  # (batch, 3, atoms)
         displacements = self.vector_out(vectors)[..., 0] + along_pairs
         return NetworkOutput(displacements.transpose(1, 2), self.logits(scalars))

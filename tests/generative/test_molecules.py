@@ -364,5 +364,3 @@ def test_one_atom_costs_nothing_in_space():
     loss = denoising_loss(predictor, PairEnergy(normalize="atoms"), x, carbon, seeded(0))
     assert loss.positions.item() == 0
     assert loss.features.item() > 0
-
-

@@ -1,5 +1,7 @@
-"""What users meet: NumPy's numbers pass, and what fits no annotation is refused in words. Without the tests' hook, which
-checks annotations before our own checks can."""
+"""What users meet: NumPy's numbers pass, and what fits no annotation is refused in words.
+
+Without the tests' import hook, which checks annotations before our own checks can.
+"""
 
 from __future__ import annotations
 
