@@ -154,7 +154,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     wider = molecules.make_denoiser(dataclasses.replace(TINY, channels=32), 0)
     molecules.save_weights(tmp_path / "wider.safetensors", wider, {})
     with pytest.raises(
-        ValueError, match=r"wider\.safetensors holds weights of another Denoiser.*\(32, 5\) in the file"
+        ValueError, match=r"wider\.safetensors holds weights of another KarrasDenoiser.*\(32, 5\) in the file"
     ):
         load_weights(tmp_path / "wider.safetensors", molecules.make_denoiser(TINY, 0))
     (tmp_path / "noise.safetensors").write_bytes(b"not a checkpoint")
