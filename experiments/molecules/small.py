@@ -2,7 +2,7 @@
 
 A scaled-down version for one CPU core of the paper's comparison: the same question (same network, same steps, another
 loss on positions), another network and another diffusion (see `elf.models.transformer` and
-`elf.generative.diffusion`), and molecules of up to 7 heavy atoms. Compute is counted in optimizer steps, so that other
+`elf.generative.molecules`), and molecules of up to 7 heavy atoms. Compute is counted in optimizer steps, so that other
 work on the machine changes no result.
 """
 
