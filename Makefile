@@ -7,14 +7,14 @@ RUNS ?= 20
 # Every cell must run; cells that begin with "# NBVAL_CHECK_OUTPUT" must print what the committed notebook shows.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 
-.PHONY: help setup run lab book test bench e2e format lock clean
+.PHONY: help setup run lab book test bench fuzz e2e format lock clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*##/\t/'
 
 setup:           ## make .venv from requirements.lock (does nothing when it is there)
 	@command -v "$(PYTHON)" > /dev/null || { echo "elf needs Python 3.11 or newer; no $(PYTHON) was found" >&2; exit 2; }
-	@"$(PYTHON)" tools/bootstrap.py
+	@exec "$(PYTHON)" tools/bootstrap.py
 
 run: setup       ## execute every notebook in order; copies and HTML go to build/
 	@$(PY) -m elf run
@@ -33,6 +33,11 @@ test: setup      ## lint, types, unit tests, the site in a real browser, and eve
 	$(PY) -m pytest -q -n 2 tests --ignore=tests/book --ignore=tests/lab
 	$(PY) -m pytest -q tests/book tests/lab
 	ELF_SCALE=smoke $(PY) -m pytest -q -n 2 --dist loadfile $(NBVAL) notebooks
+
+fuzz: export ELF_FUZZ := 1
+fuzz: export OMP_NUM_THREADS := 1
+fuzz: setup      ## throw hundreds of thousands of odd inputs at everything that takes any (minutes; not part of make test)
+	$(PY) -m pytest -q -n 2 -m fuzz tests
 
 bench: setup     ## measure speed and memory: benchmarks/bench.json and bench.png
 	$(PY) -m benchmarks

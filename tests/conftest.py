@@ -1,7 +1,10 @@
 """What every test shares: annotations of `elf` checked at run time, one thread, fixed randomness, two precisions."""
 
+import faulthandler
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -22,6 +25,28 @@ __all__ = ["chromium", "open_page", "serve"]
 
 settings.register_profile("elf", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("elf")
+
+
+LIMIT = 3600 if os.environ.get("ELF_FUZZ") else 900
+"""Seconds a test may take on any machine: no measure of speed, but an end of what would never end."""
+
+
+@pytest.fixture(autouse=True)
+def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that hangs fails; one that hangs outside Python ends the run, with every thread's traceback."""
+
+    def stop(*_: object) -> None:
+        pytest.fail(f"{request.node.name} took longer than {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT)
+    faulthandler.dump_traceback_later(LIMIT + 60, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from elf.files import is_running
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +39,7 @@ def checkout(tmp_path, monkeypatch):
     module = _load(_copy(tmp_path / "a folder"))
     module.calls, module.failure = [], None
 
-    def run(command, **options):
+    def run(python, *command):
         kind = "venv" if "venv" in command else "lock" if "requirements.lock" in command else "elf"
         module.calls.append(kind)
         if kind == "venv":
@@ -42,7 +47,7 @@ def checkout(tmp_path, monkeypatch):
         elif module.failure is not None:
             raise module.failure
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module, "run_module", run)
     return module
 
 
@@ -97,7 +102,7 @@ def test_a_moved_or_damaged_environment_is_made_again(checkout, monkeypatch):
     moved = checkout.ROOT.with_name("moved")
     checkout.ROOT.rename(moved)
     there = _load(moved)
-    monkeypatch.setattr(there.subprocess, "run", lambda command, **_: checkout.calls.append(Path(command[0]).name))
+    monkeypatch.setattr(there, "run_module", lambda python, *command: checkout.calls.append(command[0]))
     (there.VENV / "marker").touch()
     with pytest.raises(FileNotFoundError, match="elf-stamp"):  # the stand-in made no folder to put the stamp in
         there.install(there.wanted(), there.found())
@@ -126,6 +131,50 @@ def test_make_with_a_lock_that_cannot_be_installed_fails_and_leaves_no_stamp(tmp
     assert "elf-has-no-such-dependency" in done.stderr
     assert "the install failed" in done.stderr
     assert not list(folder.rglob("elf-stamp*"))
+
+
+KINDS = ("KILL", "TERM", "INT")
+PIP = """
+import os, subprocess, sys, time
+build = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(os.environ["PIDS"] + ".part", "w") as file:
+    file.write(f"{os.getpid()} {build.pid} {os.getppid()}")
+os.replace(os.environ["PIDS"] + ".part", os.environ["PIDS"])
+time.sleep(600)
+"""
+
+
+# Ctrl-C reaches make and bootstrap.py at once, and make waits for the latter.
+@pytest.mark.parametrize(
+    ("whom", "how"), [("make", "SIGKILL"), ("make", "SIGTERM"), *(("bootstrap", f"SIG{how}") for how in KINDS)]
+)
+def test_pip_and_its_children_end_with_what_started_them(tmp_path, whom, how):
+    """A stand-in for pip, and for what pip starts, in an environment that lacks only the install."""
+    folder = _copy(tmp_path / "a folder")
+    venv, fake, pids = folder / ".venv", tmp_path / "fake" / "pip", tmp_path / "pids"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (venv / "bin" / "python").chmod(0o755)
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").touch()
+    (fake / "__main__.py").write_text(PIP)
+    (venv / "elf-stamp.json").write_text(json.dumps({**_load(folder).wanted(), "lock": "another"}))
+    env = {**os.environ, "PYTHONPATH": str(fake.parent), "PIDS": str(pids)}
+    command = ["make", "-C", str(folder), "setup", f"PYTHON={sys.executable}"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as make:
+        _wait_until(pids.exists)
+        pip, build, bootstrap = map(int, pids.read_text().split())
+        os.kill(make.pid if whom == "make" else bootstrap, signal.Signals[how])
+        make.wait(timeout=120)
+    _wait_until(lambda: not any(map(is_running, (pip, build, bootstrap))))
+    assert not list(folder.rglob("elf-stamp*"))
+
+
+def _wait_until(what) -> None:
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_make_without_the_named_python_says_so(tmp_path):

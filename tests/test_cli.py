@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from elf import cli, notebooks
+from experiments import EXPERIMENTS
 
 
 def _error_line(capsys) -> str:
@@ -40,6 +44,10 @@ def test_an_unknown_scale_in_the_environment_is_one_clear_line(capsys, monkeypat
         ([], "required"),
         (["dance"], "invalid choice: 'dance'"),
         (["info", "--loud"], "unrecognized arguments: --loud"),
+        (["reproduce", "shapes", "--device", "2"], "unrecognized arguments: --device 2"),
+        (["reproduce", "shapes", "--seed", "2"], "unrecognized arguments: --seed 2"),
+        (["run", "--cell", "2"], "unrecognized arguments: --cell"),
+        (["--vers"], "required"),
         (["run", "--scale", "huge"], "invalid choice: 'huge'"),
         (["reproduce", "shapes", "--seeds", "0"], "'0' should be a whole number above 0"),
         (["reproduce", "shapes", "--only", "loss"], "'loss' should be KEY=VALUE"),
@@ -175,6 +183,85 @@ def test_reproduce_hands_its_options_to_the_experiment(experiments, capsys):
 def test_reproduce_with_an_unknown_experiment_is_one_clear_line(experiments, capsys):
     assert cli.main(["reproduce", "sandwiches"]) == 2
     assert "no experiment is named 'sandwiches'" in _error_line(capsys)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"elf {version('elf-loss')}\n"
+
+
+def test_help_lists_the_experiments_and_offers_no_strategy_that_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "--help"])
+    text = capsys.readouterr().out
+    assert set(EXPERIMENTS) <= set(re.findall(r"\w+", text.partition("experiments:")[2]))
+    assert "fsdp" not in text
+
+
+@pytest.mark.parametrize("command", [["reproduce", "shapes"], ["info"]])
+def test_without_the_experiments_one_line_says_what_to_do(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "experiments", None)
+    status = cli.main(command)
+    said = capsys.readouterr()
+    (line,) = [line for line in (said.out + said.err).splitlines() if "experiments" in line]
+    assert "part of the repository, not of the installed package; clone it and run this command in it" in line
+    assert status == (1 if command[0] == "reproduce" else 0)
+
+
+def test_an_experiment_with_a_module_missing_is_not_taken_for_missing_experiments(monkeypatch, tmp_path):
+    (tmp_path / "experiments.py").write_text("import no_such_module\n")
+    monkeypatch.delitem(sys.modules, "experiments")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        cli.main(["reproduce", "shapes"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "a/b"), "elf reproduce: No space left on device: a/b"),
+        (BlockingIOError("a is held by process 1"), "elf reproduce: a is held by process 1"),
+        (FileNotFoundError("there is no file"), "elf reproduce: there is no file"),
+    ],
+)
+def test_errors_of_the_operating_system_are_one_line_and_1(error, line, monkeypatch, capsys):
+    def reproduce(name, **_):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "experiments", SimpleNamespace(reproduce=reproduce, EXPERIMENTS={}))
+    assert cli.main(["reproduce", "shapes"]) == 1
+    assert _error_line(capsys) == line
+
+
+def _elf(*arguments: str, **options):
+    return subprocess.Popen([sys.executable, "-m", "elf", *arguments], stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_work_folder_below_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with _elf("reproduce", "rigidity", "--scale", "smoke", "--workdir", str(tmp_path / "file")) as process:
+        assert process.communicate(timeout=120)[1].startswith("elf reproduce: Not a directory: ")
+    assert process.returncode == 1
+
+
+FULL_DISK = ["a full disk"] if Path("/dev/full").exists() else []  # Linux has one to try
+
+
+@pytest.mark.parametrize("place", ["a reader that left", *FULL_DISK])
+def test_output_that_nobody_takes_is_one_line(place):
+    if place == "a full disk":
+        out, message = os.open("/dev/full", os.O_WRONLY), "No space left on device"
+    else:
+        reader, out = os.pipe()
+        os.close(reader)
+        message = "Broken pipe"
+    with _elf("info", stdout=out) as process:
+        os.close(out)
+        _, err = process.communicate(timeout=120)
+    assert err == f"elf info: {message}\n"
+    assert process.returncode == 1
 
 
 def test_python_m_elf_is_the_same_command():

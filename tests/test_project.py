@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -108,6 +111,19 @@ def test_files_named_in_the_readme_exist():
     names = [first or second for first, second in links]
     assert names
     assert not [name for name in names if not (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("hang", ["while True: pass", "time.sleep(60)", "threading.Event().wait(60)"])
+def test_a_test_that_hangs_fails(hang, tmp_path):
+    shutil.copytree(ROOT / "tests", tmp_path, dirs_exist_ok=True, ignore=lambda *_: ["book", "lab", "experiments"])
+    conftest = (tmp_path / "conftest.py").read_text()
+    assert "else 900" in conftest
+    (tmp_path / "conftest.py").write_text(conftest.replace("else 900", "else 1"))
+    (tmp_path / "test_hangs.py").write_text(f"import threading, time\ndef test_hangs():\n    {hang}\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hangs.py"]
+    environment = {name: value for name, value in os.environ.items() if name != "ELF_FUZZ"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert "test_hangs took longer than 1 s" in done.stdout
 
 
 def test_test_files_have_names_of_their_own():

@@ -7,15 +7,56 @@ again. While the stamp agrees, nothing is installed and no network is needed. St
 import json
 import os
 import platform
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "elf-stamp.json"
+
+
+def end_with_parent(parent: int, end: Callable[[], object]) -> None:
+    """Call `end` as soon as this process's parent is another one: a parent that was killed can tell nobody.
+
+    Else pip would go on writing into .venv, beside the pip of the next make. Asked again and again, as this is what
+    every system can answer.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        end()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_module(python: str, *command: str) -> None:
+    """`python -m command` in a group of processes of its own, which ends with this process."""
+    child = [python, str(Path(__file__).resolve()), str(os.getpid()), *command]
+    with subprocess.Popen(child, cwd=ROOT, process_group=0) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+
+
+def as_child(parent: int, module: str, *arguments: str) -> None:
+    """What `run_module` runs."""
+    end_with_parent(parent, lambda: os.killpg(os.getpgrp(), signal.SIGKILL))  # pip's own children too
+    sys.argv = [module, *arguments]
+    sys.path[0] = ""
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def wanted() -> dict:
@@ -50,14 +91,14 @@ def install(want: dict, have: dict) -> None:
             print("elf: .venv is incomplete or made elsewhere; making it again", flush=True)
             shutil.rmtree(VENV)
         base = getattr(sys, "_base_executable", sys.executable)  # not the python in the folder just removed
-        subprocess.run([base, "-m", "venv", str(VENV)], check=True)
+        run_module(base, "venv", str(VENV))
     print("elf: installing requirements.lock into .venv (once; a few minutes and 2 GB)", flush=True)
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [str(VENV / "bin" / "python"), "pip", "install", "--disable-pip-version-check"]
     if not sys.stdout.isatty():
         pip.append("--quiet")
-    subprocess.run([*pip, "--requirement", "requirements.lock"], cwd=ROOT, check=True)
+    run_module(*pip, "--requirement", "requirements.lock")
     # The build backend comes from the lock: --no-build-isolation, else pip would fetch another one.
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", "."], cwd=ROOT, check=True)
+    run_module(*pip, "--no-deps", "--no-build-isolation", "--editable", ".")
     part = STAMP.with_suffix(".part")
     part.write_text(json.dumps(want, indent=1), encoding="utf-8")
     os.replace(part, STAMP)
@@ -74,6 +115,7 @@ def main() -> int:
     want, have = wanted(), found()
     if want == have:
         return 0
+    end_with_parent(os.getppid(), lambda: os._exit(1))  # make
     try:
         install(want, have)
     except KeyboardInterrupt:
@@ -86,4 +128,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main() if len(sys.argv) == 1 else as_child(int(sys.argv[1]), *sys.argv[2:]))

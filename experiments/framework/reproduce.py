@@ -198,7 +198,9 @@ def _require_writable(path: Path) -> None:
         write_atomically(probe, b"")
         probe.unlink()
     except OSError as error:
-        raise OSError(error.errno, f"output is {path}, which cannot be written: {error.strerror}") from error
+        raise OSError(
+            error.errno, f"output is {path}, which cannot be written ({os.strerror(error.errno or 0)})"
+        ) from error
 
 
 def _settle(plan: Plan) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ import torch
 import toy_experiment
 
 import experiments
+from elf.files import is_running
 from experiments import EXPERIMENTS, format_mean, load_result, mean_spread, reproduce, summarise_by, text_table
+from experiments.framework import experiment as recording
+from experiments.framework import reproduce as reproducing
 from experiments.framework.experiment import cell_slug, device_name, write_json
 
 HERE = Path(__file__).parent
@@ -25,7 +29,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "toy", "toy_experiment")
-    for name in ("TOY_STEPS", "TOY_FAIL", "TOY_HANG", "ELF_RESULTS", "LOCAL_RANK"):
+    for name in ("TOY_STEPS", "TOY_FAIL", "TOY_HANG", "TOY_DIE", "ELF_RESULTS", *recording.RANKS):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -210,6 +214,162 @@ def test_cells_with_one_name(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_experiment, "EXPERIMENT", twice)
     with pytest.raises(ValueError, match="share a name"):
         run(tmp_path)
+
+
+def toy_process(tmp_path, *arguments, **environment) -> subprocess.Popen:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]), **environment}
+    command = [sys.executable, str(HERE / "toy_cli.py"), "reproduce", "toy", "--scale", "smoke", "--seeds", "2"]
+    command += ["--workdir", str(tmp_path), "--output", str(tmp_path / "toy.json"), *arguments]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(what, seconds=120):
+    """A hang should fail, so the limit is generous; it is no measure of speed."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_second_run_of_the_same_experiment_says_who_holds_the_folder(tmp_path):
+    with toy_process(tmp_path, TOY_HANG="1") as first:
+        while first.stdout.readline().strip() != "hanging":
+            assert first.poll() is None
+        before = sorted((tmp_path / "toy.smoke").rglob("*"))
+        with toy_process(tmp_path) as second:
+            out, err = second.communicate(timeout=120)
+        assert second.returncode == 1
+        assert out == ""
+        (line,) = err.splitlines()
+        assert f"is held by process {first.pid} on" in line
+        assert "elf reproduce toy --scale smoke" in line
+        assert sorted((tmp_path / "toy.smoke").rglob("*")) == before
+        first.kill()
+    assert len(run(tmp_path, threads=1)["cells"]) == 4
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_the_command(tmp_path, how):
+    with toy_process(tmp_path, "--jobs", "2", TOY_HANG="1") as process:
+        wait_until(lambda: (tmp_path / "toy.smoke" / "calls.txt").exists() and len(calls(tmp_path)) > 2)
+        workers = [int(call[3]) for call in calls(tmp_path)]
+        assert process.pid not in workers
+        process.send_signal(how)
+        process.wait()
+    wait_until(lambda: not any(map(is_running, workers)))
+    assert len(run(tmp_path, threads=1)["cells"]) == 4
+
+
+def test_threads_are_the_experiments_own_and_another_number_is_said(tmp_path, monkeypatch, capsys):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run(tmp_path / "own")["threads"] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {call[2] for call in calls(tmp_path / "own")} == {"1"}
+    assert "threads is" not in capsys.readouterr().out
+    two = run(tmp_path / "two", threads=2)
+    assert (two["threads"], two["command"].endswith("--threads 2")) == (2, True)
+    assert "threads is 2, the experiment's own number 1" in capsys.readouterr().out
+    more = dataclasses.replace(toy_experiment.EXPERIMENT, threads=2)
+    monkeypatch.setattr(toy_experiment, "EXPERIMENT", more)
+    result = run(tmp_path / "own", seeds=3)
+    assert "begun with 1 threads, goes on with 2" in capsys.readouterr().out
+    assert result["threads"] == [1, 2]
+    assert result["command"] == "elf reproduce toy --scale smoke --seeds 3"
+
+
+@pytest.mark.parametrize("place", ["output", "workdir"])
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(tmp_path, place):
+    file = tmp_path / "file"
+    file.touch()
+    where = {"workdir": tmp_path, "output": tmp_path / "toy.json", place: file / "below"}
+    with pytest.raises(OSError, match=r"Not a directory|cannot be written \(File exists\)"):
+        reproduce("toy", scale="smoke", seeds=1, **where)
+    assert not (tmp_path / "toy.smoke" / "calls.txt").exists()
+    with pytest.raises(IsADirectoryError, match="a folder; it should be a file"):
+        reproduce("toy", scale="smoke", seeds=1, workdir=tmp_path, output=tmp_path)
+    assert not (tmp_path / "toy.smoke" / "calls.txt").exists()
+
+
+def test_a_part_needs_no_output(tmp_path):
+    (tmp_path / "file").touch()
+    only = {"seed": 0, "loss": "mse"}
+    path = reproduce("toy", scale="smoke", seeds=2, workdir=tmp_path, output=tmp_path / "file" / "x", only=only)
+    assert path.name == "partial.json"
+
+
+def test_without_semaphores_several_jobs_are_refused_in_words(tmp_path, monkeypatch):
+    def no_semaphores(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(reproducing, "ProcessPoolExecutor", no_semaphores)
+    with pytest.raises(OSError, match="is /dev/shm there"):
+        run(tmp_path, jobs=2)
+
+
+def test_a_worker_that_is_killed_is_named_and_finished_cells_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_DIE", "mae")
+    with pytest.raises(ChildProcessError, match="a process was killed"):
+        run(tmp_path, jobs=2)
+    monkeypatch.delenv("TOY_DIE")
+    assert len(run(tmp_path)["cells"]) == 4
+
+
+def test_runs_lie_in_the_cache_folder_and_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ELF_CACHE", "~/cache")
+    monkeypatch.setenv("ELF_RESULTS", "~/results")
+    path = reproduce("toy", scale="smoke", seeds=1)
+    assert path == tmp_path / "home" / "results" / "toy.smoke.json"
+    assert (tmp_path / "home" / "cache" / "runs" / "toy.smoke" / "settings.json").is_file()
+    reproduce("toy", scale="smoke", seeds=1, workdir="~/work", output="~/toy.json")
+    assert (tmp_path / "home" / "work" / "toy.smoke").is_dir()
+    assert (tmp_path / "home" / "toy.json").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_outside_a_checkout_results_have_no_place_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "ROOT", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"is no checkout with results/; name a file \(--output\)"):
+        reproduce("toy", scale="smoke", seeds=1, workdir=tmp_path)
+    assert not (tmp_path / "toy.smoke").exists()
+    reproduce("toy", scale="smoke", seeds=1, workdir=tmp_path, output=tmp_path / "toy.json")
+
+
+def test_a_rank_in_the_environment_of_a_single_process_is_refused(tmp_path, monkeypatch):
+    """Otherwise this process would compute everything and write nothing."""
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    with pytest.raises(ValueError, match=r"devices is 1 with {'SLURM_PROCID': '3'} in the environment"):
+        run(tmp_path)
+
+
+def test_a_move_that_was_killed_half_way_mixes_nothing(tmp_path, monkeypatch):
+    """The settings go last: a folder that lost a few cells is still one of the old settings."""
+    first = run(tmp_path)
+    rename = Path.rename
+    moved = []
+
+    def killed(path, to):
+        moved.append(path.name)
+        if len(moved) > 2:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    monkeypatch.setenv("TOY_STEPS", "12")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    second = run(tmp_path)
+    assert second["settings"]["steps"] == 12
+    assert len(calls(tmp_path)) == 4
+    asides = [path for path in tmp_path.iterdir() if path.name.startswith("toy.smoke.")]
+    kept = {path.name for aside in asides for path in aside.iterdir()}
+    assert {f"{cell_slug(row['cell'])}.json" for row in first["cells"]} <= kept
 
 
 def test_slug():

@@ -35,6 +35,8 @@ def run_cell(settings: Settings, cell, workdir: Path, callbacks) -> dict[str, An
         file.write(f"{cell['loss']} {cell['seed']} {torch.get_num_threads()} {os.getpid()}\n")
     if os.environ.get("TOY_FAIL") == cell["loss"]:
         raise ArithmeticError("asked to fail")
+    if os.environ.get("TOY_DIE") == cell["loss"]:
+        os._exit(9)
     inputs = torch.linspace(-1, 1, 32)[:, None]
     pick = shuffled_batches(32, 8, seed=cell["seed"])
 
