@@ -19,7 +19,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WANTED = [Requirement(text) for text in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])]
+TEXTS = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+WANTED = [Requirement(text) for text in TEXTS if not text.startswith(PROJECT["name"])]  # an extra may name others
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
 LOCKED = [Requirement(line) for line in LOCK]
 
