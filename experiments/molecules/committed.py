@@ -77,7 +77,8 @@ def run_cell(
     own = replace(training_settings(), samples=settings.samples, sampler_steps=settings.sampler_steps)
     if cell["loss"] == "data":
         data = molecules.training_molecules(own)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(cell["seed"]))
+        generator = torch.Generator("cpu").manual_seed(cell["seed"])
+        order = torch.randperm(len(data), generator=generator, device="cpu")
         some = data[order[: settings.samples]]
         samples = Samples(some.positions, some.numbers)
     else:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from elf.checks import require_seed
 from elf.chemistry.stereo import PAIR_FEATURES, GraphedMolecules, StereoCentres, hops, pair_features
 from elf.data import qm9
 from elf.data.batching import bucketed_batches
@@ -147,7 +148,7 @@ def predict(network: ConformerNetwork, data: GraphedMolecules, seed: int = 0) ->
     """One conformer a molecule, angstrom."""
     molecules = data.molecules
     x = molecules.positions
-    generator = torch.Generator(x.device).manual_seed(seed)
+    generator = torch.Generator(x.device).manual_seed(require_seed("seed", seed))
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     answers = [
         network(n, one_hot(z), pair_features(orders), z > 0)

@@ -61,5 +61,7 @@ def _reference(heavy_atoms: tuple[int, int], atoms: tuple[int, int], n: int) -> 
         kind: values(molecules.positions, molecules.numbers) for kind, (values, _) in KINDS.items()
     }
     valid = [text for text in metrics.to_smiles(molecules.positions, molecules.numbers) if text is not None]
-    found["chemnet"] = chemnet.chemnet_activations(valid) if len(valid) > 1 else torch.empty(0, 512)
+    found["chemnet"] = chemnet.chemnet_activations(valid)
+        chemnet.chemnet_activations(valid) if len(valid) > 1 else torch.empty(0, 512, dtype=torch.float32, device="cpu")
+    )
     return found

@@ -8,6 +8,7 @@ molecules with a bootstrap interval. Part "fit" turns the question round: which 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elf.checks import require_seed
 from elf.chemistry import molecular_graph as graphs
 from elf.chemistry.force_field import BOLTZMANN, ForceField, force_fields
 from elf.chemistry.vibrations import mode_displacements, normal_modes, random_displacements, thermal_displacements
@@ -108,7 +110,7 @@ def draw(split: str, n: int, seed: int) -> qm9.Molecules:
     molecules = qm9.load(split=split)
     if n * (seed + 1) > len(molecules):
         raise ValueError(f"seed is {seed} with n={n}; the {len(molecules)} molecules of {split!r} do not go so far")
-    order = torch.randperm(len(molecules), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(molecules), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return molecules[order[n * seed : n * (seed + 1)]]
 
 
@@ -179,7 +181,7 @@ def rank(settings: Settings, start: str, kind: str, seed: int) -> dict[str, Any]
     """One cell of part "rank": rank correlations of every surrogate at every size."""
     molecules = draw("test", settings.molecules, seed)
     good, lost = force_fields(molecules, graphs.to_rdkit)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(require_seed("seed", seed))
     fitted = {"fitted": step_springs(fit_springs(settings, seed)["k"])}
     correlations: dict[str, list[Tensor]] = {}
     pooled: dict[str, list[Tensor]] = {}
@@ -200,9 +202,14 @@ def rank(settings: Settings, start: str, kind: str, seed: int) -> dict[str, Any]
         "molecules": len(good),
         "lost": {reason: [molecules.smiles[i] for i in which] for reason, which in lost.items()},
         "median_cost": [float(f"{value:.4g}") for value in cost.tolist()],
-        "median_kelvin": [round(float(k) / BOLTZMANN, 2) for k in torch.tensor(kts).median(0).values] if kts[0] else [],
+        "median_kelvin": [round(float(k) / BOLTZMANN, 2) for k in _median(kts)],
         "scores": _scores({name: torch.stack(rows) for name, rows in correlations.items()}, every, settings, seed),
     }
+
+
+def _median(rows: Sequence[Sequence[float]]) -> list[float]:
+    """The median of each column; of an even number of rows the lower one."""
+    return [statistics.median_low(column) for column in zip(*rows, strict=True)]
 
 
 def _scores(
@@ -234,8 +241,8 @@ def fit_springs(settings: Settings, seed: int) -> dict[str, Any]:
     from scipy.optimize import nnls
 
     good, _ = force_fields(draw("train", settings.fitted, seed), graphs.to_rdkit)
-    generator = torch.Generator().manual_seed(seed)
-    rows, pairs = [], torch.zeros(len(BINS) - 1, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(require_seed("seed", seed))
+    rows, pairs = [], torch.zeros(len(BINS) - 1, dtype=torch.float64, device="cpu")
     for _, field, minimum in good:
         moves = [distort(kind, field, minimum, (0.02,), 30, generator).displacements[0] for kind in DISTORTIONS[:2]]
         positions = minimum + torch.cat(moves)
@@ -245,7 +252,7 @@ def fit_springs(settings: Settings, seed: int) -> dict[str, Any]:
         binned = stretch.new_zeros(len(stretch), len(BINS) - 1).index_add(1, _bins(rest), stretch)
         rows.append(binned / true[:, None])
     design = torch.cat(rows).numpy()
-    k, _ = nnls(design, torch.ones(len(design), dtype=torch.float64).numpy())
+    k, _ = nnls(design, np.ones(len(design)))
     error = math.sqrt(float(((design @ k - 1) ** 2).mean()))
     return {
         "molecules": len(good),

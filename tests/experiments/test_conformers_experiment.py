@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -82,8 +83,9 @@ def test_another_isomer_has_some_hands_wrong_and_some_right(data):
 def test_what_a_training_is_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(conformers, "fit", lambda *args, **kwargs: asked.append(args[3]))
+    settings = replace(conformers.SETTINGS["laptop"], heavy_atoms=(1, 5))
     for steps in (40, None):
-        conformers.train(conformers.SETTINGS["laptop"], Harmonic(), seed=6, steps=steps)
+        conformers.train(settings, Harmonic(), seed=6, steps=steps)
     assert [(s.steps, s.warmup_steps, s.seed) for s in asked] == [(40, 40, 6), (600, 100, 6)]
 
 
