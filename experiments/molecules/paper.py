@@ -13,11 +13,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from elf.checks import require_seed
 from elf.chemistry import bonds
 from elf.data import geom, qm9
 from elf.data.batching import bucketed_batches
@@ -45,10 +46,9 @@ class TrainingSet:
             self.sizes = self.geom.counts[self.rows]
         else:
             self.qm9 = _qm9(settings.heavy_atoms, settings.atoms, "train")
-            self.rows, self.sizes = torch.arange(len(self.qm9)), self.qm9.counts
+            self.rows, self.sizes = torch.arange(len(self.qm9), device="cpu"), self.qm9.counts
         if share < 1:
-            order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(0))
-            keep = order[: max(1, round(share * len(self.rows)))].sort().values
+            keep = _order(len(self.rows), 0)[: max(1, round(share * len(self.rows)))].sort().values
             self.rows, self.sizes = self.rows[keep], self.sizes[keep]
 
     def __len__(self) -> int:
@@ -68,6 +68,10 @@ class TrainingSet:
         if self.settings.data == "geom":
             return None if self.geom.smiles is None else metrics.canonical_smiles(self.geom.read_smiles())
         return metrics.canonical_smiles(self.qm9[self.rows].smiles)
+
+
+def _order(n: int, seed: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
 
 
 @cache
@@ -125,14 +129,20 @@ def train(
     predictor = make_predictor(settings, model, seed)
     spec, rotated = LOSSES[loss], MODELS[model].rotated
     energy, weight = spec.energy(), spec.tuned(model).weight
-    rows = bucketed_batches(data.sizes, settings.batch_size or MODELS[model].batch_size, seed)
+    as_edm = settings.features_over == "edm"
+    # Divided by a batch's padded width, features' weight would follow the sizes where batches are of one size.
+    pool = 1 if as_edm else 50
+    rows = bucketed_batches(data.sizes, settings.batch_size or MODELS[model].batch_size, seed, pool=pool)
+    over: Literal["atoms", "edm"] = "edm" if as_edm and spec.apart else "atoms"
 
     def objective(module: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         positions = batch["positions"]
         if rotated:
             turns = random_rotations(len(positions), 3, generator=generator, dtype=positions.dtype)
             positions = positions @ turns.to(positions.device).mT  # the augmentation of GDM-aug
-        parts = denoising_loss(module, energy, positions, batch["numbers"].long(), generator, degree=spec.degree)
+        parts = denoising_loss(
+            module, energy, positions, batch["numbers"].long(), generator, degree=spec.degree, features_over=over
+        )
         return weight * parts.positions + parts.features
 
     return fit(
@@ -178,7 +188,7 @@ def sample(
     return sample_molecules(
         predictor,
         draw_counts(sizes, settings.samples, seed),
-        torch.Generator(device).manual_seed(seed),
+        torch.Generator(device).manual_seed(require_seed("seed", seed)),
         method="ancestral",
         steps=settings.levels,
         batch_size=settings.sample_batch,
@@ -207,7 +217,7 @@ def run_cell(
     data = TrainingSet(settings, cell["share"])
     known = data.smiles()  # before the training, so that what is wrong with them costs none
     if cell["model"] == "data":
-        pick = torch.randperm(len(data), generator=torch.Generator().manual_seed(cell["seed"]))[: settings.samples]
+        pick = _order(len(data), cell["seed"])[: settings.samples]
         return measure(settings, Samples(**data.batch(pick)), known)
     with shared_folder(workdir, "paper_trainings", training_name(settings, cell, len(data))) as folder:
         record = train(
@@ -224,7 +234,7 @@ def run_cell(
         save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
     samples = sample(record.ema_model, settings, data.sizes, seed=cell["seed"])
     moved = Samples(samples.positions.cpu(), samples.numbers.cpu())
-    losses = torch.tensor([row["loss"] for row in record.history])
+    losses = torch.tensor([row["loss"] for row in record.history], dtype=torch.float32, device="cpu")
     return {
         **measure(settings, moved, known),
         "training_seconds": round(record.seconds, 1),

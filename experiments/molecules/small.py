@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from elf.checks import require_seed
 from elf.data import qm9
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
@@ -141,7 +142,7 @@ def training_molecules(settings: Settings, share: float = 1.0) -> Molecules:
     molecules = _molecules(settings.heavy_atoms, settings.atoms)
     if share == 1:
         return molecules
-    chosen = torch.randperm(len(molecules), generator=torch.Generator().manual_seed(0))
+    chosen = torch.randperm(len(molecules), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     return molecules[chosen[: round(share * len(molecules))].sort().values]
 
 
@@ -213,7 +214,7 @@ def sample(
     """Molecules from a trained denoiser, with sizes drawn from the training set."""
     device = next(denoiser.parameters()).device
     counts = training_molecules(settings).counts
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(require_seed("seed", seed))
     return sample_molecules(
         denoiser,
         draw_counts(counts, n or settings.samples, seed),
@@ -254,7 +255,7 @@ def run_cell(
 
 def loss_curve(losses: Sequence[float]) -> list[float]:
     """The loss of each step, or, of 50 steps and more, its mean over each 50 of them; what is left over is dropped."""
-    steps = torch.tensor(losses)
+    steps = torch.tensor(losses, dtype=torch.float32, device="cpu")
     blocks = steps[: len(losses) // 50 * 50].view(-1, 50).mean(dim=1) if len(losses) >= 50 else steps
     return [round(float(value), 4) for value in blocks]
 
