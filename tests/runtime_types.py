@@ -1,6 +1,9 @@
 """The type checker that jaxtyping's import hook applies to every annotated function of `elf` while testing."""
 
-from beartype import BeartypeConf, beartype
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
 
-# PEP 484's numeric tower: an int is welcome where a float is annotated, as in `Constant(k=2)`.
-typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# What is annotated as a number takes NumPy's as well (`elf.checks`); an int is welcome where a float is, as in
+# `Constant(k=2)`.
+NUMBERS = FrozenDict({int: int | np.integer, float: float | int | np.floating | np.integer})
+typechecked = beartype(conf=BeartypeConf(hint_overrides=NUMBERS))

@@ -66,7 +66,7 @@ def around(
     atoms, dim = target.shape
     moving = list(range(atoms)) if free is None else list(free)
     if not moving or len(set(moving)) != len(moving) or not all(0 <= atom < atoms for atom in moving):
-        raise ValueError(f"free: got {free}; it should be distinct atoms in 0..{atoms - 1}, at least one")
+        raise ValueError(f"free is {free}; it should be distinct atoms in 0..{atoms - 1}, at least one")
     index = torch.tensor(moving, device=target.device)
 
     def function(points: Tensor) -> Tensor:
@@ -102,8 +102,7 @@ def distribution(
             window (named) or the energy does not rise there, as when it has no normalisable distribution; the grid is
             too coarse for the energy.
     """
-    require_positive("temperature", temperature)
-    require_positive("tolerance", tolerance)
+    temperature, tolerance = require_positive("temperature", temperature), require_positive("tolerance", tolerance)
     values = require_tensor("energy(grid.points)", energy(grid.points))
     _require_energies(values, grid)
     exponent = -values / temperature
@@ -124,13 +123,13 @@ def distribution(
 def _require_energies(values: Tensor, grid: Grid) -> None:
     if values.shape != grid.log_weights.shape:
         raise ValueError(
-            f"energy: got {tuple(values.shape)} for points {tuple(grid.points.shape)}; it should answer with (points,)"
+            f"energy answers points {tuple(grid.points.shape)} with {tuple(values.shape)}; it should be (points,)"
         )
     if not bool((bad := ~values.isfinite()).any()):
         return
     where = grid.points[int(bad.nonzero()[0])].tolist()
     raise ValueError(
-        f"energy: it is {values[bad][0]} at {where}, and not finite at {int(bad.sum())} nodes in all; it should be "
+        f"energy is {values[bad][0]} at {where}, and not finite at {int(bad.sum())} nodes in all; it should be "
         "finite on the whole window, which should begin beyond any singularity"
     )
 

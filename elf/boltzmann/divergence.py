@@ -48,12 +48,12 @@ def bin_probabilities(found: Boltzmann, every: int) -> tuple[Float[Tensor, " edg
     Raises:
         ValueError: a plane's distribution, or `every` does not divide the number of grid intervals.
     """
-    require_count("every", every)
+    every = require_count("every", every)
     if len(found.grid.axes) != 1:
         raise ValueError(f"found lives in {len(found.grid.axes)} dimensions; bins are for one")
     intervals = len(found.grid.axes[0]) - 1
     if intervals % every:
-        raise ValueError(f"every: got {every}; it should divide the grid's {intervals} intervals")
+        raise ValueError(f"every is {every}; it should divide the grid's {intervals} intervals")
     density = found.density
     masses = (density[1:] + density[:-1]) / 2 * found.grid.spacings[0]
     return found.grid.axes[0][::every], masses.reshape(-1, every).sum(1)

@@ -48,12 +48,10 @@ def langevin(
         ValueError: T or step not positive, start not finite, keep_every does not divide steps, or particles that run
             away to infinity, which means that `step` is too large for the energy's curvature.
     """
-    require_positive("temperature", temperature)
-    require_positive("step", step)
-    require_count("steps", steps)
-    require_count("keep_every", keep_every)
+    temperature, step = require_positive("temperature", temperature), require_positive("step", step)
+    steps, keep_every = require_count("steps", steps), require_count("keep_every", keep_every)
     if steps % keep_every:
-        raise ValueError(f"keep_every: got {keep_every}; it should divide steps = {steps}")
+        raise ValueError(f"keep_every is {keep_every}; it should divide steps = {steps}")
     if start.ndim != 2 or not bool(start.isfinite().all()):
         raise ValueError(f"start has shape {tuple(start.shape)}; it should be (particles, dim), all finite")
     y, kick = start.detach().clone(), (2 * temperature * step) ** 0.5
@@ -63,7 +61,7 @@ def langevin(
         y = y - step * _gradient(energy, y) + kick * noise
         if count % keep_every == 0:
             if not bool(y.isfinite().all()):
-                raise ValueError(f"step: got {step}; particles ran away by step {count}; it should be smaller")
+                raise ValueError(f"step is {step}, and particles ran away by step {count}; it should be smaller")
             frames.append(y)
     times = step * keep_every * torch.arange(len(frames), dtype=y.dtype, device=y.device)
     return Trajectory(torch.stack(frames), times)

@@ -57,13 +57,13 @@ def grid(
         ValueError: not one or two windows, a window that is not finite with low < high, or an unusable `points`.
     """
     if len(windows) not in (1, 2):
-        raise ValueError(f"windows: got {len(windows)}; quadrature here is for one or two dimensions")
+        raise ValueError(f"windows holds {len(windows)} intervals; it should be one or two, a dimension each")
     for low, high in windows:
         if not (isfinite(low) and isfinite(high) and low < high):
-            raise ValueError(f"windows: got ({low}, {high}); it should be finite numbers with low < high")
-    require_count("points", points)
+            raise ValueError(f"windows is ({low}, {high}); it should be finite numbers with low < high")
+    points = require_count("points", points)
     if points < 5 or points % 2 == 0:
-        raise ValueError(f"points: got {points}; it should be odd and at least 5")
+        raise ValueError(f"points is {points}; it should be odd and at least 5")
     return _product(tuple(torch.linspace(low, high, points, dtype=dtype, device=device) for low, high in windows))
 
 

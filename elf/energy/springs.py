@@ -41,8 +41,8 @@ __all__ = [
 
 SpringFunction = Callable[[Tensor], Tensor]
 """k(r), elementwise."""
-STIFFEST = 1e30
-"""The largest spring constant: what energies in float32 have room for."""
+STIFFEST, LONGEST = 1e30, 1e30
+"""The largest spring constant, what energies in float32 have room for; distances beyond any that occur."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,22 @@ class Spring(ABC):
         cls.trusted = trusted
 
     def __post_init__(self) -> None:
+        numbers = []
         for field in fields(self):
-            number = require_positive(f"{type(self).__name__}({field.name})", getattr(self, field.name))
-            object.__setattr__(self, field.name, number)
+            numbers.append(require_positive(f"{type(self).__name__}({field.name})", getattr(self, field.name)))
+            object.__setattr__(self, field.name, numbers[-1])
         if not self.trusted:
             return
-        constants = self(torch.tensor([0.0, *(10.0**n for n in range(-12, 13))], dtype=torch.float32, device="cpu"))
-        if values_are_known(constants) and not bool(((constants >= 0) & (constants <= STIFFEST)).all()):
-            worst = float(constants.nan_to_num(inf).max())
+        # Where a formula has its largest values: at zero, at or beyond one of its parameters.
+        places = [0.0, *(10.0**n for n in range(-18, 19)), *(n * (1 + 1e-6) for n in numbers if n < LONGEST)]
+        try:
+            constants = self(torch.tensor(places, dtype=torch.float32, device="cpu"))
+            fine = not values_are_known(constants) or bool(((constants >= 0) & (constants <= STIFFEST)).all())
+        except (OverflowError, RuntimeError):  # a parameter that float32 does not know
+            fine = False
+        if not fine:
             raise ValueError(
-                f"{self} has spring constants up to {worst:.3g} in float32; they should be at most {STIFFEST:.0e}"
+                f"{self} has spring constants beyond what float32 holds; they should be at most {STIFFEST:.0e}"
             )
 
     @abstractmethod

@@ -133,8 +133,7 @@ def random_rotations(
     Args:
         generator: the source of randomness; its device is the default of `device`.
     """
-    require_count("n", n)
-    require_count("dim", dim)
+    n, dim = require_count("n", n), require_count("dim", dim)
     device = generator.device if device is None and generator is not None else device
     gaussian = torch.randn(n, dim, dim, generator=generator, dtype=dtype, device=device)
     q, r = torch.linalg.qr(gaussian)

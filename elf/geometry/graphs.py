@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from elf.checks import require_count, require_integer, require_one_of, require_tensor, values_are_known
+from elf.checks import require_count, require_one_of, require_seed, require_tensor, values_are_known
 
 
 def complete_edges(n: int) -> Int[Tensor, "2 edges"]:
@@ -59,7 +59,7 @@ def random_regular_edges(
     if isinstance(generator, torch.Generator):
         graphs = _drawn(n, degree, generator, wanted, method)
     else:
-        graphs = _drawn_from_seed(n, degree, require_integer("generator", generator), wanted, method).clone()
+        graphs = _drawn_from_seed(n, degree, require_seed("generator", generator), wanted, method).clone()
     return graphs[0] if count is None else graphs
 
 

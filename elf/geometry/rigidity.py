@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.checks import require_count, require_positive
+from elf.checks import require_count, require_positive, require_seed
 from elf.geometry.graphs import is_connected, random_regular_edges, require_graph
 from elf.geometry.modular import eliminate, random_null_vector, random_residues, residue
 
@@ -40,8 +40,7 @@ def full_rank(n: int, dim: int) -> int:
 
     For n <= D, where the points cannot span the space, all n (n - 1) / 2 distances.
     """
-    require_count("n", n)
-    require_count("dim", dim)
+    n, dim = require_count("n", n), require_count("dim", dim)
     return n * dim - dim * (dim + 1) // 2 if n > dim else n * (n - 1) // 2
 
 
@@ -143,8 +142,8 @@ def _require_connected(n: int, edges: Tensor) -> None:
 def _examine(n: int, edges: Tensor, dim: int, seed: int, with_stress: bool = False) -> tuple[Tensor, Tensor]:
     """Ranks of the rigidity matrix and of a random stress' matrix, in chunks that fit a cache."""
     require_graph(n, edges)
-    require_count("dim", dim)
-    generator = torch.Generator().manual_seed(seed)
+    n, dim = require_count("n", n), require_count("dim", dim)
+    generator = torch.Generator("cpu").manual_seed(require_seed("seed", seed))
     lists = edges.reshape(-1, *edges.shape[-2:]).cpu().long()
     at_a_time = max(1, _ENTRIES_AT_A_TIME // (n * dim * lists.shape[-1]))
     ranks, stress_ranks = [], []
@@ -177,7 +176,7 @@ def flexes(
         raise ValueError("x holds a NaN or infinite coordinate; positions should be finite")
     if tolerance is None:
         tolerance = 1e-9 if x.dtype == torch.float64 else 1e-4
-    require_positive("tolerance", tolerance)
+    tolerance = require_positive("tolerance", tolerance)
     centred = x - x.mean(0)
     matrix = rigidity_matrix(centred, edges)
     # Rigid motions as further rows: what is orthogonal to all rows bends.
@@ -224,12 +223,10 @@ def draw_rigid_graph(
         ValueError: n nodes allow no such degree; too few edges to be globally rigid in D dimensions; or `max_tries`
             is exhausted.
     """
-    require_count("n", n)
-    require_count("dim", dim)
-    require_count("max_tries", max_tries)
-    degree = 2 * dim if degree is None else degree
-    if isinstance(generator, int):
-        generator = torch.Generator().manual_seed(generator)
+    n, dim, max_tries = require_count("n", n), require_count("dim", dim), require_count("max_tries", max_tries)
+    degree = 2 * dim if degree is None else require_count("degree", degree)
+    if not isinstance(generator, torch.Generator):
+        generator = torch.Generator("cpu").manual_seed(require_seed("generator", generator))
     first = random_regular_edges(n, degree, generator)
     needed = full_rank(n, dim) + 1 if n > dim + 1 else n * (n - 1) // 2
     if first.shape[-1] < needed:
@@ -237,7 +234,7 @@ def draw_rigid_graph(
             f"degree is {degree} with n = {n}, dim = {dim}: {first.shape[-1]} edges, where global rigidity needs "
             f"{needed}; take a larger degree (2 * dim = {2 * dim} is always enough edges)"
         )
-    wanted = 1 if count is None else count
+    wanted = 1 if count is None else require_count("count", count)
     kept: list[Tensor] = []
     tries = 0
     candidates = first[None]

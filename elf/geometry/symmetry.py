@@ -49,10 +49,10 @@ def assert_invariant(
     """
     for name in group:
         require_one_of("group", name, GROUP)
-    require_count("samples", samples)
+    samples = require_count("samples", samples)
     if tolerance is None:
         tolerance = TOLERANCES.get(target.dtype, 1e-2)
-    require_positive("tolerance", tolerance)
+    tolerance = require_positive("tolerance", tolerance)
     if generator is None:
         generator = torch.Generator(target.device).manual_seed(0)
     prediction, target = prediction.detach(), target.detach()
@@ -139,8 +139,7 @@ def automorphisms(
     """
     import networkx as nx
 
-    require_positive("tolerance", tolerance)
-    require_count("limit", limit)
+    tolerance, limit = require_positive("tolerance", tolerance), require_count("limit", limit)
     matrix = require_tensor("distances", distances).detach().cpu().numpy()
     n = len(matrix)
     if matrix.shape != (n, n) or n == 0:

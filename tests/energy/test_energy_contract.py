@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -90,6 +91,25 @@ def test_flat_batches_agree_with_masks(energy: elf.Energy, normalize: str, gener
     masked = energy(prediction.flatten(0, 1), target.flatten(0, 1), mask.flatten(), batch=every)
     energy.normalize = "sum"
     torch.testing.assert_close(masked, expected)
+
+
+@every_energy
+def test_coordinates_up_to_the_largest_have_finite_values(energy: elf.Energy, dtype: torch.dtype) -> None:
+    prediction, target, mask = samples(torch.Generator().manual_seed(0), dtype)
+    for size in (1e-15, 1e14 if dtype == torch.float32 else 1e149):
+        x = (size * prediction).requires_grad_()
+        value = energy(x, size * target, mask)
+        assert value.isfinite().all()
+        assert torch.autograd.grad(value.sum(), x)[0].isfinite().all()
+
+
+@every_energy
+def test_num_samples_of_any_integer_type(energy: elf.Energy, generator: torch.Generator) -> None:
+    x, y = torch.randn(2, 10, 3, generator=generator)
+    batch = torch.tensor([0] * 5 + [1] * 5)
+    expected = energy(x, y, batch=batch)
+    for number in (2, np.int64(2)):
+        assert torch.equal(energy(x, y, batch=batch, num_samples=number), expected)
 
 
 @every_energy
@@ -190,6 +210,23 @@ BAD_CALLS = [
         ValueError,
         "mask leaves sample 1 without a real atom",
     ),
+    (
+        (FLAT, FLAT),
+        {"batch": torch.tensor([0, 0, 0, 1, 1]), "num_samples": 3},
+        ValueError,
+        "num_samples is 3, but batch holds samples 0 to 1; sample 2 is empty",
+    ),
+    (
+        (FLAT, FLAT),
+        {"batch": torch.tensor([0, 0, 0, 1, 1]), "num_samples": 1},
+        ValueError,
+        "num_samples is 1, but batch holds samples 0 to 1; these should agree",
+    ),
+    ((FLAT, FLAT), {"batch": torch.zeros(5).long(), "num_samples": True}, TypeError, "num_samples is True"),
+    ((X, X), {"num_samples": 2}, ValueError, "num_samples is 2; it should be given together with batch"),
+    ((X + 1e19, X), {}, ValueError, r"prediction holds a coordinate of 1e\+19 at index \(0, 0\).*at most 1e\+15"),
+    ((X, X - 1e19), {}, ValueError, r"target holds a coordinate of 1e\+19"),
+    ((X.double(), X.double() + 1e200), {}, ValueError, r"target holds .* 1e\+200 .*float64.*at most 1e\+150"),
 ]
 
 

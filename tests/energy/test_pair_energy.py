@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -60,6 +61,37 @@ def test_value_and_gradient_match_eq_7(
     # In float32, a distance's rounding moves a force by k r eps: relative to the largest force, not to each.
     scale = float(expected_gradient.abs().max())
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=2 * rtol * scale)
+
+
+@every_spring
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"edges": torch.triu_indices(7, 7, 1)}], ids=str)
+def test_the_formula_for_autograd_matches_eq_7_too(
+    spring: object, formula: object, options: dict, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    prediction, target = pair(generator, 3, 7, 3, dtype=dtype)
+    expected, expected_gradient = by_loop(prediction.detach(), target, formula)
+    rtol = 1e-6 if dtype == torch.float32 else 1e-13
+    scale = float(expected_gradient.abs().max())
+    value = PairEnergy(spring, **options)(prediction, target.requires_grad_())
+    torch.testing.assert_close(value, expected, rtol=rtol, atol=0)
+    (gradient,) = torch.autograd.grad(value.sum(), prediction, create_graph=True)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=2 * rtol * scale)
+    again = PairEnergy(spring, **options)(prediction, target.detach())
+    (gradient,) = torch.autograd.grad(again.sum(), prediction, create_graph=True)  # the formula, from within one pass
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=2 * rtol * scale)
+
+
+def test_the_gradient_to_the_target_matches_differences_of_eq_7(generator: torch.Generator) -> None:
+    prediction, target = pair(generator, 1, 5, 3)
+    target.requires_grad_()
+    (gradient,) = torch.autograd.grad(PairEnergy()(prediction, target).sum(), target)
+    for i, d in ((0, 0), (3, 2)):
+        shifted = []
+        for step in (1e-6, -1e-6):
+            moved = target.detach().clone()
+            moved[0, i, d] += step
+            shifted.append(float(by_loop(prediction.detach(), moved, lambda r: math.exp(-r))[0]))
+        assert (shifted[0] - shifted[1]) / 2e-6 == pytest.approx(float(gradient[0, i, d]), rel=1e-6)
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32), st.floats(-3, 3))
@@ -260,7 +292,19 @@ def test_edges_that_do_not_fit_the_samples(generator: torch.Generator) -> None:
         PairEnergy(edges=complete(4).expand(2, -1, -1))(flat, flat, batch=batch)
 
 
+def test_a_flat_or_collapsed_prediction_stays_so(generator: torch.Generator) -> None:
+    target = torch.randn(1, 5, 3, dtype=torch.float64, generator=generator)
+    for start in (torch.zeros_like(target), target * torch.tensor([1, 1, 0])):
+        x = start.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(PairEnergy()(x, target).sum(), x)
+        assert not gradient[..., 2].any()
+        assert bool(gradient.any()) == bool(start.any())
+
+
 def test_bad_settings() -> None:
+    assert PairEnergy(chunk_size=np.int64(3)).chunk_size == 3
+    with pytest.raises(TypeError, match="chunk_size is True; it should be an integer"):
+        PairEnergy(chunk_size=True)
     with pytest.raises(ValueError, match="chunk_size is 0; it should be at least 1"):
         PairEnergy(chunk_size=0)
     with pytest.raises(ValueError, match="chunk_size is given together with edges"):

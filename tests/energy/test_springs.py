@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,6 +84,48 @@ def test_other_parameters_are_checked_too() -> None:
     ):
         with pytest.raises(ValueError, match="should be finite and greater than zero"):
             build()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: LennardJones(eps=1e308),
+        lambda: LennardJones(eps=1e30),
+        lambda: Constant(1e39),
+        lambda: Morse(a=1e200),
+        lambda: InverseSquare(r_min=1e-30),
+        lambda: Inverse(k=1e-300, r_min=1e300),
+        lambda: BondAware(k_bond=1e31),
+        lambda: Exponential(length=1e-300),
+    ],
+)
+def test_what_single_precision_does_not_hold_is_refused_at_once(build: Callable[[], Spring]) -> None:
+    with pytest.raises(ValueError, match=r"spring constants beyond .* float32 .* at most 1e\+30"):
+        build()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert Exponential(np.float32(2), np.int64(3)) == Exponential(2.0, 3.0)
+    assert repr(Constant(np.float64(2))) == "Constant(k=2.0)"
+    with pytest.raises(TypeError, match=r"Constant\(k\) is True; it should be a number"):
+        Constant(True)
+
+
+def test_trust_is_not_inherited() -> None:
+    class Mine(Exponential):
+        def __call__(self, distances: torch.Tensor) -> torch.Tensor:
+            return -distances
+
+    class Vouched(Mine, trusted=True):
+        def __call__(self, distances: torch.Tensor) -> torch.Tensor:
+            return distances + 1
+
+    assert springs.is_trusted(Exponential())
+    assert springs.is_trusted(Vouched())
+    assert not springs.is_trusted(Mine())
+    assert not springs.is_trusted(lambda r: r)
+    with pytest.raises(ValueError, match=r"springs answers distance .* with -"):
+        springs.spring_constants(Mine(), torch.ones(2))
 
 
 def test_springs_are_values() -> None:
