@@ -3,7 +3,9 @@
 Extend with one line in CASES: a name, and a function of a factory `x(*shape)` of float32 coordinates.
 """
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from elf.models.transformer import EquivariantTransformer
 from elf.spins import SYMMETRIES, Couplings
 from experiments.cost.points import BroadcastPairEnergy
 
+ROOT = Path(__file__).parents[1]
 Factory = Callable[..., Tensor]
 
 
@@ -177,6 +180,27 @@ def test_fake_tensors_pass_through(case: Callable[[Factory], Any]) -> None:
         results = tensors(case(lambda *shape: torch.zeros(shape)))
     assert results
     assert all(isinstance(result, FakeTensor) for result in results)
+
+
+COUNTED = {"arange", "randint", "randperm", "tril_indices", "triu_indices"}
+MADE = {"empty", "eye", "full", "linspace", "logspace", "ones", "rand", "randn", "tensor", "zeros"}
+"""Functions that make tensors from nothing; the types of the second ones follow torch.set_default_dtype."""
+
+
+def without_place_or_type(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("torch."):
+            given = {keyword.arg for keyword in node.keywords}
+            wanted = {"device"} if name[6:] in COUNTED else {"device", "dtype"} if name[6:] in MADE else set()
+            if None not in given and (missing := wanted - given):
+                yield f"{file.relative_to(ROOT)}:{node.lineno}: {name} without {' and '.join(sorted(missing))}"
+
+
+def test_every_tensor_made_from_nothing_says_where_and_of_which_type() -> None:
+    # Networks are made where torch says, and of its type, as those of torch.nn are.
+    files = [file for file in sorted((ROOT / "elf").rglob("*.py")) if file.parent.name != "models"]
+    found = [line for file in files for line in without_place_or_type(file)]
+    assert not found, "\n" + "\n".join(found)
 
 
 class NoFloat64(TorchDispatchMode):

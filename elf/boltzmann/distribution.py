@@ -67,7 +67,7 @@ def around(
     moving = list(range(atoms)) if free is None else list(free)
     if not moving or len(set(moving)) != len(moving) or not all(0 <= atom < atoms for atom in moving):
         raise ValueError(f"free is {free}; it should be distinct atoms in 0..{atoms - 1}, at least one")
-    index = torch.tensor(moving, device=target.device)
+    index = torch.tensor(moving, dtype=torch.long, device=target.device)
 
     def function(points: Tensor) -> Tensor:
         require_coordinates("points", points[:, None], 3)

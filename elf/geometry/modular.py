@@ -53,7 +53,7 @@ def eliminate(matrix: Float[Tensor, "batch rows columns"]) -> Reduced:
     samples, rows, columns = matrix.shape
     every = torch.arange(samples, device="cpu")
     used = torch.zeros(samples, rows, dtype=torch.bool, device="cpu")
-    pivots = torch.full((samples, columns), -1, device="cpu")
+    pivots = torch.full((samples, columns), -1, dtype=torch.long, device="cpu")
     for start in range(0, columns, _WIDTH):
         stop = min(start + _WIDTH, columns)
         width = stop - start

@@ -124,7 +124,8 @@ def is_globally_rigid(
     """
     _require_connected(n, edges)
     if n <= dim + 1:
-        return torch.full(edges.shape[:-2], edges.shape[-1] == n * (n - 1) // 2, device=edges.device)
+        complete = edges.shape[-1] == n * (n - 1) // 2
+        return torch.full(edges.shape[:-2], complete, dtype=torch.bool, device=edges.device)
     rank, stress_rank = _examine(n, edges, dim, seed, with_stress=True)
     return (rank == full_rank(n, dim)) & (stress_rank == n - dim - 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -151,10 +152,10 @@ def report_card(
         require_mask(mask, targets)
     require_finite("targets", targets, mask)
     y = targets.detach().cpu().double()
-    real = torch.ones(y.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
+    real = torch.ones(y.shape[:2], dtype=torch.bool, device="cpu") if mask is None else mask.cpu()
     single = [sample[kept][None] for sample, kept in zip(y, real, strict=True)]
     generator = torch.Generator().manual_seed(seed)
-    noisy = [x + NOISE * torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in single]
+    noisy = [x + NOISE * torch.randn(x.shape, dtype=x.dtype, device="cpu", generator=generator) for x in single]
     pairs = list(zip(noisy, single, strict=True))
     scale = max(median(float(energy(x, target)) for x, target in pairs), torch.finfo(y.dtype).tiny)
     push = median(float(_gradient(energy, x, target).norm()) for x, target in pairs)
@@ -197,7 +198,7 @@ def _changes(
     """The largest change of the energy under each kind of motion of the prediction, over the scale."""
     dim = pairs[0][0].shape[-1]
     turns = random_rotations(len(pairs), dim, generator, dtype=torch.float64)
-    mirror = torch.ones(dim, dtype=torch.float64)
+    mirror = torch.ones(dim, dtype=torch.float64, device="cpu")
     mirror[0] = -1
     largest = dict.fromkeys(("translation", "rotation", "reflection"), 0.0)
     for (x, y), turn in zip(pairs, turns, strict=True):
@@ -238,7 +239,7 @@ def _modes(energy: EnergyCall, target: Tensor) -> _Modes:
     """The Hessian at a target, by central differences of the gradient: right also where a gradient is an envelope's."""
     _, atoms, dim = target.shape
     size = atoms * dim
-    step = 1e-4 * torch.eye(size, dtype=target.dtype).view(size, atoms, dim)
+    step = 1e-4 * torch.eye(size, dtype=target.dtype, device=target.device).view(size, atoms, dim)
     both = torch.cat((target + step, target - step))
     forces = _gradient(energy, both, target.expand_as(both)).flatten(1)
     hessian = (forces[:size] - forces[size:]) / 2e-4
@@ -251,7 +252,7 @@ def _modes(energy: EnergyCall, target: Tensor) -> _Modes:
     typical = max(float(values.median()) if len(values) else 0.0, torch.finfo(values.dtype).tiny)
     free = int((values < ZERO_MODE * typical).sum())
     stiff = values[values >= ZERO_MODE * typical]
-    softest = (vectors[:, 0] @ inside if len(values) else torch.zeros(size, dtype=target.dtype)).view(atoms, dim)
+    softest = (vectors[:, 0] @ inside if len(values) else target.new_zeros(size)).view(atoms, dim)
     condition = float(stiff[-1] / stiff[0]) if len(stiff) else 1.0
     return _Modes(torch.linalg.eigvalsh(hessian), values, typical, free, condition, softest)
 
@@ -259,7 +260,7 @@ def _modes(energy: EnergyCall, target: Tensor) -> _Modes:
 def _rigid_motions(y: Float[Tensor, "atoms dim"]) -> Float[Tensor, "motions coordinates"]:
     """An orthonormal basis of translations and infinitesimal rotations in any dimension."""
     centred, dim = y - y.mean(0), y.shape[1]
-    rows = [torch.eye(dim, dtype=y.dtype)[axis].expand_as(y) for axis in range(dim)]
+    rows = [torch.eye(dim, dtype=y.dtype, device=y.device)[axis].expand_as(y) for axis in range(dim)]
     for a in range(dim):
         for b in range(a):
             turn = torch.zeros_like(y)
@@ -280,10 +281,10 @@ def _meeting(energy: EnergyCall, target: Tensor) -> tuple[float, bool]:
         x[:, first] = target[0, second] + offsets[:, None] * along / along.norm().clamp_min(1e-6)
         return _gradient(energy, x, target.expand_as(x)).flatten(1)
 
-    way = forces(torch.linspace(-0.3, 0.3, 62, dtype=target.dtype))
+    way = forces(torch.linspace(-0.3, 0.3, 62, dtype=target.dtype, device=target.device))
     steepest = float(way.norm(dim=1).nan_to_num(torch.inf).max())
     # A smooth gradient changes in proportion to the step; across a kink it changes as much however small the step.
-    far, near = (forces(torch.tensor([-step, step], dtype=target.dtype)).diff(dim=0).norm() for step in (1e-4, 1e-6))
+    far, near = (forces(target.new_tensor([-step, step])).diff(dim=0).norm() for step in (1e-4, 1e-6))
     return steepest, not bool(near <= 0.5 * far + 1e-9 * way.norm(dim=1).mean())
 
 
@@ -291,9 +292,9 @@ def _growth(energy: EnergyCall, targets: list[Tensor], generator: torch.Generato
     sizes = []
     for distance in (1.0, 100.0):
         generator.manual_seed(1)
-        moved = [y + distance * torch.randn(y.shape, dtype=y.dtype, generator=generator) for y in targets]
+        moved = [y + distance * torch.randn(y.shape, dtype=y.dtype, device="cpu", generator=generator) for y in targets]
         sizes.append(median(float(_gradient(energy, x, y).norm()) for x, y in zip(moved, targets, strict=True)))
-    return float(torch.tensor(sizes[1] / max(sizes[0], 1e-300), dtype=torch.float64).log10() / 2)
+    return math.log10(sizes[1] / max(sizes[0], 1e-300)) / 2
 
 
 def _dead_starts(energy: EnergyCall, targets: list[Tensor], push: float) -> dict[str, float]:
@@ -311,7 +312,7 @@ def _dead_starts(energy: EnergyCall, targets: list[Tensor], push: float) -> dict
 
 def _arrivals(energy: EnergyCall, y: Tensor, real: Tensor, generator: torch.Generator) -> float:
     spread = y[real].std()
-    x = (spread * torch.randn(y.shape, dtype=y.dtype, generator=generator)).requires_grad_()
+    x = (spread * torch.randn(y.shape, dtype=y.dtype, device="cpu", generator=generator)).requires_grad_()
     steps = 500
     optimizer = torch.optim.Adam([x], lr=0.1)
     for step in range(steps):
@@ -331,7 +332,7 @@ def _ranks(
     is the kind of a distortion, not its size, which any energy tells."""
     correlations = []
     for i, y in enumerate(targets):
-        x = y + 0.1 * torch.randn(64, *y.shape[1:], dtype=y.dtype, generator=generator)
+        x = y + 0.1 * torch.randn(64, *y.shape[1:], dtype=y.dtype, device="cpu", generator=generator)
         both = torch.stack((energy(x, y.expand_as(x)).detach(), reference(i, x).to(y.dtype)))
         ranks = both.argsort(1).argsort(1).to(y.dtype)
         correlations.append(float(torch.corrcoef(ranks)[0, 1]))
@@ -342,10 +343,10 @@ def _agreement(energy: EnergyCall, pairs: list[tuple[Tensor, Tensor]], scale: fl
     x, y = pairs[0]
     value = energy(x, y)
     wide = [torch.cat((t, torch.full_like(t[:, :2], torch.nan)), 1) for t in (x, y)]
-    mask = torch.arange(x.shape[1] + 2)[None] < x.shape[1]
+    mask = torch.arange(x.shape[1] + 2, device=x.device)[None] < x.shape[1]
     ways: dict[str, Callable[[], Tensor]] = {
         "padded": lambda: energy(*wide, mask),
-        "flat": lambda: energy(x[0], y[0], batch=torch.zeros(x.shape[1], dtype=torch.long)),
+        "flat": lambda: energy(x[0], y[0], batch=x.new_zeros(x.shape[1], dtype=torch.long)),
         "float32": lambda: energy(x.float(), y.float()),
         "bfloat16": lambda: energy(x.bfloat16(), y.bfloat16()),
         "compiled": lambda: torch.compile(lambda a, b: energy(a, b), backend="eager", fullgraph=True)(x, y),

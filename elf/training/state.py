@@ -161,6 +161,5 @@ class Run:
 
     def anyone(self, *wishes: bool) -> list[bool]:
         """For each wish, whether any process has it; each has to call it."""
-        return (
-            self.fabric.all_reduce(torch.tensor(wishes, device=self.fabric.device).float(), reduce_op="sum") > 0
-        ).tolist()
+        counts = torch.tensor(wishes, dtype=torch.float32, device=self.fabric.device)
+        return (self.fabric.all_reduce(counts, reduce_op="sum") > 0).tolist()

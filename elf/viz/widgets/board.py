@@ -6,6 +6,7 @@ from saved widget state on a static page without one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from elf.spins import Couplings, ground_state, ising_energy, local_fields
 from elf.viz.widgets import web
 from elf.viz.widgets.widget import Widget
 
+_doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
+
 LARGEST_SIDE = 24
 Table = list[list[int]]
 
@@ -26,7 +29,7 @@ def _table(name: str, value: Any, height: int, width: int) -> Table:
     try:
         # To the CPU first: not every accelerator has double precision.
         value = value.detach().cpu() if isinstance(value, Tensor) else value
-        array = torch.as_tensor(value, dtype=torch.float64)
+        array = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
     if array.ndim == 3 and len(array) == 1:
@@ -93,7 +96,8 @@ class SpinBoard(Widget):
         self.couplings = couplings.to("cpu", torch.float64)
         known = ground_state(self.couplings) if ground is None else None
         if spins is None:
-            spins = torch.randint(2, (height, width), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+            generator = torch.Generator("cpu").manual_seed(seed)
+            spins = torch.randint(2, (height, width), generator=generator, device="cpu") * 2 - 1
         super().__init__(
             right=self.couplings.right[0].tolist(),
             down=self.couplings.down[0].tolist(),
@@ -135,7 +139,7 @@ class SpinBoard(Widget):
     @property
     def tensor(self) -> Tensor:
         """The spins now, (1, H, W), float64: what `elf.spins` takes."""
-        return torch.tensor(self.spins, dtype=torch.float64)[None]
+        return _doubles(self.spins)[None]
 
     @property
     def energy(self) -> float:
@@ -145,13 +149,13 @@ class SpinBoard(Widget):
     @property
     def excess(self) -> float:
         """Energy above the ground state."""
-        best = torch.tensor(self.ground, dtype=torch.float64)[None]
+        best = _doubles(self.ground)[None]
         return self.energy - float(ising_energy(best, self.couplings))
 
     @property
     def overlap(self) -> float:
         """|q| with the ground state, up to a global flip."""
-        return float(overlap(self.tensor, torch.tensor(self.ground, dtype=torch.float64)[None], self.couplings))
+        return float(overlap(self.tensor, _doubles(self.ground)[None], self.couplings))
 
     @property
     def local_fields(self) -> Tensor:

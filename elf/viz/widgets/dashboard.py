@@ -43,7 +43,7 @@ def draw_molecule(molecule: tuple[Tensor, Tensor]) -> Drawing:
     """Balls and sticks of (positions (atoms, 3), numbers (atoms,)), seen along the thinnest axis."""
     positions, numbers = _finite(molecule[0]), molecule[1]
     pairs = bonds(positions, numbers)  # also checks the shapes
-    frame = principal_frame(positions) if len(positions) > 1 else torch.eye(3).to(positions)
+    frame = principal_frame(positions) if len(positions) > 1 else positions.new_ones(3).diag()
     turned = (positions - positions.mean(0)) @ frame.T
     order = turned[:, 2].argsort().tolist()
     flat = _rounded(turned[:, :2])

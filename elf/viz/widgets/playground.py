@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from elf.energy import springs as elf_springs
 from elf.viz.fields import forces
 from elf.viz.widgets import web
 from elf.viz.widgets.widget import Widget
+
+_doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
 
 MAX_PARTICLES = 64
 Points = list[list[float]]
@@ -40,7 +43,7 @@ def _points(name: str, value: Any, particles: int | None = None) -> Points:
     try:
         # To the CPU first: not every accelerator has double precision.
         value = value.detach().cpu() if isinstance(value, Tensor) else value
-        array = torch.as_tensor(value, dtype=torch.float64)
+        array = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
     shape = tuple(array.shape)
@@ -61,7 +64,7 @@ def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
         if type(spring) is formula and getattr(spring, "r_min", 1e-2) == 1e-2:
             values = {field: getattr(spring, field) for field in ("k", "length") if hasattr(spring, field)}
             return {"name": name, **values}
-    points = torch.tensor(target, dtype=torch.float64)
+    points = _doubles(target)
     # A particle is no neighbour of its own: many springs diverge at the diagonal's r = 0.
     matrix = spring(torch.cdist(points, points).fill_diagonal_(1.0)).clone().fill_diagonal_(0.0)
     if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()):
@@ -71,7 +74,7 @@ def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
 
 def polygon(sides: int, radius: float = 1.0, angle: float = math.pi / 2) -> Tensor:
     """Vertices of a regular polygon, (sides, 2), float64; the first at `angle` (radians, counter-clockwise from x)."""
-    turns = angle + torch.arange(sides, dtype=torch.float64) * (2 * math.pi / sides)
+    turns = angle + torch.arange(sides, dtype=torch.float64, device="cpu") * (2 * math.pi / sides)
     return radius * torch.stack([turns.cos(), turns.sin()], dim=1)
 
 
@@ -88,10 +91,10 @@ def presets() -> list[dict[str, Any]]:
 
     Water and benzene are QM9's, in their plane (angstrom), from `presets.json`; the tests compare them with the data.
     """
-    pair = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    pair = _doubles([[-1.0, 0.0], [1.0, 0.0]])
     shapes = {"triangle": polygon(3), "square": polygon(4, angle=math.pi / 4), "hexagon": polygon(6)}
     molecules = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
-    shapes |= {name: torch.tensor(entry["points"], dtype=torch.float64) for name, entry in molecules.items()}
+    shapes |= {name: _doubles(entry["points"]) for name, entry in molecules.items()}
     entries: list[tuple[str, Tensor, Tensor]] = [("two on a line", pair, -pair)]
     entries += [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
     made: list[dict[str, Any]] = [{"name": n, "target": t.tolist(), "prediction": p.tolist()} for n, t, p in entries]
@@ -140,7 +143,7 @@ class Playground(Widget):
         goal = _points("target", polygon(3) if target is None else target)
         if names is not None and len(names) != len(goal):
             raise ValueError(f"names: got {len(names)}; it should have {len(goal)}, one a particle")
-        start = rotate(torch.tensor(goal, dtype=torch.float64), 40.0) if prediction is None else prediction
+        start = rotate(_doubles(goal), 40.0) if prediction is None else prediction
         self._spring: SpringFunction = elf_springs.Constant() if springs is None else springs
         super().__init__(
             target=goal,
@@ -174,7 +177,7 @@ class Playground(Widget):
         from elf.viz import style
         from elf.viz.fields import plot_forces
 
-        prediction, target = (torch.tensor(points, dtype=torch.float64) for points in (self.prediction, self.target))
+        prediction, target = (_doubles(points) for points in (self.prediction, self.target))
         figure = Figure(figsize=(6.6, 3.2), layout="constrained")
         both = {"mse": ("Squared error", Harmonic()), "energy": ("Pair energy", self.pair_energy())}
         for ax, (name, (title, energy)) in zip(figure.subplots(1, 2), both.items(), strict=True):
@@ -197,14 +200,14 @@ class Playground(Widget):
 
     def energies(self) -> dict[str, float]:
         """Both energies of the present prediction, by `elf` in double precision: {"mse": ..., "energy": ...}."""
-        prediction = torch.tensor(self.prediction, dtype=torch.float64)[None]
-        target = torch.tensor(self.target, dtype=torch.float64)[None]
+        prediction = _doubles(self.prediction)[None]
+        target = _doubles(self.target)[None]
         return {"mse": Harmonic()(prediction, target).item(), "energy": self.pair_energy()(prediction, target).item()}
 
     def forces(self) -> dict[str, Tensor]:
         """Both energies' forces on the particles of the present prediction, each (particles, 2)."""
-        prediction = torch.tensor(self.prediction, dtype=torch.float64)
-        target = torch.tensor(self.target, dtype=torch.float64)
+        prediction = _doubles(self.prediction)
+        target = _doubles(self.target)
         return {
             "mse": forces(Harmonic(), prediction, target),
             "energy": forces(self.pair_energy(), prediction, target),

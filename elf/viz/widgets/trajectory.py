@@ -44,7 +44,7 @@ def _frames(name: str, value: Tensor, shape: tuple[int, ...] | None = None) -> T
 def _kinds(numbers: Tensor | None, frames: int, atoms: int) -> Tensor:
     """Atomic numbers, (atoms,) or (frames, atoms); 0 where there are none."""
     if numbers is None:
-        return torch.full((atoms,), _POINT)
+        return torch.full((atoms,), _POINT, dtype=torch.long, device="cpu")
     if tuple(numbers.shape) not in ((atoms,), (frames, atoms)):
         raise ValueError(f"numbers: got shape {tuple(numbers.shape)}; it should be ({atoms},) or ({frames}, {atoms})")
     unknown = sorted(set(numbers.flatten().tolist()) - set(ELEMENTS))
@@ -186,7 +186,7 @@ class Trajectory(Widget):
                 ax.set_axis_off()
             else:
                 draw_molecule(
-                    ax, positions, kinds, target=drawn["target"], frame=torch.eye(3, dtype=torch.float64),
+                    ax, positions, kinds, target=drawn["target"], frame=torch.eye(3, dtype=torch.float64, device="cpu"),
                     forces=None if drawn["forces"] is None else drawn["forces"][self.frame],
                     force_color=COLORS[molecule["tone"]], force_scale=self.scale,
                 )  # fmt: skip
@@ -202,7 +202,7 @@ def _molecule(
     goal = None if target is None else _frames("targets", target[None], (1, atoms, target.shape[-1]))[0]
     pushes = None if forces is None else _frames("forces", forces, (total, atoms, forces.shape[-1]))
     reference = frames[-1] if goal is None else goal
-    rotation = principal_frame(reference) if turn and atoms > 1 else torch.eye(3, dtype=torch.float64)
+    rotation = principal_frame(reference) if turn and atoms > 1 else torch.eye(3, dtype=torch.float64, device="cpu")
     centre = reference.mean(0)
     # With a target, where a frame lies against it is the point; without one, only its shape is.
     middle = centre if goal is not None else frames.mean(1, keepdim=True)
