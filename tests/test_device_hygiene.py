@@ -16,9 +16,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import elf
+from elf.data import polygons, qm9, spin_glass
+from elf.generative import points
 from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_loss
 from elf.generative.samplers import sample_molecules
-from elf.geometry import align, center, cross_distances, edge_distances, kabsch, norm, pairwise_distances
+from elf.generative.schedules import Straight
+from elf.geometry import (
+    align,
+    center,
+    cross_distances,
+    edge_distances,
+    graphs,
+    kabsch,
+    norm,
+    pairwise_distances,
+    random_rotations,
+    symmetry,
+)
+from elf.geometry.rigidity import draw_rigid_graph, flexes, is_rigid
 from elf.models.conformer import ConformerNetwork
 from elf.models.egnn import EGNN, GNN
 from elf.models.mean_field import MeanFieldNet
@@ -72,7 +87,9 @@ def small_denoiser() -> KarrasDenoiser:
 
 
 def placed(network: torch.nn.Module, x: Tensor) -> torch.nn.Module:
-    # `.to` where there is nothing to do fails on fake parameters.
+    # Networks are made of the default type, as those of torch.nn are. `.to` where there is nothing to do fails on fake
+    # parameters.
+    network = network if torch.get_default_dtype() == x.dtype else network.to(x.dtype)
     return network if x.device.type == "cpu" else network.to(x.device)
 
 
@@ -166,10 +183,12 @@ def test_meta_tensors_pass_through(case: Callable[[Factory], Any]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_nothing_is_made_on_the_default_device(case: Callable[[Factory], Any]) -> None:
+def test_nothing_is_made_on_the_default_device(
+    case: Callable[[Factory], Any], odd_defaults: Callable[[], None]
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    with torch.device("meta"):  # whatever forgets its device becomes a meta tensor, and meets cpu tensors
-        results = tensors(case(lambda *shape: torch.randn(shape, generator=generator, device="cpu")))
+    odd_defaults()  # whatever forgets its device becomes a meta tensor, and meets cpu tensors
+    results = tensors(case(lambda *shape: torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)))
     assert results
     assert all(result.device.type == "cpu" and result.isfinite().all() for result in results)
 
@@ -201,6 +220,88 @@ def test_every_tensor_made_from_nothing_says_where_and_of_which_type() -> None:
     files = [file for file in sorted((ROOT / "elf").rglob("*.py")) if file.parent.name != "models"]
     found = [line for file in files for line in without_place_or_type(file)]
     assert not found, "\n" + "\n".join(found)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(0)
+
+
+POSITIONS = torch.randn(2, 5, 3, generator=seeded())
+NUMBERS = torch.tensor([[6, 1, 1, 1, 1], [8, 1, 1, 0, 0]])
+ATOMS = torch.tensor([5, 3])
+OCTAHEDRON = torch.cat([torch.eye(3), -torch.eye(3)])
+TRAP = elf.boltzmann.grid((-6, 6), dtype=torch.float32, device="cpu")
+KARRAS, EPSILON = (
+    KarrasDenoiser(EquivariantTransformer(channels=8, heads=2, layers=1)),
+    NoisePredictor(EGNN(channels=8, layers=1)),
+)
+
+
+def point_loss() -> Tensor:
+    return points.denoising_loss(lambda x, t: 0.9 * x, elf.PairEnergy(), POSITIONS, Straight(), seeded())
+
+
+def rigid_graph() -> Any:
+    edges = draw_rigid_graph(7, 2, seeded())[0]
+    return edges, is_rigid(7, edges, 2), flexes(POSITIONS[0], graphs.complete_edges(5)[:, 1:])
+
+
+def spin_glasses(folder: Path) -> Any:
+    data = spin_glass.load(3, 4, cache_dir=folder)
+    return data.couplings.right, data.couplings.down, data.spins
+
+
+ANYWHERE: dict[str, Callable[[Path], Any]] = {
+    "random rotations": lambda _: random_rotations(4, 3, seeded()),
+    "complete edges": lambda _: graphs.complete_edges(5),
+    "regular graphs by pairing": lambda _: graphs.random_regular_edges(8, 3, seeded(), count=2),
+    "regular graphs by switching": lambda _: graphs.random_regular_edges(8, 3, seeded(), method="switching"),
+    "rigid graph": lambda _: rigid_graph(),
+    "automorphisms": lambda _: symmetry.automorphisms(pairwise_distances(OCTAHEDRON)),
+    "invariance": lambda _: [symmetry.assert_invariant(elf.PairEnergy(), POSITIONS, -POSITIONS), POSITIONS][1],
+    "flat batch": lambda _: elf.PairEnergy()(POSITIONS[0], -POSITIONS[0], batch=torch.arange(5, device="cpu") // 3),
+    "Boltzmann": lambda _: elf.boltzmann.distribution(lambda y: y.square().sum(-1), TRAP, 0.5).log_density,
+    "Langevin": lambda _: elf.boltzmann.langevin(
+        lambda y: y.square().sum(-1), POSITIONS[0], 0.5, step=0.1, steps=3, generator=seeded()
+    ),
+    "loss of points": lambda _: point_loss(),
+    "loss of molecules": lambda _: denoising_loss(KARRAS, elf.PairEnergy(), POSITIONS, NUMBERS, seeded()),
+    "loss of the noise": lambda _: denoising_loss(EPSILON, elf.Harmonic(), POSITIONS, NUMBERS, seeded()),
+    "sampler": lambda _: sample_molecules(KARRAS, ATOMS, seeded(), steps=3, churn=0.4).positions,
+    "ancestral sampler": lambda _: sample_molecules(EPSILON, ATOMS, seeded(), method="ancestral", steps=3).positions,
+    "polygons": lambda _: [getattr(polygons.sample(3, 5, 1.0, seeded()), name) for name in ("vertices", "angle")],
+    "QM9": lambda folder: [
+        getattr(qm9.load(cache_dir=folder, atoms=(3, 5)), name) for name in ("positions", "numbers", "counts")
+    ],
+    "spin glasses": spin_glasses,
+}
+"""What is made from nothing, from seeds, files and the tensors above."""
+
+
+@pytest.fixture
+def odd_defaults() -> Iterator[Callable[[], None]]:
+    def choose() -> None:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+
+    try:
+        yield choose
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("case", ANYWHERE.values(), ids=ANYWHERE.keys())
+def test_default_device_and_dtype_change_nothing(
+    case: Callable[[Path], Any], odd_defaults: Callable[[], None], tmp_path: Path
+) -> None:
+    expected = tensors(case(tmp_path / "plain"))
+    odd_defaults()
+    found = tensors(case(tmp_path / "odd"))
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        assert (one.device.type, one.dtype) == ("cpu", other.dtype)
+        assert torch.equal(one, other)
 
 
 class NoFloat64(TorchDispatchMode):
