@@ -7,16 +7,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from elf.checks import values_are_known
-from elf.spins.lattice import Couplings, bond_products, ising_energy, require_spins
+from elf.spins.lattice import Couplings, bond_products, ising_energy, require_real, require_spins
 
 
 def round_logits(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The most probable spins, +-1; a logit of zero becomes +1.
 
     Raises:
+        TypeError: not a tensor of real numbers.
         ValueError: a logit is NaN, which is no spin.
     """
-    if values_are_known(logits) and bool(logits.isnan().any()):
+    if values_are_known(require_real("logits", logits)) and bool(logits.isnan().any()):
         raise ValueError(f"logits holds {int(logits.isnan().sum())} NaN; every logit should be a number")
     return torch.where(logits < 0, -1.0, 1.0).to(logits.dtype)
 

@@ -12,12 +12,14 @@ from typing_extensions import override
 
 from elf.checks import require_number
 from elf.spins.energy import SpinEnergy, Spins
-from elf.spins.lattice import Couplings
+from elf.spins.lattice import Couplings, require_real
 
 
 def entropy(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Entropy in nats of a spin with logits +-z: log(2 cosh z) - z tanh z, between 0 and log 2, exact for large |z|."""
-    size = logits.abs().clamp_max(1e4)  # where it is long zero; twice the largest float would be infinite
+    size = (
+        require_real("logits", logits).abs().clamp_max(1e4)
+    )  # where it is long zero; twice the largest float would be infinite
     return F.softplus(-2 * size) + 2 * size * torch.sigmoid(-2 * size)
 
 

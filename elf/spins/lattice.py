@@ -104,6 +104,14 @@ def require_summable(name: str, value: Tensor) -> None:
     raise ValueError(f"{name} overflows {value.dtype} when a sample of it is summed; it should be smaller")
 
 
+def require_real(name: str, value: object) -> Tensor:
+    """Raises TypeError unless `value` is a tensor of real numbers."""
+    tensor = require_tensor(name, value)
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it should hold real numbers")
+    return tensor
+
+
 def require_couplings(value: object) -> Couplings:
     """Raises TypeError unless `value` is `Couplings`."""
     if not isinstance(value, Couplings):
@@ -118,9 +126,7 @@ def require_spins(name: str, value: object, couplings: Couplings) -> Tensor:
         TypeError: not a tensor of real numbers.
         ValueError: another shape or device than the lattice's, or values other than +1 and -1.
     """
-    spins, couplings = require_tensor(name, value), require_couplings(couplings)
-    if spins.dtype == torch.bool or spins.is_complex():
-        raise TypeError(f"{name} has dtype {spins.dtype}; it should hold the numbers +1 and -1")
+    spins, couplings = require_real(name, value), require_couplings(couplings)
     if tuple(spins.shape) != couplings.shape:
         raise ValueError(f"{name} has shape {tuple(spins.shape)}; the couplings are of {couplings.shape}")
     if spins.device != couplings.right.device:
@@ -188,6 +194,7 @@ def frustrated_plaquettes(couplings: Couplings) -> Bool[Tensor, "batch rows colu
     No configuration satisfies all bonds of such a square (G. Toulouse, Commun. Phys. 2, 115, 1977). (B, H - 1, W - 1)
     with free boundaries, (B, H, W) with periodic ones. A coupling of zero counts as positive.
     """
+    require_couplings(couplings)
     right, down = couplings.right < 0, couplings.down < 0
     if couplings.periodic:
         return right ^ right.roll(-1, 1) ^ down ^ down.roll(-1, 2)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from elf.checks import require_positive, require_tensor
+from elf.checks import require_positive
+from elf.spins.lattice import require_real
 
 GRAIN = 2.0**46
 """Couplings are whole multiples of the largest divided by this: sums of some hundred of them are exact in float64."""
@@ -48,9 +49,7 @@ def graph_ground_state(couplings: Tensor, time_limit: float = 60.0) -> GraphGrou
             with a diagonal, so large that energies overflow, or whose graph falls into parts (each part could be
             flipped alone; solve them one by one).
     """
-    matrix = require_tensor("couplings", couplings)
-    if matrix.is_complex() or matrix.dtype == torch.bool:
-        raise TypeError(f"couplings has dtype {matrix.dtype}; it should hold real numbers")
+    matrix = require_real("couplings", couplings)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
         raise ValueError(f"couplings has shape {tuple(matrix.shape)}; it should be square, (N, N)")
     dense = matrix.detach().cpu().double().numpy()

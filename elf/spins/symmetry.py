@@ -8,7 +8,7 @@ from itertools import product
 from jaxtyping import Shaped
 from torch import Tensor
 
-from elf.spins.lattice import Couplings
+from elf.spins.lattice import Couplings, require_couplings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Symmetry:
 
     def of_couplings(self, couplings: Couplings) -> Couplings:
         """The couplings of the image; those of an H x W lattice become W x H where it is transposed."""
-        right, down = couplings.right, couplings.down
+        right, down = require_couplings(couplings).right, couplings.down
         # On a torus, the bond that closes a row or column comes last before and after.
         shift = -1 if couplings.periodic else 0
         if self.rows:

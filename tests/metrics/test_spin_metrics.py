@@ -11,7 +11,7 @@ from elf.metrics.spins import (
     round_logits,
     wall_distance,
 )
-from elf.spins import ground_state, ising_energy
+from elf.spins import entropy, ground_state, ising_energy
 
 
 @pytest.fixture(params=[False, True], ids=["free", "periodic"])
@@ -91,3 +91,6 @@ def test_bad_spins_are_named(lattice):
 def test_nan_is_no_spin():
     with pytest.raises(ValueError, match="logits holds 1 NaN"):
         round_logits(torch.tensor([0.5, torch.nan]))
+    for function in (round_logits, entropy):
+        with pytest.raises(TypeError, match=r"logits"):
+            function(torch.ones(2, dtype=torch.bool))
