@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -301,7 +301,7 @@ def sample_molecules(
     return Samples(positions, numbers, path)
 
 
-def draw_counts(counts: Int[Tensor, " n"], samples: int, seed: int) -> Int[Tensor, " samples"]:
+def draw_counts(counts: Int[Tensor, " n"], samples: SupportsIndex, seed: SupportsIndex) -> Int[Tensor, " samples"]:
     """Sizes of `samples` molecules, drawn with replacement from those of a data set."""
     counts, samples = _require_counts(counts), require_count("samples", samples)
     generator = torch.Generator("cpu").manual_seed(require_seed("seed", seed))

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elf.checks import require_seed
+from elf.checks import require_count, require_seed
 from elf.chemistry import molecular_graph as graphs
 from elf.chemistry.force_field import BOLTZMANN, ForceField, force_fields
 from elf.chemistry.vibrations import mode_displacements, normal_modes, random_displacements, thermal_displacements
@@ -107,7 +107,7 @@ def draw(split: str, n: int, seed: int) -> qm9.Molecules:
     Raises:
         ValueError: the split has no n molecules left for this seed.
     """
-    molecules = qm9.load(split=split)
+    molecules, n, seed = qm9.load(split=split), require_count("n", n), require_seed("seed", seed)
     if n * (seed + 1) > len(molecules):
         raise ValueError(f"seed is {seed} with n={n}; the {len(molecules)} molecules of {split!r} do not go so far")
     order = torch.randperm(len(molecules), generator=torch.Generator("cpu").manual_seed(0), device="cpu")

@@ -23,9 +23,12 @@ def test_evaluations_are_counted_right(sampler, monkeypatch, tmp_path):
         return denoiser
 
     monkeypatch.setattr(samplers, "trained", counting)
+    clock = iter((100.0, 103.0))
+    monkeypatch.setattr(samplers.time, "process_time", lambda: next(clock))
     cell = {"sampler": sampler, "steps": 4, "seed": 0}
     result = samplers.run_cell(samplers.SETTINGS["smoke"], cell, tmp_path, [])
     assert len(calls) == result["network_evaluations"] == {"heun": 7, "ancestral": 4}[sampler]
+    assert result["cpu_seconds"] == 3
 
 
 def test_standard_errors_are_those_of_repeated_draws():
