@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_SHAPES, _STEP = "experiments.clouds.shapes", "experiments.cost.step"
 _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tables"
 
 EXPERIMENTS: dict[str, str] = {
@@ -14,14 +15,14 @@ EXPERIMENTS: dict[str, str] = {
     "molecule_rates": f"{_SMALL}:molecule_rates",
     "molecule_shares": f"{_SMALL}:molecule_shares",
     "molecule_springs": f"{_SMALL}:molecule_springs",
-    "molecule_step": "experiments.cost.step",
+    "molecule_step": f"{_STEP}:molecule_step",
     "molecules": f"{_SMALL}:molecules",
-    "paper_models": "experiments.cost.paper_models",
+    "paper_models": f"{_STEP}:paper_models",
     "rigidity": "experiments.clouds.rigidity",
     "samplers": "experiments.molecules.samplers",
     "score": "experiments.clouds.score",
-    "shapes": "experiments.clouds.shapes",
-    "shapes_rates": "experiments.clouds.shapes_rates",
+    "shapes": f"{_SHAPES}:shapes",
+    "shapes_rates": f"{_SHAPES}:shapes_rates",
     "sparse_springs": "experiments.clouds.sparse_springs",
     "springs": "experiments.molecules.springs",
     "table1": f"{_PAPER}:table1",

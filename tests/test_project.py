@@ -114,13 +114,12 @@ def test_files_named_in_the_readme_exist():
     assert not [name for name in names if not (ROOT / name).exists()]
 
 
-@pytest.mark.parametrize("hang", ["while True: pass", "time.sleep(60)", "threading.Event().wait(60)"])
-def test_a_test_that_hangs_fails(hang, tmp_path):
+def test_a_test_that_hangs_fails(tmp_path):
     shutil.copytree(ROOT / "tests", tmp_path, dirs_exist_ok=True, ignore=lambda *_: ["book", "lab", "experiments"])
     conftest = (tmp_path / "conftest.py").read_text()
     assert "else 900" in conftest
     (tmp_path / "conftest.py").write_text(conftest.replace("else 900", "else 1"))
-    (tmp_path / "test_hangs.py").write_text(f"import threading, time\ndef test_hangs():\n    {hang}\n")
+    (tmp_path / "test_hangs.py").write_text("def test_hangs():\n    while True:\n        pass\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hangs.py"]
     environment = {name: value for name, value in os.environ.items() if name != "ELF_FUZZ"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -122,6 +123,33 @@ class PeakMemory(TorchDispatchMode):
         self.live -= self._sizes.pop(key, 0)
 
 
+def median_seconds(run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.process_time) -> float:
+    """Median over repeats of the time of one call, after one to warm up: of this process's processor, by default."""
+    run()
+    times = []
+    for _ in range(repeats):
+        begin = clock()
+        run()
+        times.append(clock() - begin)
+    return statistics.median(times)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, so that processor time is what a clock on the wall shows."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def significant(value: float, digits: int = 4) -> float:
+    """Rounded to so many significant digits."""
+    return float(f"{value:.{digits}g}")
+
+
 def measure(energy: Energy, points: int, repeats: int, seed: int = 0) -> dict[str, float]:
     """Median milliseconds of one value and gradient on this thread's processor time, and peak bytes."""
     generator = torch.Generator().manual_seed(seed)
@@ -131,19 +159,11 @@ def measure(energy: Energy, points: int, repeats: int, seed: int = 0) -> dict[st
     def step() -> None:
         torch.autograd.grad(energy(prediction, target).sum(), prediction)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         with PeakMemory() as memory:
             step()
-        times = []
-        for _ in range(repeats):
-            begin = time.process_time()
-            step()
-            times.append(time.process_time() - begin)
-    finally:
-        torch.set_num_threads(threads)
-    return {"milliseconds": float(f"{1e3 * statistics.median(times):.4g}"), "bytes": memory.peak}
+        seconds = median_seconds(step, repeats)
+    return {"milliseconds": significant(1e3 * seconds), "bytes": memory.peak}
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
@@ -168,7 +188,7 @@ def run_cell(
         # In tiles of a fixed size, memory grows with the points, not with their square.
         needed = probe["bytes"] * (ratio**2 if loss == "plain" else ratio)
         if needed > settings.bytes_bound or milliseconds > 1e3 * settings.seconds_bound:
-            return {"expected_bytes": float(f"{needed:.3g}"), "expected_milliseconds": float(f"{milliseconds:.3g}")}
+            return {"expected_bytes": significant(needed, 3), "expected_milliseconds": significant(milliseconds, 3)}
     return measure(LOSSES[loss](points, seed), points, settings.repeats if points < 3000 else 3, seed)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from elf.energy import PairEnergy
 from experiments import find, reproduce
-from experiments.cost import paper_models
+from experiments.cost import step as paper_models
 from experiments.molecules import paper as paper_molecules
 from experiments.molecules.paper_tables import SETTINGS
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
+from torch import nn
 
 from elf.generative.minimiser import pair_distances
 from experiments.clouds import score
@@ -47,6 +49,124 @@ def test_estimates_improve_with_samples():
     assert few["mse"]["variance"] / many["mse"]["variance"] == pytest.approx(4, rel=0.25)
     assert abs(many["mse"]["bias"]) < 0.01
     assert many["energy"]["variance"] < many["mse"]["variance"]
+
+
+class Wrong(nn.Module):
+    """The posterior mean, scaled and turned and moved: an answer whose errors can be worked out. Keeps what it sees."""
+
+    def __init__(self, factor=1.1, angle=0.2, shift=0.03):
+        super().__init__()
+        c, s = math.cos(angle), math.sin(angle)
+        self.system, self.seen = score.isomers(score.SETTINGS["smoke"].trained_blur, dtype=torch.float32), []
+        self.factor, self.turn, self.shift = factor, torch.tensor([[c, s], [-s, c]]), shift
+
+    def forward(self, x_t, t):
+        mean = self.system.posterior_mean(x_t, 1 - t, t)
+        x_hat = self.factor * mean @ self.turn + self.shift * x_t.sin()
+        self.seen.append((x_t.double(), t.double(), x_hat.double()))
+        return x_hat
+
+
+def complex_plane(x):
+    return torch.view_as_complex(x.contiguous())
+
+
+def test_evaluation_of_a_network_is_that_of_its_scores():
+    """Each figure a second way: scores written out, the nearest pose and rigid turns by complex numbers."""
+    settings, model = score.SETTINGS["smoke"], Wrong()
+    found = score.evaluate(model, settings, seed=3)
+    system = score.isomers(settings.trained_blur)
+    for index, (x_t, t, x_hat) in enumerate(model.seen[-len(found["t"]) :]):
+        time = float(t[0])
+        assert time == pytest.approx(found["t"][index])
+        true = system.score(x_t, 1 - t, t)
+
+        def error(answer, x_t=x_t, time=time, true=true):
+            return float((((1 - time) * answer - x_t) / time**2 - true).norm() / true.norm())
+
+        assert found["relative"][index] == pytest.approx(error(x_hat), rel=1e-3)
+        z, goal = complex_plane(x_hat), complex_plane(x_t)
+        z = z - z.mean(1, keepdim=True)
+        overlap = (goal * z.conj()).sum(1, keepdim=True)
+        posed = torch.view_as_real(z * overlap / overlap.abs() + goal.mean(1, keepdim=True))
+        assert found["posed"][index] == pytest.approx(error(posed), rel=1e-3)
+        # eps_hat - eps = -alpha (x_hat - mean) / sigma; its rigid part: the mean, and what is along i (z - mean z).
+        wrong = complex_plane(x_hat - system.posterior_mean(x_t, 1 - t, t))
+        arm = 1j * (goal - goal.mean(1, keepdim=True))
+        along = (wrong * arm.conj()).real.sum(1) ** 2 / arm.abs().square().sum(1)
+        moved = 3 * wrong.mean(1).abs().square()
+        rigid = float((along + moved).sum() / wrong.abs().square().sum())
+        assert found["rigid"][index] == pytest.approx(rigid, abs=2e-3)
+
+
+def test_errors_of_a_minimiser_are_those_of_its_scores(monkeypatch):
+    """A stand-in whose answers are off by known amounts: relative, a degree of freedom, and in size."""
+    seen = []
+
+    def minimiser(system, x_t, alpha, level, springs_of):
+        seen.append((x_t, level))
+        return 1.5 * system.posterior_mean(x_t, alpha, level)
+
+    monkeypatch.setattr(score, "energy_minimiser", minimiser)
+    settings, system = score.SETTINGS["smoke"], score.isomers(0.1, 1)
+    found = score.score_errors(settings, 0.1, seed=2)
+    for index, (x_t, level) in enumerate(seen[:: len(score.SPRINGS)]):
+        sigma = settings.sigmas[index]
+        generator = torch.Generator().manual_seed(2000 + index)
+        clean = system.sample(settings.clouds, generator)
+        noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+        torch.testing.assert_close(x_t, clean + sigma * (noise - noise.mean(1, keepdim=True)))
+        assert level.tolist() == [sigma] * settings.clouds
+        mean = system.posterior_mean(x_t, torch.ones_like(level), level)
+        true = system.score(x_t, torch.ones_like(level), level)
+        theirs = (1.5 * mean - x_t) / sigma**2
+        expected = float((theirs - true).norm() / true.norm())
+        assert found["relative_constant"][index] == pytest.approx(expected, rel=1e-4)
+        per_freedom = sigma * (theirs - true).square().sum().div(settings.clouds * (3 * 2 - 2)).sqrt()
+        assert found["noise_constant"][index] == pytest.approx(float(per_freedom), rel=1e-4)
+        assert found["size_constant"][index] == pytest.approx(1.5)
+
+
+def test_springs_named_after_powers_of_the_distance_are_these():
+    d = torch.tensor([0.25, 4.0])
+    assert score.SPRINGS["constant"] is None
+    torch.testing.assert_close(score.SPRINGS["balanced"](d), torch.tensor([2.0, 0.5]))
+    torch.testing.assert_close(score.SPRINGS["inverse"](d), torch.tensor([4.0, 0.25]))
+    torch.testing.assert_close(score.SPRINGS["exponential"](d), torch.tensor([math.exp(-0.25), math.exp(-4.0)]))
+
+
+def test_estimates_bias_is_that_of_the_mean_answer_without_what_chance_adds(monkeypatch):
+    """Answers off by a known bias, and by a known amount to and fro: bias and variance come out, apart."""
+    system, sigma, clouds, repeats = score.isomers(0.05, 1), 0.2, 3, 4
+
+    def answers(samples, x_t):
+        mean = system.posterior_mean(x_t, torch.ones(len(x_t)).double(), torch.full((len(x_t),), sigma).double())
+        off = torch.tensor([[0.02, 0.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
+        return mean + off + 0.05 * (-1.0) ** torch.arange(len(x_t))[:, None, None]
+
+    monkeypatch.setattr(score, "nearest_pose", answers)
+    found = score.estimates(system, sigma, 2, clouds, repeats, torch.Generator().manual_seed(6))["energy"]
+    x_t, alpha, level = score.noisy_clouds(system, sigma, clouds, torch.Generator().manual_seed(6))
+    scale = sigma**4 * float(system.score(x_t, alpha, level).square().sum())
+    variance = clouds * 6 * 0.05**2 * repeats / (repeats - 1) / scale
+    assert found["variance"] == pytest.approx(variance, rel=1e-4)
+    assert found["bias"] == pytest.approx(clouds * 0.02**2 / scale - variance / repeats, rel=1e-4)
+
+
+def test_estimators_ratio_is_the_mean_of_variances_over_samples(monkeypatch):
+    values = iter(range(1, 100))
+
+    def known(system, sigma, n, clouds, repeats, generator):
+        k = next(values)
+        return {loss: {"bias": 0.1 * k, "variance": v * k**e} for loss, v, e in (("mse", 2.0, 1), ("energy", 3.0, 2))}
+
+    monkeypatch.setattr(score, "estimates", known)
+    found = score.estimator_errors(score.SETTINGS["smoke"], 0.1, 0)
+    assert found["sigma"] == [0.01, 1.0]
+    assert found["n"] == [1, 2]
+    assert found["ratio"] == pytest.approx([1.5 * (1 + 2) / 2, 1.5 * (3 + 4) / 2])
+    assert found["bias_mse"][1] == pytest.approx([0.3, 0.4])
+    assert found["variance_energy"][1] == pytest.approx([27, 48])
 
 
 @pytest.mark.parametrize("part", ["score", "estimator", "sampling", "flow"])

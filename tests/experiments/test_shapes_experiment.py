@@ -8,7 +8,7 @@ import torch
 from elf.data.polygons import mean_shrinkage, regular_polygon, sample
 from elf.energy import PairEnergy
 from experiments import find, load_result
-from experiments.clouds import shapes, shapes_rates
+from experiments.clouds import shapes
 
 SMOKE = shapes.SETTINGS["smoke"]
 
@@ -87,7 +87,7 @@ def test_best_rate_has_the_lowest_validation_loss():
         {**places, "learning_rate": rate, "validation_loss": {"mean": loss}}
         for rate, loss in ((1e-3, 3.0), (3e-3, 1.0), (1e-2, 2.0))
     ]
-    assert shapes_rates.best_rates({"summary": summary}) == {"mse,20,1.0": 3e-3}
+    assert shapes.best_rates({"summary": summary}) == {"mse,20,1.0": 3e-3}
 
 
 def test_unknown_loss_is_named():
@@ -103,7 +103,7 @@ def laptop(part, loss, name, **where):
 
 
 def test_committed_rates_are_those_of_the_sweep():
-    assert shapes_rates.best_rates(load_result("shapes_rates")) == shapes.RATES
+    assert shapes.best_rates(load_result("shapes_rates")) == shapes.RATES
     assert load_result("shapes")["settings"]["learning_rates"] == shapes.RATES
 
 
