@@ -36,6 +36,7 @@ class ForceField:
         masses: atomic masses in dalton, (atoms,).
 
     Raises:
+        TypeError: mol is no RDKit Mol.
         ValueError: the molecule has no conformer, or MMFF94 has no type or no parameters for one of its atoms.
     """
 
@@ -43,6 +44,8 @@ class ForceField:
         from rdkit import Chem, rdBase
         from rdkit.Chem import rdForceFieldHelpers
 
+        if not isinstance(mol, Chem.Mol):
+            raise TypeError(f"mol is a {type(mol).__name__}; it should be an RDKit Mol")
         if mol.GetNumConformers() != 1:
             raise ValueError(f"mol has {mol.GetNumConformers()} conformers; it should have one, in 3D")
         with rdBase.BlockLogs():
@@ -60,10 +63,12 @@ class ForceField:
         """MMFF94 energy in kcal/mol of each configuration, float64.
 
         Raises:
-            ValueError: another number of atoms; a coordinate is not finite.
+            ValueError: another number of atoms; a coordinate is not finite; atoms coincide, where MMFF94 diverges.
         """
-        flat = self._flat(positions)
-        return _float64([self._field.CalcEnergy(x) for x in flat]).view(positions.shape[:-2])
+        energies = _float64([self._field.CalcEnergy(x) for x in self._flat(positions)])
+        if not bool(energies.isfinite().all()):
+            raise ValueError(f"positions has the energies {energies.tolist()}; no two atoms should coincide")
+        return energies.view(positions.shape[:-2])
 
     def gradient(self, positions: Float[Tensor, "*batch atoms 3"]) -> Float[Tensor, "*batch atoms 3"]:
         """Analytic gradient of the energy in kcal/mol/angstrom, float64. Raises as `energy` does."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from elf.checks import require_count, require_tensor
 from elf.chemistry.molecular_graph import bond_orders, to_rdkit
 from elf.data.molecules import Molecules
 
@@ -37,10 +38,14 @@ class GraphedMolecules:
 
 def hops(orders: Int[Tensor, "*batch atoms atoms"], most: int = MAX_HOPS) -> Int[Tensor, "*batch atoms atoms"]:
     """Bonds on the shortest path between two atoms, at most `most`: 0 on the diagonal, `most` without a path."""
+    if require_count("most", most) > 2**31:
+        raise ValueError(f"most is {most}; no path is longer than {2**31}")
+    if require_tensor("orders", orders).is_floating_point() or orders.ndim < 2 or orders.shape[-1] != orders.shape[-2]:
+        raise ValueError(f"orders has {orders.dtype} {tuple(orders.shape)}; it should be integers (..., atoms, atoms)")
     bonded = (orders > 0).float()
     reach = torch.eye(orders.shape[-1], dtype=torch.float32, device=orders.device).expand(orders.shape)
     result = torch.full_like(orders, most)
-    for k in range(most):
+    for k in range(min(most, orders.shape[-1])):
         result = result.minimum(torch.where(reach > 0, k, most))
         reach = (reach + reach @ bonded).clamp(max=1)
     return result

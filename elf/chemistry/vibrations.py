@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count, require_finite, require_positive
+from elf.checks import require_coordinates, require_count, require_finite, require_positive, require_tensor, widen
 
 _WAVENUMBER = 108.591359
 """sqrt(kcal/mol/angstrom^2/dalton) / (2 pi c) in 1/cm."""
@@ -35,7 +35,13 @@ def rigid_motions(
     """An orthonormal basis of translations and infinitesimal rotations: 6 rows, 5 for a linear molecule, 3 for an atom.
 
     With `weights` (masses), of the mass-weighted ones: displacement times sqrt(mass).
+
+    Raises:
+        TypeError, ValueError: positions is no (atoms, 3) of finite numbers whose squares fit its dtype.
     """
+    positions = widen(require_coordinates("positions", positions, 2))
+    if positions.shape[1] != 3:
+        raise ValueError(f"positions has shape {tuple(positions.shape)}; it should be (atoms, 3)")
     require_finite("positions", positions, None)
     centred = positions - positions.mean(0)
     eye = torch.eye(3, dtype=positions.dtype, device=positions.device)
@@ -46,6 +52,7 @@ def rigid_motions(
     rows = torch.cat([shifts, turns / size])
     if weights is not None:
         rows = rows * weights.sqrt()[:, None]
+    require_finite("positions, squared,", rows, None)
     _, values, basis = torch.linalg.svd(rows.flatten(1), full_matrices=False)
     return basis[values > 1e-3 * values[0]]
 
@@ -75,15 +82,15 @@ def normal_modes(
     Raises:
         ValueError: shapes do not fit; a mass is not positive; an entry is not finite.
     """
-    coordinates = positions.numel()
-    if hessian.shape != (coordinates, coordinates):
+    coordinates = require_tensor("positions", positions).numel()
+    if require_tensor("hessian", hessian).shape != (coordinates, coordinates):
         raise ValueError(
             f"hessian has shape {tuple(hessian.shape)}; it should be ({coordinates}, {coordinates}) for the positions"
         )
     if not bool(hessian.isfinite().all()):
         raise ValueError("hessian holds a NaN or infinite entry; it should be finite")
-    if not bool((masses > 0).all()):
-        raise ValueError(f"masses is {masses.tolist()}; every mass should be positive")
+    if require_tensor("masses", masses).shape != positions.shape[:1] or not bool((masses > 0).all()):
+        raise ValueError(f"masses is {masses.tolist()}; it should be one positive number an atom")
     root = masses.sqrt().repeat_interleave(3)
     rigid = rigid_motions(positions, masses)
     # The orthogonal complement of the rigid motions: working inside it keeps soft modes apart from them.
@@ -106,12 +113,14 @@ def random_displacements(
     angstrom, over many draws.
 
     Raises:
-        ValueError: size or n is not positive.
+        ValueError: size or n is not positive; one atom alone, which nothing distorts.
     """
-    require_positive("size", size)
-    require_count("n", n)
+    size, n = require_positive("size", size), require_count("n", n)
+    free = require_tensor("positions", positions).numel() - len(rigid_motions(positions))
+    if not free:
+        raise ValueError(f"positions has shape {tuple(positions.shape)}; it should have two atoms or more")
+    positions = widen(positions)
     noise = torch.randn(n, *positions.shape, generator=generator, dtype=positions.dtype, device=positions.device)
-    free = positions.numel() - len(rigid_motions(positions))
     return remove_rigid_motions(noise, positions) * size * math.sqrt(len(positions) / free)
 
 
@@ -125,10 +134,11 @@ def thermal_displacements(
     Masses drop out: the classical Boltzmann distribution of positions does not know them.
 
     Raises:
-        ValueError: size or n is not positive; a mode has no positive stiffness (not a minimum).
+        ValueError: size or n is not positive; there is no mode; one has no positive stiffness (not a minimum).
     """
-    require_positive("size", size)
-    require_count("n", n)
+    size, n = require_positive("size", size), require_count("n", n)
+    if not len(modes.stiffness):
+        raise ValueError(f"modes is empty; positions, {tuple(positions.shape)}, should have two atoms or more")
     if not bool((modes.stiffness > 0).all()):
         raise ValueError(f"modes has the stiffness {float(modes.stiffness.min()):.3g}; at a minimum all are positive")
     directions = remove_rigid_motions(modes.directions, positions)
@@ -143,7 +153,7 @@ def mode_displacements(
 ) -> Float[Tensor, "displacements atoms 3"]:
     """Each normal mode forwards and backwards, (2 modes, atoms, 3), every one of exactly `size` angstrom per atom,
     root mean square: all the same to MSE."""
-    require_positive("size", size)
+    size = require_positive("size", size)
     directions = remove_rigid_motions(modes.directions, positions)
     unit = directions / directions.square().sum(-1).mean(-1).sqrt()[:, None, None]
     return size * torch.cat([unit, -unit])

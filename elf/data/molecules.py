@@ -39,7 +39,7 @@ class SmilesList(Sequence[str]):
 
     def find(self, text: str) -> int | None:
         """Position of the first string equal to `text`, or None; compares bytes, decodes nothing."""
-        wanted = np.frombuffer(text.encode(), dtype=np.uint8)
+        wanted = np.frombuffer(require_strings("text", [text])[0].encode(), dtype=np.uint8)
         starts = self._offsets[self._rows]
         candidates = np.nonzero(self._offsets[self._rows + 1] - starts == len(wanted))[0]
         letters = np.frombuffer(self._blob, dtype=np.uint8)

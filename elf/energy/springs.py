@@ -209,9 +209,12 @@ class LennardJones(Spring, trusted=True):
 class BondAware(Spring, trusted=True):
     """k(r) = k_bond for r <= cutoff (bonded), k_pair / max(r, r_min)^2 beyond: stiff bonds, soft contacts.
 
-    The mode that the authors' code calls "lj", there with prefactor 9 and bonds from the molecule; here a pair is
-    bonded if its target distance is at most `cutoff` angstrom (1.7: above C-C 1.54, below 1.76, where QM9 has its
-    closest C atoms without a bond; C-Cl, C-S, C-Br and S-S bonds are longer, and H..H in NH2 is shorter).
+    The mode that the authors' code calls "lj", there with prefactor 9 and bonds from the molecule. Here a pair counts
+    as bonded if its target distance is at most `cutoff` angstrom, and a distance alone knows no elements: 1.7 leaves
+    out C-Cl (1.77), C-S (1.81), C-Br (1.94) and S-S (2.05), and takes in H..H of H2O (1.51) and NH2 (1.62), though not
+    of CH2 (1.8). In QM9 C-C bonds reach 1.77 where non-bonded C..C come as near as 1.74: no cutoff parts them. True
+    bonds are the molecular graph's (`elf.chemistry.molecular_graph`): constants of pairs (`k=`), no function of
+    distance.
     """
 
     k_bond: float = 1.0

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count, require_strings
+from elf.checks import require_count, require_strings, require_tensor
 from elf.files import check_sha256
 
 WEIGHTS = "ChemNet_v0.13_pretrained.pt"
@@ -72,9 +72,11 @@ def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m colum
     symmetric: real for singular covariances too (fewer samples than dimensions), without a correction. float64.
 
     Raises:
-        ValueError: fewer than two rows in a sample; another number of columns.
+        ValueError: fewer than two rows in a sample; another number of columns; numbers that are not finite.
     """
     for name, sample in (("first", first), ("second", second)):
+        if not require_tensor(name, sample).is_floating_point() or sample.ndim != 2 or not sample.isfinite().all():
+            raise ValueError(f"{name} has {sample.dtype} {tuple(sample.shape)}; it should be finite numbers (n, d)")
         if len(sample) < 2:
             raise ValueError(f"{name} has {len(sample)} rows; it should have at least two, for a covariance")
     if first.shape[1] != second.shape[1]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_finite, require_positive
+from elf.checks import require_coordinates, require_finite, require_positive, require_tensor
 from elf.geometry.alignment import center
 from elf.geometry.distances import norm
 
@@ -35,8 +35,11 @@ def regularity(vertices: Float[Tensor, "batch sides 2"]) -> Regularity:
     Raises:
         ValueError: fewer than three vertices, or coordinates that are not finite.
     """
-    if vertices.shape[-2] < 3:
-        raise ValueError(f"vertices has shape {tuple(vertices.shape)}; a polygon should have at least 3 vertices")
+    require_coordinates("vertices", vertices, 3)
+    if vertices.shape[1] < 3 or vertices.shape[2] != 2:
+        raise ValueError(
+            f"vertices has shape {tuple(vertices.shape)}; it should be (batch, sides, 2) with at least 3 vertices"
+        )
     require_finite("vertices", vertices, None)
     around = center(vertices)
     radii = norm(around)
@@ -67,7 +70,7 @@ def quality(
     if radius is None:
         relative = found.radius_spread / found.mean_radius
     else:
-        _require_radius(radius)
+        _require_radius(radius, found)
         relative = (found.radius_spread.square() + (found.mean_radius - radius).square()).sqrt() / radius
     score = -(found.step_spread / (2 * math.pi) + relative).log()
     return score.masked_fill(found.mean_radius == 0, -math.inf)
@@ -79,10 +82,12 @@ def radius_error(vertices: Float[Tensor, "batch sides 2"], radius: Float[Tensor,
     Raises:
         ValueError: see `regularity`; a radius is not positive.
     """
-    _require_radius(radius)
-    return (regularity(vertices).mean_radius - radius).abs() / radius
+    found = regularity(vertices)
+    _require_radius(radius, found)
+    return (found.mean_radius - radius).abs() / radius
 
 
-def _require_radius(radius: Tensor) -> None:
-    if radius.numel():
-        require_positive("radius", float(radius.min()))
+def _require_radius(radius: Tensor, found: Regularity) -> None:
+    if require_tensor("radius", radius).shape != found.mean_radius.shape:
+        raise ValueError(f"radius has shape {tuple(radius.shape)}; it should be {tuple(found.mean_radius.shape)}")
+    require_positive("radius", float(radius.min()))

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from elf.checks import require_count
+from elf.checks import require_tensor
 from elf.chemistry.bonds import QM9, BondRules
 from elf.metrics.molecules import check_molecules, orders_of
 
@@ -94,11 +94,11 @@ def dihedral_angles(
 def _chunks(
     positions: Tensor, numbers: Tensor, orders: Tensor | None, rules: BondRules, size: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    require_count("size", size)
     positions, numbers, _ = check_molecules(positions, numbers, None, rules)
-    if orders is not None and orders.shape != (*numbers.shape, numbers.shape[1]):
+    if orders is not None:
         wanted = (*numbers.shape, numbers.shape[1])
-        raise ValueError(f"orders has shape {tuple(orders.shape)}; it should be {wanted}")
+        if require_tensor("orders", orders).shape != wanted or orders.is_floating_point():
+            raise ValueError(f"orders has {orders.dtype} {tuple(orders.shape)}; it should be integers {wanted}")
     for begin in range(0, len(numbers), size):
         x, z = positions[begin : begin + size], numbers[begin : begin + size]
         yield x, z, orders_of(x, z, rules) if orders is None else orders[begin : begin + size]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 from small_molecules import NUMBER, WATER, molecule
 
 from elf.chemistry import bonds
+from elf.chemistry.force_field import ForceField
+from elf.chemistry.molecular_graph import bond_orders
+from elf.data import qm9
+from elf.energy.springs import BondAware
 from elf.metrics import molecules as metrics
 
 # EDM's dictionaries row by row, as text: an independent typing of the longer table.
@@ -76,6 +82,63 @@ def test_elements_are_those_of_the_rules():
     assert metrics.to_smiles(*chloride, rules=bonds.GEOM) == ["Cl"]
     with pytest.raises(ValueError, match=r"unknown elements \[2\]"):
         metrics.stability(torch.zeros(1, 1, 3), torch.tensor([[2]]), rules=bonds.GEOM)
+
+
+def test_a_cutoff_does_not_tell_bonds(all_of_qm9):
+    """The figures in BondAware's docstring, from QM9's graphs, RDKit's force field and water."""
+    rows = []
+    for part in torch.arange(len(all_of_qm9)).split(8000):
+        carbon = all_of_qm9.numbers[part] == 6
+        distance = torch.cdist(all_of_qm9.positions[part], all_of_qm9.positions[part])
+        near = (distance > 1.7) & (distance < 1.8) & carbon[:, :, None] & carbon[:, None, :]
+        rows.append(part[near.flatten(1).any(1)])
+    some = all_of_qm9[torch.cat(rows)]
+    orders, _ = bond_orders(some)
+    carbon = (some.numbers == 6) & orders.any(-1)  # of the verified ones
+    distance = torch.cdist(some.positions, some.positions)
+    pair = (carbon[:, :, None] & carbon[:, None, :]).triu(1)
+    longest, shortest = distance[pair & (orders > 0)].max(), distance[pair & (orders == 0)].min()
+    assert (float(longest), float(shortest)) == (pytest.approx(1.772, abs=1e-3), pytest.approx(1.744, abs=1e-3))
+
+    for smiles, atoms, length in (
+        ("CCl", (0, 1), 1.77),
+        ("CS", (0, 1), 1.81),
+        ("CBr", (0, 1), 1.94),
+        ("CSSC", (1, 2), 2.05),
+    ):
+        mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+        field = ForceField(mol)
+        bond = field.minimise()[list(atoms)]
+        assert float((bond[0] - bond[1]).norm()) == pytest.approx(length, abs=0.015)
+        assert BondAware(k_bond=7.0)((bond[0] - bond[1]).norm()) < 1  # not bonded, it says
+    for name, length in (("water", 1.513), ("ammonia", 1.619), ("methane", 1.783)):
+        found = qm9.find(name, within=all_of_qm9)
+        hydrogens = torch.pdist(found.positions[0, found.numbers[0] == 1])
+        assert float(hydrogens.min()) == pytest.approx(length, abs=2e-3)
+        assert bool((BondAware(k_bond=7.0)(hydrogens) == 7).all()) is (name != "methane")
+
+
+@pytest.mark.parametrize(
+    ("smiles", "read"),
+    [("Clc1ccccc1", "ClC1CCCCC1"), ("c1ccccc1", "C1CCCCC1"), ("CC(=O)[O-]", "CC(O)O"), ("C[NH3+]", None)],
+)
+def test_what_the_rules_do_not_see(smiles, read):
+    """Aromatic bonds and charges, as the docstrings say; RDKit finds what is read "valid"."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=1)
+    positions = ForceField(mol).minimise()[None]
+    numbers = torch.tensor([[atom.GetAtomicNum() for atom in mol.GetAtoms()]])
+    assert metrics.to_smiles(positions, numbers, rules=bonds.GEOM) == [read]
+    found = metrics.evaluate(positions, numbers, rules=bonds.GEOM)
+    assert (found["validity"], found["molecule_stability"]) == (read is not None, 0)
+
+
+def test_a_gas_of_separate_atoms_is_valid(all_of_qm9):
+    some = all_of_qm9[::1000]
+    gas = 1000 * torch.rand(some.positions.shape, generator=torch.Generator().manual_seed(0))
+    found = metrics.evaluate(gas, some.numbers)
+    assert (found["validity"], found["molecule_stability"], found["completeness"]) == (1, 0, 0)
 
 
 def test_why_qm9_is_not_all_stable(all_of_qm9):

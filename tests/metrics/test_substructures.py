@@ -101,7 +101,7 @@ def test_given_bonds_are_used():
     assert bond_lengths(stretched, numbers) == {}
     orders = torch.tensor([[[0, 1, 1], [1, 0, 0], [1, 0, 0]]])
     assert bond_lengths(stretched, numbers, orders)["H1O"].tolist() == pytest.approx([1.44, 1.44], abs=1e-2)
-    with pytest.raises(ValueError, match=r"orders has shape \(1, 2, 2\); it should be \(1, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"orders has torch.int64 \(1, 2, 2\); it should be integers \(1, 3, 3\)"):
         bond_angles(positions, numbers, orders[:, :2, :2])
 
 
