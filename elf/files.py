@@ -107,10 +107,8 @@ def is_running(pid: int) -> bool:
     """Whether a process with this number exists on this machine."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -11,12 +11,7 @@ from elf.files import check_sha256, file_sha256
 from elf.training.callbacks import ProgressBar, TimeLimit
 from elf.training.checkpoint import load_weights, save_weights
 from elf.training.loop import fit
-from elf.training.settings import (
-    FitSettings,
-    fabric_options,
-    learning_rate_at,
-    with_fabric_options,
-)
+from elf.training.settings import FitSettings, fabric_options, learning_rate_at, with_fabric_options
 from elf.training.state import TrainRecord, TrainState
 
 __all__ = [

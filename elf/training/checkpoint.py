@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,27 +21,23 @@ from elf.training.state import Run
 FORMAT = "elf.training.checkpoint/2"
 WEIGHTS_FORMAT = "elf.weights/2"
 OLD_WEIGHTS_FORMAT = "elf.weights/1"
-FIELDS = {
-    "step": int,
-    "settings": dict,
-    "model": str,
-    "device": str,
-    "world_size": int,
-    "threads": int,
-    "untouched": list,
-    "extra_state": dict,
-    "scaler": dict,
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+KINDS = {
+    int: ("step", "world_size", "threads"),
+    str: ("model", "device"),
+    dict: ("settings", "extra_state", "scaler"),
+    list: ("untouched",),
 }
-"""What a checkpoint's metadata hold: `untouched` are parameters that have had no gradient yet."""
+"""What a checkpoint's metadata hold, by type; `untouched` are the parameters that have had no gradient yet."""
 
 
-def split_state(module: nn.Module, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A module's state under names that start with `prefix`: its tensors, and the JSON-able rest (`get_extra_state`).
+def split_state(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A module's state: its tensors, and the JSON-able rest (from `get_extra_state`).
 
     Raises:
         ValueError: something in it that is neither a tensor of a type that safetensors knows nor JSON-able.
     """
-    state = {prefix + name: value for name, value in module.state_dict().items()}
+    state = module.state_dict()
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     rest = {name: value for name, value in state.items() if name not in tensors}
     require_storable(tensors)
@@ -57,11 +54,6 @@ def split_state(module: nn.Module, prefix: str = "") -> tuple[dict[str, Tensor],
     return tensors, rest
 
 
-def without_prefix(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Those entries whose names start with `prefix`, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
 def model_signature(model: nn.Module) -> str:
     """Name of the model's class and a hash of the names, shapes and dtypes of its state."""
     tensors, rest = split_state(model)
@@ -72,25 +64,20 @@ def model_signature(model: nn.Module) -> str:
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """How the state in a file does not fit: missing, unexpected and differently shaped entries."""
-
-    def shape(value: object) -> object:
-        return tuple(value.shape) if isinstance(value, Tensor) else "no tensor"
-
-    return (
-        [f"{name} is missing in the file" for name in expected if name not in found]
-        + [f"{name} is in the file alone" for name in found if name not in expected]
-        + [
-            f"{name} is {shape(found[name])} in the file, {shape(value)} in the model"
-            for name, value in expected.items()
-            if name in found and shape(found[name]) != shape(value)
-        ]
+    here, there = (
+        {name: tuple(value.shape) if isinstance(value, Tensor) else "no tensor" for name, value in state.items()}
+        for state in (expected, found)
     )
+    return [
+        f"{name} is {there.get(name, 'missing')} in the file, {here.get(name, 'missing')} in the model"
+        for name in {**here, **there}
+        if there.get(name) != here.get(name)
+    ]
 
 
-def not_finite(tensors: Mapping[str, Tensor], run: Run) -> Iterator[str]:
+def not_finite(tensors: Mapping[str, Tensor], modules: nn.Module) -> Iterator[str]:
     """Names of the tensors that hold a NaN, or an infinity and are no buffer (a mask may hold one)."""
-    modules = {"model.": run.model, "ema.": run.ema_model}
-    buffers = {p + name for p, module in modules.items() if module is not None for name, _ in module.named_buffers()}
+    buffers = {name for name, _ in modules.named_buffers()}
     for name, tensor in tensors.items():
         if bool((tensor.isnan() if name in buffers else ~tensor.isfinite()).any()):
             yield name
@@ -103,18 +90,18 @@ def save_run(path: str | Path, run: Run) -> None:
         FloatingPointError: a weight, its average or a moment of its gradients is not finite; nothing is written.
         OSError: the file could not be written; the checkpoint before is kept.
     """
-    tensors, extra = _states(run)
+    tensors, extra = split_state(run.modules)
     untouched = []
     for name, parameter in run.trainable.items():
         moments = run.optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{name}.{entry}": value for entry, value in moments.items()}
         if not moments:
             untouched.append(name)
-    for name in not_finite(tensors, run):
+    for name in not_finite(tensors, run.modules):
         raise FloatingPointError(
             f"{name} is not finite after step {run.state.step - 1}; training stops, and the last checkpoint is kept"
         )
-    everyone = [_gather(stream.to(run.fabric.device), run.fabric.world_size) for stream in run.random.kept]
+    everyone = [run.gather(stream) for stream in run.random.kept]
     if run.fabric.is_global_zero:
         tensors |= {f"random.{i}": streams for i, streams in enumerate(everyone)}
         tensors["history.loss"] = torch.tensor(run.state.losses, dtype=torch.float64, device="cpu")
@@ -122,7 +109,7 @@ def save_run(path: str | Path, run: Run) -> None:
         about = {
             **_here(run),
             "step": run.state.step,
-            "settings": run.settings.as_dict(),
+            "settings": run.state.settings.as_dict(),
             "untouched": untouched,
             "extra_state": extra,
             "scaler": run.fabric.strategy.precision.state_dict(),
@@ -133,30 +120,13 @@ def save_run(path: str | Path, run: Run) -> None:
     run.fabric.barrier()
 
 
-def _states(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and the rest of the model's and the average's state."""
-    (tensors, rest), average = split_state(run.model, "model."), run.ema_model
-    more, more_rest = split_state(average, "ema.") if average is not None else ({}, {})
-    return tensors | more, rest | more_rest
-
-
 def _here(run: Run) -> dict[str, Any]:
     return {
-        "model": model_signature(run.model),
+        "model": model_signature(run.state.model),
         "device": run.fabric.device.type,
         "world_size": run.fabric.world_size,
         "threads": torch.get_num_threads(),
     }
-
-
-def _gather(tensor: Tensor, world_size: int) -> Tensor:
-    """The processes' 1-d tensors as rows."""
-    parts = [torch.empty_like(tensor) for _ in range(world_size)]
-    if world_size == 1:
-        parts = [tensor]
-    else:
-        torch.distributed.all_gather(parts, tensor)
-    return torch.stack(parts)
 
 
 def load_run(path: str | Path, run: Run) -> None:
@@ -169,17 +139,19 @@ def load_run(path: str | Path, run: Run) -> None:
         ValueError: the file is damaged, or of a run with another model, settings, device or number of processes.
     """
     tensors, about = load_tensors(path, FORMAT)
-    name, here = Path(path).name, _here(run)
-    _refuse(f"checkpoint {name} is damaged", [_wrong_kind(about, key) for key in FIELDS])
-    different = [
+    here, modules, name = _here(run), run.modules, Path(path).name
+    wrong = [(key, kind) for kind, keys in KINDS.items() for key in keys if type(about.get(key)) is not kind]
+    kinds = [f"{key} is {about.get(key)!r}; it should be of type {kind.__name__}" for key, kind in wrong]
+    _refuse(f"checkpoint {name} is damaged", kinds)
+    different = resume_differences(about["settings"], run.state.settings) + [
         f"{key} is {about[key]!r} in the checkpoint, {value!r} now"
         for key, value in here.items()
         if key != "threads" and about[key] != value
     ]
     if about["model"] != here["model"]:
-        different += differences(without_prefix("model.", tensors), split_state(run.model)[0])[:5]
-    different = resume_differences(about["settings"], run.settings) + different
-    _refuse(f"checkpoint {name} is of another run", different, "Choose another file, or resume=False")
+        weights = {name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "ema."))}
+        different += differences(weights, split_state(modules)[0])[:5]
+    _refuse(f"checkpoint {name} is of another run", different, ". Choose another file, or resume=False")
     _refuse(f"checkpoint {name} is damaged", [*_damage(tensors, about, run)])
     # Cloned because torch's set_state misreads a tensor that does not begin where its storage does.
     rows = [tensors[f"random.{i}"][run.fabric.global_rank].clone() for i in range(len(run.random.kept))]
@@ -189,12 +161,13 @@ def load_run(path: str | Path, run: Run) -> None:
         raise ValueError(f"checkpoint {name} is damaged: its state of randomness is refused: {error}") from error
     run.fabric.strategy.precision.load_state_dict(about["scaler"])
     state = tensors | about["extra_state"]
-    run.model.load_state_dict(without_prefix("model.", state))
-    if run.ema_model is not None:
-        run.ema_model.load_state_dict(without_prefix("ema.", state))
-    moments = {i: without_prefix(f"optimizer.{p}.", tensors) for i, p in enumerate(run.trainable)}
-    groups = run.optimizer.state_dict()["param_groups"]
-    run.optimizer.load_state_dict({"state": {i: m for i, m in moments.items() if m}, "param_groups": groups})
+    modules.load_state_dict({key: state[key] for key in modules.state_dict()})
+    moments = {
+        i: {moment: tensors[f"optimizer.{name}.{moment}"] for moment in MOMENTS}
+        for i, name in enumerate(run.trainable)
+        if name not in about["untouched"]
+    }
+    run.optimizer.load_state_dict({"state": moments, "param_groups": run.optimizer.state_dict()["param_groups"]})
     run.state.begin(about["step"], tensors["history.loss"].tolist(), tensors["history.seconds"].tolist())
     if here["device"] == "cpu" and about["threads"] != here["threads"]:
         warnings.warn(
@@ -204,38 +177,31 @@ def load_run(path: str | Path, run: Run) -> None:
         )
 
 
-def _refuse(what: str, faults: Sequence[str | None], advice: str = "") -> None:
-    if found := [fault for fault in faults if fault is not None]:
-        raise ValueError(f"{what}: {'; '.join(found[:12])}" + (f". {advice}" if advice else ""))
-
-
-def _wrong_kind(about: Mapping[str, Any], key: str) -> str | None:
-    value, kind = about.get(key), FIELDS[key]
-    return None if type(value) is kind else f"{key} is {value!r}; it should be of type {kind.__name__}"
+def _refuse(what: str, faults: Sequence[str], advice: str = "") -> None:
+    if faults:
+        raise ValueError(f"{what}: {'; '.join(faults[:12])}{advice}")
 
 
 def _damage(tensors: Mapping[str, Tensor], about: Mapping[str, Any], run: Run) -> Iterator[str]:
     """What of a checkpoint's content is incomplete, impossible or not finite."""
-    step = about["step"]
-    if not 0 <= step <= run.settings.steps:
-        yield f"step is {step}; it should be between 0 and steps={run.settings.steps}"
+    step, steps, world = about["step"], run.state.steps, run.fabric.world_size
+    if not 0 <= step <= steps:
+        yield f"step is {step}; it should be between 0 and steps={steps}"
         return
-    expected, extra = _states(run)
-    for name, parameter in run.trainable.items():
-        if name not in about["untouched"]:
-            expected[f"optimizer.{name}.step"] = torch.empty((), dtype=torch.float32, device="meta")
-            expected |= {f"optimizer.{name}.{moment}": parameter for moment in ("exp_avg", "exp_avg_sq")}
-    world = run.fabric.world_size
-    expected |= {f"random.{i}": stream.expand(world, -1) for i, stream in enumerate(run.random.kept)}
+    expected, extra = split_state(run.modules)
     history = torch.empty(step, dtype=torch.float64, device="meta")
     expected |= {"history.loss": history, "history.seconds": history}
+    expected |= {f"random.{i}": stream.expand(world, -1) for i, stream in enumerate(run.random.kept)}
+    for name, parameter in run.trainable.items():
+        if name not in about["untouched"]:
+            expected |= {f"optimizer.{name}.{moment}": parameter for moment in MOMENTS}
+            expected[f"optimizer.{name}.step"] = torch.empty((), dtype=torch.float32, device="meta")
     yield from differences(tensors, expected)
     yield from differences(about["extra_state"], extra)
-    yield from (f"{name} is not finite" for name in not_finite(tensors, run))
+    yield from (f"{name} is not finite" for name in not_finite(tensors, run.modules))
     scaler, now = about["scaler"], run.fabric.strategy.precision.state_dict()
-    if scaler.keys() != now.keys() or any(
-        not isinstance(v, int | float) or not 0 <= v < 2**127 for v in scaler.values()
-    ):
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in scaler.values())
+    if scaler.keys() != now.keys() or not numbers:
         yield f"scaler is {scaler}; it should hold finite numbers for {sorted(now)}"
 
 

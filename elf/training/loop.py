@@ -96,12 +96,12 @@ def set_up(model: nn.Module, settings: FitSettings) -> Run:
     )
     state = TrainState(settings, model, ema_model, fabric.global_rank, fabric.world_size > 1)
     random = Randomness(fabric.device, settings.seed, fabric.global_rank)
-    return Run(fabric, settings, model, ema_model, wrapped, trainable, fabric.setup_optimizers(adam), state, random)
+    return Run(fabric, state, wrapped, trainable, fabric.setup_optimizers(adam), random)
 
 
 def one_step(run: Run, loss_fn: LossFn, batches: BatchFn, interrupts: Interrupts) -> None:
     """Batch, loss, gradient, clipping, AdamW, average. An interrupt leaves it before the weights change, or after."""
-    fabric, settings, state = run.fabric, run.settings, run.state
+    fabric, state, settings = run.fabric, run.state, run.state.settings
     lr = learning_rate_at(state.step, settings)
     loss = loss_fn(run.wrapped, to_device(batches(state.step), fabric.to_device), run.random.generator)
     state.note_loss(_scalar(loss).detach(), lr)
@@ -116,8 +116,8 @@ def one_step(run: Run, loss_fn: LossFn, batches: BatchFn, interrupts: Interrupts
         for group in run.optimizer.param_groups:
             group["lr"] = lr
         run.optimizer.step()
-        if run.ema_model is not None and settings.ema_decay is not None:
-            update_average(run.ema_model, run.model, min(settings.ema_decay, (1 + state.step) / (10 + state.step)))
+        if state.ema_model is not None and settings.ema_decay is not None:
+            update_average(state.ema_model, state.model, min(settings.ema_decay, (1 + state.step) / (10 + state.step)))
         run.random.keep()
         state.end_step()
 
@@ -183,11 +183,7 @@ def fit(
         split_state(model)  # says now what could not be saved later
     # A step that changes buffers (batch norm) or meets other processes in its middle cannot be left half-way.
     whole_steps = run.distributed or any(True for _ in model.buffers())
-    with (
-        Interrupts(raises=not run.distributed) as interrupts,
-        run.random,
-        _finishing(run) as started,
-    ):
+    with Interrupts(raises=not run.distributed) as interrupts, run.random, _finishing(run) as started:
         if checkpoint is not None and resume and Path(checkpoint).exists():
             load_run(checkpoint, run)
         run.wrapped.train()

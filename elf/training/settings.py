@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from elf.checks import require_count, require_number, require_positive, require_seed
+from elf.checks import require_count, require_number, require_one_of, require_positive, require_seed
 
 WHERE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 """The settings that say where a run is computed; `fabric_options` may override them from outside."""
@@ -17,9 +17,9 @@ WHERE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 _options: ContextVar[dict[str, Any] | None] = ContextVar("elf_fabric_options", default=None)
 
 
+# Not "16-true": the squares of gradients, which AdamW keeps, vanish in float16.
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
 _ALIASES = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-_OTHER_PRECISIONS = "in '16-true', the squares of gradients that AdamW keeps vanish"
 
 Check = tuple[Callable[[str, Any], Any], Callable[[Any], bool], str]
 _NUMBERS: dict[str, Check] = {
@@ -87,15 +87,14 @@ class FitSettings:
             _need(name, value, holds(number), what)
             object.__setattr__(self, name, number)
         _need("warmup_steps", self.warmup_steps, self.warmup_steps <= self.steps, f"between 0 and steps={self.steps}")
-        _need("schedule", self.schedule, self.schedule in ("cosine", "constant"), "'cosine' or 'constant'")
-        precision = _ALIASES.get(str(self.precision), self.precision)
-        _need("precision", precision, precision in PRECISIONS, f"one of {PRECISIONS}: {_OTHER_PRECISIONS}")
-        object.__setattr__(self, "precision", precision)
-        # The moving average and the one-file checkpoint need the whole weights in every process.
-        sharded = any(word in str(self.strategy) for word in ("fsdp", "deepspeed", "model_parallel"))
-        _need("strategy", self.strategy, not sharded, "one that keeps whole weights in every process: 'auto' or 'ddp'")
+        object.__setattr__(self, "precision", _ALIASES.get(str(self.precision), self.precision))
+        require_one_of("FitSettings.precision", self.precision, PRECISIONS)
+        require_one_of("FitSettings.schedule", self.schedule, ("cosine", "constant"))
         for name in ("accelerator", "strategy"):
             _need(name, getattr(self, name), isinstance(getattr(self, name), str), "a name that Fabric knows")
+        # The moving average and the one-file checkpoint need the whole weights in every process.
+        sharded = any(word in self.strategy for word in ("fsdp", "deepspeed", "model_parallel"))
+        _need("strategy", self.strategy, not sharded, "one that keeps whole weights in every process: 'auto' or 'ddp'")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as a JSON-able dict."""
@@ -139,10 +138,9 @@ def learning_rate_at(step: int, settings: FitSettings) -> float:
 
 def resume_differences(saved: dict[str, Any], settings: FitSettings) -> list[str]:
     """What of the settings would make a resumed run differ from an uninterrupted one."""
-    free = {"checkpoint_every", "accelerator", "devices", "num_nodes", "strategy"}
-    names = [f.name for f in fields(FitSettings) if f.name not in free]
+    free = ("checkpoint_every", "accelerator", "devices", "num_nodes", "strategy")
     return [
-        f"{name}={saved.get(name)!r} in the checkpoint, {getattr(settings, name)!r} now"
-        for name in names
-        if saved.get(name) != getattr(settings, name)
+        f"{name}={saved.get(name)!r} in the checkpoint, {value!r} now"
+        for name, value in settings.as_dict().items()
+        if name not in free and saved.get(name) != value
     ]

@@ -133,27 +133,37 @@ class Run:
 
     Attributes:
         fabric: Lightning's Fabric: devices, precision, processes.
-        model, ema_model: the user's module and its averaged copy.
+        state: the progress, the settings, the user's module and its averaged copy.
         wrapped: Fabric's wrapping of the model, which the loss is given.
         trainable: the parameters that are trained, by name, in the optimizer's order.
         optimizer: Fabric's wrapping of AdamW.
-        state, random: the progress, and the randomness.
+        random: the randomness.
     """
 
     fabric: Any
-    settings: FitSettings
-    model: nn.Module
-    ema_model: nn.Module | None
+    state: TrainState
     wrapped: Any
     trainable: dict[str, nn.Parameter]
     optimizer: Any
-    state: TrainState
     random: Randomness
 
     @property
     def distributed(self) -> bool:
         """Whether other processes take part."""
         return self.fabric.world_size > 1
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """The model and, if there is one, its average."""
+        average = self.state.ema_model
+        return nn.ModuleDict({"model": self.state.model} | ({} if average is None else {"ema": average}))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The processes' 1-d tensors as rows; each has to call it."""
+        parts = [tensor.to(self.fabric.device) for _ in range(self.fabric.world_size)]
+        if self.distributed:
+            torch.distributed.all_gather(parts, parts[0].clone())
+        return torch.stack(parts)
 
     def mean(self, losses: Tensor) -> Tensor:
         """The mean over all processes; each has to call it."""
