@@ -146,6 +146,20 @@ def watch(page: Any) -> list[str]:
     return wrong
 
 
+def until(happened: Callable[[], bool]) -> None:
+    """Ask again and again until it has happened, for as long as a page may take."""
+    end = time.monotonic() + PATIENCE / 1000
+    while not happened():
+        if time.monotonic() > end:
+            pytest.fail("what the test waits for did not happen")
+        time.sleep(0.1)
+
+
+def settle(page: Any) -> None:
+    """Wait until the page has drawn what it has been told, however long its frames take."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(address, dark=..., width=..., height=..., reduced_motion=..., touch=..., slowed=..., allow=...)`.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from elf.checks import require_count, require_positive
 from elf.viz.style import COLORS, FAINT, INK, equal_aspect
 
 EnergyFunction = Callable[[Tensor, Tensor], Tensor]
@@ -26,12 +27,12 @@ class Descent(NamedTuple):
 def _check_pair(prediction: Tensor, target: Tensor) -> None:
     if prediction.ndim not in (2, 3) or target.ndim not in (2, 3):
         raise ValueError(
-            f"prediction, target: got shapes {tuple(prediction.shape)}, {tuple(target.shape)}; "
+            f"prediction and target have shapes {tuple(prediction.shape)}, {tuple(target.shape)}; "
             "each should be (particles, dim) or (batch, particles, dim)"
         )
     if prediction.shape[-2:] != target.shape[-2:]:
         raise ValueError(
-            f"prediction: got {tuple(prediction.shape[-2:])} particles x dim; the target has {tuple(target.shape[-2:])}"
+            f"prediction has {tuple(prediction.shape[-2:])} particles x dim; the target has {tuple(target.shape[-2:])}"
         )
 
 
@@ -70,7 +71,7 @@ def forces(energy: EnergyFunction, prediction: Tensor, target: Tensor) -> Tensor
 
 
 def descent_path(
-    energy: EnergyFunction, start: Tensor, target: Tensor, steps: int = 200, step_size: float = 0.05
+    energy: EnergyFunction, start: Tensor, target: Tensor, steps: SupportsIndex = 200, step_size: float = 0.05
 ) -> Descent:
     """Plain gradient descent on the coordinates: x <- x + step_size * force, `steps` times.
 
@@ -83,10 +84,7 @@ def descent_path(
     Raises:
         ValueError: shapes do not fit, steps < 1, or step_size is not positive and finite.
     """
-    if steps < 1:
-        raise ValueError(f"steps: got {steps}; it should be 1 or more")
-    if not (math.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"step_size: got {step_size}; it should be positive and finite")
+    steps, step_size = require_count("steps", steps), require_positive("step_size", step_size)
     position = start.detach().clone()
     positions, energies = [position], []
     for _ in range(steps):

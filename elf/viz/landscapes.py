@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from elf.checks import require_integer
 from elf.viz.fields import EnergyFunction
 from elf.viz.style import INK
 
@@ -32,7 +33,7 @@ def landscape(
     limits: tuple[float, float] | tuple[tuple[float, float], tuple[float, float]] = (-2.0, 2.0),
     *,
     base: Float[Tensor, "particles dim"] | None = None,
-    points: int = 121,
+    points: SupportsIndex = 121,
 ) -> Landscape:
     """E(prediction, target) where two coordinates of the prediction run over a grid and the others stay at `base`.
 
@@ -51,13 +52,12 @@ def landscape(
     for particle, axis in coordinates:
         if not (0 <= particle < particles and 0 <= axis < dim):
             raise ValueError(
-                f"coordinates: got ({particle}, {axis}); they should be a particle in 0..{particles - 1} "
+                f"coordinates holds ({particle}, {axis}); it should be a particle in 0..{particles - 1} "
                 f"and an axis in 0..{dim - 1}"
             )
     if coordinates[0] == coordinates[1]:
-        raise ValueError(f"coordinates: got {coordinates[0]} twice; the two should differ")
-    if points < 2:
-        raise ValueError(f"points: got {points}; it should be 2 or more")
+        raise ValueError(f"coordinates holds {coordinates[0]} twice; the two should differ")
+    points = require_integer("points", points, least=2)
     (x_low, x_high), (y_low, y_high) = limits if isinstance(limits[0], Sequence) else (limits, limits)
     x = torch.linspace(x_low, x_high, points, dtype=target.dtype, device=target.device)
     y = torch.linspace(y_low, y_high, points, dtype=target.dtype, device=target.device)

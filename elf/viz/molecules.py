@@ -1,13 +1,15 @@
 """Molecules in 3D (py3Dmol) and as still pictures (matplotlib), with forces as arrows.
 
-A view is a picture first: its HTML holds a PNG with alternative text, and a script that puts the interactive 3Dmol.js
-view over it where that library and WebGL are to be had. 3Dmol.js (BSD-3) comes with this package, so that no view names
-a remote address: a page may define `window.$3Dmolpromise` itself (the book does); otherwise it is loaded from `JS`.
+A view is a picture first: its HTML holds a PNG with alternative text, and a script (`molecules.js`) that puts the
+interactive 3Dmol.js view over it where that library and WebGL are to be had. 3Dmol.js (BSD-3) comes with this package,
+so that no view names a remote address: a page may define `window.$3Dmolpromise` itself (the book does); otherwise it is
+loaded from `JS`.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import itertools
@@ -15,13 +17,15 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from elf.checks import require_count, require_number
+from elf.viz.arrays import finite
 from elf.viz.style import COLORS, INK, PAPER, equal_aspect
 
 # "{labextensions}" is JupyterLab's own address for the files of extensions, known only in the browser.
@@ -29,48 +33,65 @@ JS = "{labextensions}/elf-3dmol/static/3Dmol-min.js"
 # For `jupyter lab --LabApp.extra_labextensions_path=...` when the package is used from a checkout.
 LABEXTENSIONS = Path(__file__).parent / "labextensions"
 
-# Atomic number: symbol, covalent radius in angstrom (Cordero et al. 2008, doi:10.1039/b801115j), CPK colour.
-ELEMENTS: dict[int, tuple[str, float, str]] = {
-    1: ("H", 0.31, "#f2f2f2"), 5: ("B", 0.84, "#ffb5b5"), 6: ("C", 0.76, "#4a4a4a"), 7: ("N", 0.71, "#3050f8"),
-    8: ("O", 0.66, "#e0200d"), 9: ("F", 0.57, "#5fbf3a"), 14: ("Si", 1.11, "#c8a878"), 15: ("P", 1.07, "#ff8000"),
-    16: ("S", 1.05, "#e0c020"), 17: ("Cl", 1.02, "#1fb01f"), 35: ("Br", 1.20, "#a62929"), 53: ("I", 1.39, "#940094"),
+_CPK = {
+    1: "#f2f2f2", 5: "#ffb5b5", 6: "#4a4a4a", 7: "#3050f8", 8: "#e0200d", 9: "#5fbf3a", 14: "#c8a878", 15: "#ff8000",
+    16: "#e0c020", 17: "#1fb01f", 35: "#a62929", 53: "#940094",
 }  # fmt: skip
-NAMES = {1: "hydrogen", 5: "boron", 6: "carbon", 7: "nitrogen", 8: "oxygen", 9: "fluorine", 14: "silicon",
-         15: "phosphorus", 16: "sulfur", 17: "chlorine", 35: "bromine", 53: "iodine"}  # fmt: skip
+_OTHER = "#d070c0"
 _BOND_TOLERANCE = 0.40  # angstrom beyond the two radii; bonds of a half-denoised molecule are still drawn
-
-_LOADER = """
-    const load = () => {
-      if (window.$3Dmolpromise) return window.$3Dmolpromise;
-      if (window.$3Dmol) return Promise.resolve();
-      const page = document.getElementById("jupyter-config-data");
-      const lab = page ? JSON.parse(page.textContent).fullLabextensionsUrl : null;
-      const address = %s;
-      if (address.includes("{labextensions}") && !lab) return Promise.reject();
-      return window.$3Dmolpromise = new Promise((resolve, reject) => {
-        const saved = [window.exports, window.module, window.define];
-        window.exports = window.module = window.define = undefined;
-        const restore = () => { [window.exports, window.module, window.define] = saved; };
-        const tag = document.createElement("script");
-        tag.src = address.replace("{labextensions}", lab);
-        tag.onload = () => { restore(); resolve(); };
-        tag.onerror = () => { restore(); reject(); };
-        document.head.appendChild(tag);
-      });
-    };
-"""
+_BOND = "#8a8f98"
 
 
-def _check(positions: Tensor, numbers: Tensor, name: str = "positions") -> None:
-    if positions.ndim != 2 or positions.shape[1] != 3 or len(positions) == 0:
-        raise ValueError(f"{name}: got shape {tuple(positions.shape)}; it should be (atoms, 3) with one atom or more")
-    if numbers.shape != positions.shape[:1]:
-        raise ValueError(f"numbers: got shape {tuple(numbers.shape)}; it should be ({len(positions)},), one an atom")
-    if not bool(torch.isfinite(positions).all()):
-        raise ValueError(f"{name}: got values that are not finite; coordinates should be finite numbers in angstrom")
-    unknown = sorted({int(number) for number in numbers} - set(ELEMENTS))
-    if unknown:
-        raise ValueError(f"numbers: got {unknown}; known atomic numbers are {sorted(ELEMENTS)} (drop padding first)")
+class Element(NamedTuple):
+    """How an element is drawn: covalent radius in angstrom (RDKit's, of Cordero et al. 2008), CPK colour."""
+
+    number: int
+    symbol: str
+    name: str
+    radius: float
+    color: str
+
+    @property
+    def ball(self) -> float:
+        """Radius of an atom in a picture of balls and sticks, in angstrom."""
+        return 0.2 + 0.28 * self.radius
+
+
+@functools.cache
+def element(number: int) -> Element:
+    """The element of an atomic number.
+
+    Raises:
+        ValueError: not 1 to 118.
+    """
+    from rdkit import Chem
+
+    if not 1 <= number <= 118:
+        raise ValueError(f"numbers holds {number}; it should be atomic numbers, 1 to 118 (drop padding first)")
+    table = Chem.GetPeriodicTable()
+    name = table.GetElementName(number).lower()
+    color = _CPK.get(number, _OTHER)
+    return Element(number, table.GetElementSymbol(number), name, table.GetRcovalent(number), color)
+
+
+def elements(numbers: Any, layout: str = "atoms") -> list[Element]:
+    """The elements of atomic numbers, without padding, of a given layout (see `elf.viz.arrays.finite`).
+
+    Raises:
+        ValueError: another shape, or values that are no atomic number.
+    """
+    values = finite("numbers", numbers, layout).flatten().tolist()
+    for value in set(values):
+        if value != int(value):
+            raise ValueError(f"numbers holds {value}; it should be whole numbers")
+    return [element(int(value)) for value in values]
+
+
+def _bonded(atoms: Tensor, kinds: Sequence[Element]) -> Int[Tensor, "bonds 2"]:
+    radii = torch.tensor([kind.radius for kind in kinds], dtype=torch.float64, device="cpu")
+    # cdist's shortcut by a matrix product loses all digits far from the origin.
+    gaps = torch.cdist(atoms, atoms, compute_mode="donot_use_mm_for_euclid_dist")
+    return (gaps < radii[:, None] + radii[None, :] + _BOND_TOLERANCE).triu(1).nonzero()
 
 
 def bonds(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) -> Int[Tensor, "bonds 2"]:
@@ -81,23 +102,70 @@ def bonds(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) -
     Raises:
         ValueError: wrong shapes, coordinates that are not finite, or an unknown element.
     """
-    _check(positions, numbers)
-    radii = positions.new_tensor([ELEMENTS[int(number)][1] for number in numbers])
-    near = torch.cdist(positions, positions) < radii[:, None] + radii[None, :] + _BOND_TOLERANCE
-    return near.triu(1).nonzero()
+    atoms = finite("positions", positions, "atoms 3")
+    return _bonded(atoms, elements(numbers, f"{len(atoms)}")).to(positions.device)
 
 
 def principal_frame(positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 3"]:
-    """Rotation R (determinant +1) so that (x - mean) @ R.T is widest along its first axis, thinnest along its third."""
-    centred = positions - positions.mean(0)
-    frame = torch.linalg.svd(centred.double().T @ centred.double()).U.T
+    """Rotation R (determinant +1) so that (x - mean) @ R.T is widest along its first axis, thinnest along its third.
+
+    Raises:
+        ValueError: wrong shape, or coordinates that are not finite.
+    """
+    atoms = finite("positions", positions, "atoms 3")
+    centred = atoms - atoms.mean(0)
+    frame = torch.linalg.svd(centred.T @ centred).U.T
     # A fixed sign for each axis keeps the picture the same on every machine.
     for axis in range(2):
         row = frame[axis]
         if row[row.abs().argmax()] < 0:
             frame[axis] = -row
     frame[2] = torch.linalg.cross(frame[0], frame[1])
-    return frame.to(positions.dtype)
+    return frame.to(positions)
+
+
+class Scene(NamedTuple):
+    """A molecule turned to the page, in angstrom: what both the still picture and the 3D view draw."""
+
+    atoms: Float[Tensor, "atoms 3"]
+    kinds: list[Element]
+    bonds: list[list[int]]
+    target: Float[Tensor, "atoms 3"] | None
+    target_bonds: list[list[int]]
+    arrows: Float[Tensor, "atoms 3"] | None
+    color: str
+
+
+def scene(
+    positions: Any,
+    numbers: Any,
+    forces: Any = None,
+    force_color: str = COLORS["energy"],
+    force_scale: float = 1.0,
+    target: Any = None,
+    frame: Any = None,
+) -> Scene:
+    """Check a molecule and turn it to the page; arguments and errors are those of `draw_molecule`."""
+    atoms = finite("positions", positions, "atoms 3")
+    layout = f"{len(atoms)} 3"
+    kinds = elements(numbers, f"{len(atoms)}")
+    goal = None if target is None else finite("target", target, layout)
+    pushes = None if forces is None else finite("forces", forces, layout)
+    scale = require_number("force_scale", force_scale)
+    if not math.isfinite(scale):
+        raise ValueError(f"force_scale is {scale}; it should be a finite number")
+    reference = atoms if goal is None else goal
+    turn = (principal_frame(reference) if frame is None else finite("frame", frame, "3 3")).T
+    centre = reference.mean(0)
+    return Scene(
+        (atoms - centre) @ turn,
+        kinds,
+        _bonded(atoms, kinds).tolist(),
+        None if goal is None else (goal - centre) @ turn,
+        [] if goal is None else _bonded(goal, kinds).tolist(),
+        None if pushes is None else scale * pushes @ turn,
+        force_color,
+    )
 
 
 def draw_molecule(
@@ -123,28 +191,26 @@ def draw_molecule(
         frame: rotation to the page (default: `principal_frame` of the target if given, else of the positions).
 
     Raises:
-        ValueError: wrong shapes, coordinates that are not finite, or an unknown element.
+        ValueError: wrong shapes, values that are not finite, or an unknown element.
     """
-    _check(positions, numbers)
-    reference = positions if target is None else target
-    rotation = principal_frame(reference) if frame is None else frame
-    centre = reference.mean(0)
-    flat = ((positions - centre) @ rotation.T).detach().cpu().double()
-    if target is not None:
-        _check(target, numbers, "target")
-        _draw_outline(ax, ((target - centre) @ rotation.T).detach().cpu().double(), numbers, bonds(target, numbers))
-    _draw_balls(ax, flat, numbers, bonds(positions, numbers), alpha)
-    if forces is not None:
-        arrows = (forces @ rotation.T).detach().cpu().double() * force_scale
-        seen = arrows[:, :2].norm(dim=1) > 0.05  # angstrom; matplotlib would draw shorter ones as dots
-        (x, y), (u, v) = flat[seen, :2].T.numpy(), arrows[seen, :2].T.numpy()
+    draw_scene(ax, scene(positions, numbers, forces, force_color, force_scale, target, frame), alpha)
+
+
+def draw_scene(ax: Axes, shown: Scene, alpha: float = 1.0) -> None:
+    """What `draw_molecule` does, once the molecule is checked and turned."""
+    flat = shown.atoms
+    if shown.target is not None:
+        _draw_outline(ax, shown.target, shown)
+    _draw_balls(ax, shown, alpha)
+    if shown.arrows is not None:
+        seen = shown.arrows[:, :2].norm(dim=1) > 0.05  # angstrom; matplotlib would draw shorter ones as dots
+        (x, y), (u, v) = flat[seen, :2].T.numpy(), shown.arrows[seen, :2].T.numpy()
         ax.quiver(
-            x, y, u, v, color=force_color,
+            x, y, u, v, color=shown.color,
             angles="xy", scale_units="xy", scale=1, width=0.012, headwidth=3.4, headlength=3.8, headaxislength=3.4,
             minlength=0.3, zorder=20, edgecolor="white", linewidth=0.5,
         )  # fmt: skip
-        tips = (flat + arrows)[:, :2].numpy()
-        ax.update_datalim(tips)
+        ax.update_datalim((flat + shown.arrows)[:, :2].numpy())
     ax.update_datalim((flat[:, :2] - 0.6).numpy())
     ax.update_datalim((flat[:, :2] + 0.6).numpy())
     ax.autoscale_view()
@@ -152,42 +218,31 @@ def draw_molecule(
     ax.set_axis_off()
 
 
-def _draw_balls(ax: Axes, flat: Tensor, numbers: Tensor, pairs: Tensor, alpha: float) -> None:
+def _draw_balls(ax: Axes, shown: Scene, alpha: float) -> None:
     from matplotlib.patches import Circle
 
-    depth = flat[:, 2].argsort().argsort().tolist()
-    for first, second in pairs.tolist():
-        ends = flat[[first, second]]
-        order = 2 + 0.01 * min(depth[first], depth[second])
-        ax.plot(ends[:, 0], ends[:, 1], color="#8a8f98", linewidth=4, alpha=alpha, solid_capstyle="round", zorder=order)
-    for atom, number in enumerate(numbers.tolist()):
-        _, radius, color = ELEMENTS[number]
-        ax.add_patch(
-            Circle(
-                (float(flat[atom, 0]), float(flat[atom, 1])), 0.2 + 0.28 * radius, facecolor=color, edgecolor=INK,
-                linewidth=0.9, alpha=alpha, zorder=2.005 + 0.01 * depth[atom],
-            )
-        )  # fmt: skip
+    depth = shown.atoms[:, 2].argsort().argsort().tolist()
+    for pair in shown.bonds:
+        ends = shown.atoms[pair]
+        order = 2 + 0.01 * min(depth[atom] for atom in pair)
+        ax.plot(ends[:, 0], ends[:, 1], color=_BOND, linewidth=4, alpha=alpha, solid_capstyle="round", zorder=order)
+    for atom, ((x, y, _), kind) in enumerate(zip(shown.atoms.tolist(), shown.kinds, strict=True)):
+        ball = {"facecolor": kind.color, "edgecolor": INK, "linewidth": 0.9, "alpha": alpha}
+        ax.add_patch(Circle((x, y), kind.ball, zorder=2.005 + 0.01 * depth[atom], **ball))
 
 
-def _draw_outline(ax: Axes, flat: Tensor, numbers: Tensor, pairs: Tensor) -> None:
-    for first, second in pairs.tolist():
-        ends = flat[[first, second]]
-        ax.plot(ends[:, 0], ends[:, 1], color=COLORS["target"], linewidth=1.4, alpha=0.6, zorder=1)
-    sizes = [60 + 160 * ELEMENTS[number][1] for number in numbers.tolist()]
+def _draw_outline(ax: Axes, flat: Tensor, shown: Scene) -> None:
     color = COLORS["target"]
+    for pair in shown.target_bonds:
+        ends = flat[pair]
+        ax.plot(ends[:, 0], ends[:, 1], color=color, linewidth=1.4, alpha=0.6, zorder=1)
+    sizes = [60 + 160 * kind.radius for kind in shown.kinds]
     ax.scatter(flat[:, 0], flat[:, 1], s=sizes, facecolors="none", edgecolors=color, linewidths=1.4, zorder=1)
 
 
-def draw_legend(ax: Axes, numbers: Int[Tensor, ...]) -> None:
-    """Name the CPK colours of the elements that occur in `numbers`, in a row; padding (0) is ignored."""
-    present = sorted({int(number) for number in numbers.reshape(-1)} - {0})
-    for column, number in enumerate(present):
-        ax.scatter([column], [0], s=90, color=ELEMENTS[number][2], edgecolors=INK, linewidths=0.9)
-        ax.annotate(NAMES[number], (column, 0), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9)
-    ax.set_xlim(-0.3, max(len(present), 1) - 0.1)
-    ax.set_ylim(-1, 1)
-    ax.set_axis_off()
+@functools.cache
+def _script() -> str:
+    return Path(__file__).with_name("molecules.js").read_text(encoding="utf-8").rstrip()
 
 
 class MoleculeView:
@@ -207,34 +262,21 @@ class MoleculeView:
     def html(self) -> str:
         """The picture, and the script that replaces it by the 3D view."""
         after_loading = self.view.startjs.split("$3Dmolpromise.then(function() {\n", 1)[1]
-        commands = after_loading + self.view.endjs.split("});\n")[0]
+        # All that can hold a "<" is text in JSON, which "<!--" or "</script>" could end; as an escape it cannot.
+        commands = (after_loading + self.view.endjs.split("});\n")[0]).replace("<", "\\u003c")
         # A name from the commands' content keeps an executed notebook the same from run to run.
-        digest = hashlib.sha256(commands.encode()).hexdigest()[:8]
-        unique = f"{digest}_{next(self._count)}"
-        # "</" would end the script element even inside a string.
-        commands = commands.replace("UNIQUEID", unique).replace("</", "<\\/")
+        name = f"elf_view_{hashlib.sha256(commands.encode()).hexdigest()[:8]}_{next(self._count)}"
         image = base64.b64encode(self.picture).decode("ascii")
         words = html.escape(self.alt, quote=True)
         box = f"position:relative;width:100%;max-width:{self.width}px;aspect-ratio:{self.width}/{self.height}"
-        return f"""<div id="elf_view_{unique}" class="elf-molecule" role="img" aria-label="{words}"
+        return f"""<div id="{name}" class="elf-molecule" role="img" aria-label="{words}"
  style="{box};background:{PAPER};border-radius:8px;overflow:hidden">
 <img src="data:image/png;base64,{image}" alt="{words}" style="width:100%;height:100%;object-fit:contain">
 </div>
 <script>
-(() => {{{_LOADER % json.dumps(JS)}
-    const host = document.getElementById("elf_view_{unique}");
-    load().then(() => {{
-      const stage = document.createElement("div");
-      stage.id = "3dmolviewer_{unique}";
-      stage.style.cssText = "position:absolute;inset:0";
-      host.appendChild(stage);
-      try {{
-        let viewer_{unique} = null;
-{commands}
-        host.firstElementChild.style.visibility = "hidden";
-      }} catch (error) {{ stage.remove(); }}
-    }}, () => {{}});
-}})();
+({_script()})({json.dumps(name)}, {json.dumps(JS)}, () => {{
+let viewer_UNIQUEID = null;
+{commands}}});
 </script>"""
 
     def _repr_html_(self) -> str:
@@ -247,77 +289,40 @@ class MoleculeView:
         display({"text/html": self.html, "text/plain": self.alt}, raw=True)
 
 
-def _molfile(positions: Tensor, numbers: Tensor) -> str:
-    """A V2000 molfile, the shortest format that carries our own bonds to 3Dmol."""
-    pairs = bonds(positions, numbers).tolist()
-    atoms = [
-        f"{x:10.4f}{y:10.4f}{z:10.4f} {ELEMENTS[number][0]:<3} 0  0"
-        for (x, y, z), number in zip(positions.tolist(), numbers.tolist(), strict=True)
-    ]
-    lines = [f"{first + 1:3d}{second + 1:3d}  1  0" for first, second in pairs]
-    counts = f"{len(atoms):3d}{len(lines):3d}  0  0  0  0  0  0  0  0999 V2000"
-    return "\n".join(["", "", "", counts, *atoms, *lines, "M  END"])
+def _molfile(atoms: Tensor, kinds: Sequence[Element], pairs: Sequence[Sequence[int]]) -> str:
+    """A V3000 molfile: it carries our own bonds to 3Dmol, for any number of atoms (V2000 has columns for 999)."""
+    lines = [f"{i} {kind.symbol} {x:.4f} {y:.4f} {z:.4f} 0"
+             for i, ((x, y, z), kind) in enumerate(zip(atoms.tolist(), kinds, strict=True), 1)]  # fmt: skip
+    sticks = [f"{i} 1 {first + 1} {second + 1}" for i, (first, second) in enumerate(pairs, 1)]
+    table = ["BEGIN CTAB", f"COUNTS {len(lines)} {len(sticks)} 0 0 0", "BEGIN ATOM", *lines, "END ATOM"]
+    table += ["BEGIN BOND", *sticks, "END BOND", "END CTAB"] if sticks else ["END CTAB"]
+    counts = "  0  0  0     0  0            999 V3000"
+    return "\n".join(["", "", "", counts, *(f"M  V30 {line}" for line in table), "M  END"])
 
 
-def _style(numbers: Tensor) -> dict[str, Any]:
-    present = [ELEMENTS[number] for number in sorted(set(numbers.tolist()))]
-    colours = {"prop": "elem", "map": {symbol: colour for symbol, _, colour in present}}
-    return {"stick": {"radius": 0.11, "color": "#8a8f98"}, "sphere": {"scale": 0.26, "colorscheme": colours}}
-
-
-def _fill(
-    view: Any, positions: Tensor, numbers: Tensor, forces: Tensor | None, color: str, scale: float,
-    target: Tensor | None, cell: dict[str, Any],
-) -> None:  # fmt: skip
-    reference = positions if target is None else target
-    rotation, centre = principal_frame(reference), reference.mean(0)
-    flat = ((positions - centre) @ rotation.T).detach().cpu().double()
-    view.addModel(_molfile(flat, numbers), "sdf", **cell)
-    view.setStyle({"model": -1}, _style(numbers), **cell)
-    if target is not None:
+def _fill(view: Any, shown: Scene, cell: dict[str, Any]) -> None:
+    colours = {"prop": "elem", "map": {kind.symbol: kind.color for kind in shown.kinds}}
+    style = {"stick": {"radius": 0.11, "color": _BOND}, "sphere": {"scale": 0.26, "colorscheme": colours}}
+    view.addModel(_molfile(shown.atoms, shown.kinds, shown.bonds), "sdf", **cell)
+    view.setStyle({"model": -1}, style, **cell)
+    if shown.target is not None:
         ghost = {"color": COLORS["target"], "opacity": 0.55}
-        goal = ((target - centre) @ rotation.T).detach().cpu().double()
-        view.addModel(_molfile(goal, numbers), "sdf", **cell)
+        view.addModel(_molfile(shown.target, shown.kinds, shown.target_bonds), "sdf", **cell)
         view.setStyle({"model": -1}, {"stick": {"radius": 0.06, **ghost}, "sphere": {"scale": 0.18, **ghost}}, **cell)
-    if forces is not None:
-        arrows = (forces @ rotation.T).detach().cpu().double() * scale
-        for start, arrow in zip(flat, arrows, strict=True):
-            if float(arrow.norm()) > 1e-3:
-                ends = [
-                    {axis: round(float(v), 3) for axis, v in zip("xyz", p, strict=True)} for p in (start, start + arrow)
-                ]
-                view.addArrow({"start": ends[0], "end": ends[1], "radius": 0.06, "mid": 0.75, "color": color}, **cell)
+    for start, arrow in () if shown.arrows is None else zip(shown.atoms, shown.arrows, strict=True):
+        if float(arrow.norm()) > 1e-3:
+            ends = [
+                {axis: round(v, 3) for axis, v in zip("xyz", p.tolist(), strict=True)} for p in (start, start + arrow)
+            ]
+            view.addArrow({"start": ends[0], "end": ends[1], "radius": 0.06, "mid": 0.75, "color": shown.color}, **cell)
     view.zoomTo(**cell)
 
 
-def _formula(numbers: Tensor) -> str:
-    present = sorted(set(numbers.tolist()), key=lambda number: (number != 6, number))  # carbon first, as chemists write
-    counts = [(ELEMENTS[number][0], int((numbers == number).sum())) for number in present]
+def _formula(kinds: Sequence[Element]) -> str:
+    # Carbon first, as chemists write.
+    present = dict.fromkeys(sorted(kinds, key=lambda kind: (kind.number != 6, kind.number)))
+    counts = [(kind.symbol, kinds.count(kind)) for kind in present]
     return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in counts)
-
-
-def molecule_view(
-    positions: Float[Tensor, "atoms 3"],
-    numbers: Int[Tensor, " atoms"],
-    *,
-    forces: Float[Tensor, "atoms 3"] | None = None,
-    force_color: str = COLORS["energy"],
-    force_scale: float = 1.0,
-    target: Float[Tensor, "atoms 3"] | None = None,
-    width: int = 420,
-    height: int = 320,
-    alt: str | None = None,
-) -> MoleculeView:
-    """One molecule to turn and zoom, with optional forces (arrows, angstrom = force_scale * force) and target (green).
-
-    Raises:
-        ValueError: wrong shapes, coordinates that are not finite, or an unknown element.
-    """
-    return gallery(
-        [positions], [numbers], forces=None if forces is None else [forces], force_color=force_color,
-        force_scale=force_scale, targets=None if target is None else [target], columns=1, width=width, height=height,
-        alt=alt,
-    )  # fmt: skip
 
 
 def gallery(
@@ -329,12 +334,12 @@ def gallery(
     force_scale: float = 1.0,
     targets: Sequence[Tensor] | None = None,
     titles: Sequence[str] | None = None,
-    columns: int = 4,
-    width: int = 760,
-    height: int | None = None,
+    columns: SupportsIndex = 4,
+    width: SupportsIndex = 760,
+    height: SupportsIndex | None = None,
     alt: str | None = None,
 ) -> MoleculeView:
-    """Several molecules in one canvas, row by row; each can be turned by itself.
+    """Several molecules (or one) in one canvas, row by row; each can be turned by itself.
 
     Args:
         positions, numbers: one (atoms, 3) and (atoms,) tensor a molecule, without padding; angstrom.
@@ -345,65 +350,61 @@ def gallery(
         alt: what the picture shows; by default the formulas.
 
     Raises:
-        ValueError: no molecule, lists of different lengths, wrong shapes, or an unknown element.
+        ValueError: no molecule, lists of different lengths, wrong shapes, values that are not finite, or an unknown
+            element.
+        TypeError: columns, width or height that are no whole numbers.
     """
     import py3Dmol
 
-    colors = [force_color] * len(positions) if isinstance(force_color, str) else force_color
-    lists = {"numbers": numbers, "force_color": colors, "forces": forces, "targets": targets, "titles": titles}
-    if len(positions) == 0:
-        raise ValueError("positions: got no molecule; it should hold one or more")
+    total = len(positions)
+    colors = [force_color] * total if isinstance(force_color, str) else force_color
+    lists = {"numbers": numbers, "forces": forces, "force_color": colors, "targets": targets, "titles": titles}
+    if total == 0:
+        raise ValueError("positions holds no molecule; it should hold one or more")
     for name, values in lists.items():
-        if values is not None and len(values) != len(positions):
-            raise ValueError(f"{name}: got {len(values)} entries; it should have {len(positions)}, one a molecule")
-    for position, number in zip(positions, numbers, strict=True):
-        _check(position, number)
-    columns = min(columns, len(positions))
-    rows = math.ceil(len(positions) / columns)
-    pixels = height or round(0.85 * width / columns * rows)
-    alone = len(positions) == 1
+        if values is not None and len(values) != total:
+            raise ValueError(f"{name} has {len(values)} entries; it should have {total}, one a molecule")
+    none = [None] * total
+    scenes = [
+        scene(x, z, force, color, force_scale, target)
+        for x, z, force, color, target in zip(positions, numbers, forces or none, colors, targets or none, strict=True)
+    ]
+    columns, width = min(require_count("columns", columns), total), require_count("width", width)
+    rows = math.ceil(total / columns)
+    pixels = round(0.85 * width / columns * rows) if height is None else require_count("height", height)
+    alone = total == 1
     view = py3Dmol.view(width=width, height=pixels, js=JS, linked=False, viewergrid=None if alone else (rows, columns))
-    for index, (position, number) in enumerate(zip(positions, numbers, strict=True)):
+    for index, shown in enumerate(scenes):
         cell = {} if alone else {"viewer": divmod(index, columns)}
-        _fill(
-            view, position, number, forces[index] if forces else None, colors[index], force_scale,
-            targets[index] if targets else None, cell,
-        )  # fmt: skip
+        _fill(view, shown, cell)
         if titles:
             options = {"useScreen": True, "screenOffset": {"x": 8, "y": -8}, "showBackground": False, "fontColor": INK}
-            view.addLabel(titles[index], {**options, "fontSize": 13}, **cell)
-    picture = _gallery_picture(
-        positions, numbers, forces, colors, force_scale, targets, titles, rows, columns, width, pixels
-    )
-    words = alt or "Molecules as balls and sticks: " + ", ".join(_formula(number) for number in numbers)
+            view.addLabel(str(titles[index]), {**options, "fontSize": 13}, **cell)
+    picture = _gallery_picture(scenes, titles, rows, columns, (width / 100, pixels / 100))
+    words = alt or "Molecules as balls and sticks: " + ", ".join(_formula(shown.kinds) for shown in scenes)
     return MoleculeView(view, picture, words, width, pixels)
 
 
 def _gallery_picture(
-    positions: Sequence[Tensor], numbers: Sequence[Tensor], forces: Sequence[Tensor] | None, colors: Sequence[str],
-    scale: float, targets: Sequence[Tensor] | None, titles: Sequence[str] | None, rows: int, columns: int, width: int,
-    height: int,
-) -> bytes:  # fmt: skip
+    scenes: Sequence[Scene], titles: Sequence[str] | None, rows: int, columns: int, size: tuple[float, float]
+) -> bytes:
     from matplotlib.figure import Figure
 
     from elf.viz.style import png
 
     # A Figure of its own, not pyplot's: nothing is left open, and nothing is shown twice.
-    figure = Figure(figsize=(width / 100, height / 100), facecolor=PAPER, layout="constrained")
+    figure = Figure(figsize=size, facecolor=PAPER, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for ax in grid.flat:
         ax.set_axis_off()
-    for index, ax in enumerate(grid.flat[: len(positions)]):
-        draw_molecule(
-            ax, positions[index], numbers[index], forces=forces[index] if forces else None,
-            force_color=colors[index], force_scale=scale, target=targets[index] if targets else None,
-        )  # fmt: skip
+    # One scale for all cells: a small molecule looks small.
+    reach = max(float((shown.atoms - shown.atoms.mean(0)).norm(dim=1).max()) for shown in scenes) + 0.8
+    for index, (ax, shown) in enumerate(zip(grid.flat, scenes, strict=False)):
+        draw_scene(ax, shown)
         if titles:
-            ax.set_title(titles[index], fontsize=10, color=INK, loc="left")
-    if len(positions) > 1:
-        # One scale for all cells: a small molecule looks small.
-        reach = max(float((position - position.mean(0)).norm(dim=1).max()) for position in positions) + 0.8
-        for ax in grid.flat[: len(positions)]:
+            # Words as they are: matplotlib would read formulas between dollar signs.
+            ax.set_title(str(titles[index]), fontsize=10, color=INK, loc="left", parse_math=False)
+        if len(scenes) > 1:
             ax.set_aspect("equal", adjustable="box")
             ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
     return png(figure, dpi=100, tight=False)

@@ -78,7 +78,7 @@ def plot_matching(ax: Axes, couplings: Couplings, spins: Tensor) -> None:
     _one(couplings, spins)
     right, down = unsatisfied_bonds(spins, couplings)
     ax.add_collection(LineCollection(_dual_segments(right[0], down[0]), colors=FRUSTRATED, linewidths=3, zorder=5))
-    centres = frustrated_plaquettes(couplings)[0].nonzero()
+    centres = frustrated_plaquettes(couplings)[0].nonzero().cpu()
     ax.scatter(centres[:, 1].numpy() + 0.5, centres[:, 0].numpy() + 0.5, s=26, color=FRUSTRATED, zorder=6)
 
 
@@ -89,7 +89,7 @@ def plot_walls(ax: Axes, couplings: Couplings, spins: Tensor, target: Tensor, ba
     """
     _one(couplings, spins, target)
     if background:
-        shade = (spins * target)[0].float().numpy()
+        shade = (spins * target)[0].cpu().float().numpy()
         ax.imshow(shade, cmap="Greys_r", vmin=-4, vmax=1, zorder=0)
     right, down = domain_walls(spins, target, couplings)
     segments = _dual_segments(right[0], down[0])

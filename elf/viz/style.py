@@ -93,7 +93,7 @@ def show(fig: Figure, *, alt: str) -> None:
     from IPython.display import display
 
     if not alt.strip():
-        raise ValueError("alt: got an empty text; it should say in words what the figure shows")
+        raise ValueError("alt is empty; it should say in words what the figure shows")
     picture = png(fig)
     width = round(int.from_bytes(picture[16:20], "big") / DPI * CSS_PIXELS_PER_INCH)  # a PNG states its width there
     bundle = {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": alt}
@@ -134,7 +134,7 @@ def bands(
     for name, values in runs.items():
         array = np.atleast_2d(np.asarray(values, dtype=float))
         if array.ndim != 2 or array.shape[1] != len(x):
-            raise ValueError(f"runs[{name!r}]: got shape {array.shape}; it should be (seeds, {len(x)})")
+            raise ValueError(f"runs[{name!r}] has shape {array.shape}; it should be (seeds, {len(x)})")
         mean = array.mean(0)
         spread = array.std(0, ddof=1) if len(array) > 1 else np.zeros_like(mean)
         color = palette.get(name, INK)

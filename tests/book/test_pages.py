@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser import settle, until
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,14 +52,13 @@ def _widgets_there(page) -> None:
 def _molecules_drawn(page) -> None:
     for view in page.locator(".elf-molecule").all():
         view.scroll_into_view_if_needed()
-        view.locator("canvas").first.wait_for(state="visible", timeout=20_000)
-        for _ in range(40):
-            picture = Image.open(io.BytesIO(view.screenshot())).convert("RGB")
-            if len(picture.getcolors(1 << 24)) > 200:
-                break
-            page.wait_for_timeout(250)
-        else:
-            pytest.fail("a molecule's canvas shows hardly a colour")
+        view.locator("canvas").first.wait_for(state="visible")
+        until(lambda view=view: _colours(view) > 200)
+
+
+def _colours(view) -> int:
+    with Image.open(io.BytesIO(view.screenshot())) as picture:
+        return len(picture.convert("RGB").getcolors(1 << 24))
 
 
 def _screenshot(page, name: str, kind: str) -> None:
@@ -97,7 +97,7 @@ def test_page(name, book, open_page):
 
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(200)
+    settle(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
     _screenshot(page, name, "phone")
 

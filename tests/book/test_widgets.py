@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from browser import settle
 
 PANEL = '[data-elf-panel="mse"]'
 
@@ -16,7 +17,7 @@ def _drag(page, selector: str, dx: float, dy: float) -> None:
     page.mouse.down()
     page.mouse.move(x + dx, y + dy, steps=5)
     page.mouse.up()
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    settle(page)
 
 
 def _numbers(playground) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from time import monotonic, sleep
 
 import nbformat
 import pytest
+from browser import settle, until
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = secrets.token_hex(16)
@@ -24,7 +25,6 @@ CONNECTED = """() => {
   const session = window.jupyterapp?.shell.currentWidget?.sessionContext?.session;
   return session?.kernel?.connectionStatus === "connected" && session.kernel.status === "idle";
 }"""
-DRAWN = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 ASK = """async (code) => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   let text = "";
@@ -76,7 +76,7 @@ def lab(tmp_path_factory) -> Iterator[str]:
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    end = monotonic() + 120
+    end = monotonic() + 300
     while monotonic() < end and server.poll() is None:
         try:
             with urllib.request.urlopen(address):
@@ -106,16 +106,13 @@ def test_what_is_dragged_in_the_browser_arrives_in_python(lab, open_page):
     page.mouse.down()
     page.mouse.move(x + 30, y + 20, steps=5)
     page.mouse.up()
-    page.evaluate(DRAWN)
+    settle(page)
     shown = float(playground.get_attribute("data-elf-mse"))
     assert abs(shown - before) > 1e-3
 
-    for _ in range(50):  # the widget sends its state at most ten times a second
-        in_python = float(page.evaluate(ASK, "print(playground.energies()['mse'])"))
-        if in_python == pytest.approx(shown, abs=1e-6):
-            break
-        page.wait_for_timeout(100)
-    assert in_python == pytest.approx(shown, abs=1e-6)
+    # The widget sends its state at most ten times a second.
+    in_python = "print(playground.energies()['mse'])"
+    until(lambda: float(page.evaluate(ASK, in_python)) == pytest.approx(shown, abs=1e-6))
 
 
 TRAINING = """

@@ -77,9 +77,9 @@ def test_state_travels_as_plain_json_and_back():
         ((sample_couplings(2, 3),), "2 lattices with free boundaries"),
         ((sample_couplings(1, 3, periodic=True),), "periodic boundaries"),
         ((sample_couplings(1, 25, 3),), "25 x 3 spins"),
-        ((sample_couplings(1, 3), torch.ones(3, 4)), r"spins: got shape \(3, 4\)"),
-        ((sample_couplings(1, 3), torch.zeros(3, 3)), "spins: got 0.0"),
-        ((sample_couplings(1, 3), "up"), "spins: got str"),
+        ((sample_couplings(1, 3), torch.ones(3, 4)), r"spins has shape \(3, 4\)"),
+        ((sample_couplings(1, 3), torch.zeros(3, 3)), "spins holds 0.0"),
+        ((sample_couplings(1, 3), "up"), "spins is a str"),
     ],
 )
 def test_bad_boards_are_refused(arguments, words):
@@ -90,7 +90,7 @@ def test_bad_boards_are_refused(arguments, words):
 def test_bad_spins_are_refused_later_too():
     board = SpinBoard(sample_couplings(1, 3))
     before = board.spins
-    with pytest.raises(ValueError, match=r"spins: got nan"):
+    with pytest.raises(ValueError, match="spins holds NaN"):
         board.spins = [[float("nan")] * 3] * 3
     assert board.spins == before
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from browser import until
 from PIL import Image
 
 from elf.viz import molecules
@@ -66,28 +67,26 @@ def test_3dmol_draws(view_page, count):
     page = view_page(view)
     page.wait_for_selector(".elf-molecule canvas")
     page.wait_for_function("() => document.querySelector('.elf-molecule img').style.visibility === 'hidden'")
-    page.wait_for_timeout(500)
-    assert colours(page.locator(".elf-molecule")) > 200
+    until(lambda: colours(page.locator(".elf-molecule")) > 200)
     assert page.locator(".elf-molecule canvas").count() >= 1
 
 
 def test_dragging_turns_the_molecule(view_page):
-    page = view_page(molecules.molecule_view(BENZENE, NUMBERS))
+    page = view_page(molecules.gallery([BENZENE], [NUMBERS]))
     page.wait_for_selector(".elf-molecule canvas")
-    page.wait_for_timeout(500)
     host = page.locator(".elf-molecule")
+    until(lambda: colours(host) > 200)
     before, box = host.screenshot(), host.bounding_box()
     page.mouse.move(box["x"] + 200, box["y"] + 150)
     page.mouse.down()
     page.mouse.move(box["x"] + 300, box["y"] + 220, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(300)
-    assert host.screenshot() != before
+    until(lambda: host.screenshot() != before)
 
 
 @pytest.mark.parametrize(("lab", "webgl"), [(True, False), (False, True)])
 def test_without_webgl_or_without_3dmol_the_picture_stays(view_page, lab, webgl):
-    view = molecules.molecule_view(BENZENE, NUMBERS, alt="benzene")
+    view = molecules.gallery([BENZENE], [NUMBERS], alt="benzene")
     # 3Dmol.js tells the console of what it could not do without WebGL.
     page = view_page(view, lab=lab, webgl=webgl, allow="getParameter|clearDepth")
     page.wait_for_timeout(1000)

@@ -78,14 +78,14 @@ def test_javascript_writes_text_only_as_text() -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (torch.zeros(3, 3), r"target: got shape \(3, 3\)"),
-        (torch.zeros(3), "target: got shape"),
-        (torch.zeros(0, 2), "0 particles"),
+        (torch.zeros(3, 3), r"target has shape \(3, 3\)"),
+        (torch.zeros(3), "target has shape"),
+        (torch.zeros(0, 2), r"target has shape \(0, 2\)"),
         (torch.zeros(65, 2), "65 particles"),
         ([[0.0, math.nan]], "NaN"),
         ([[0.0, math.inf]], "infinite"),
-        ([[0.0, 1.0], [1.0]], "target: got list"),
-        ([["<b>", 1.0]], "target: got list"),
+        ([[0.0, 1.0], [1.0]], "target is a list"),
+        ([["<b>", 1.0]], "target is a list"),
     ],
 )
 def test_bad_targets(target: Any, words: str) -> None:
@@ -94,11 +94,11 @@ def test_bad_targets(target: Any, words: str) -> None:
 
 
 def test_bad_predictions() -> None:
-    with pytest.raises(ValueError, match="prediction: got 2 particles; the target has 3"):
+    with pytest.raises(ValueError, match="prediction has 2 entries; the target has 3"):
         Playground(polygon(3), polygon(2))
     playground = Playground(polygon(3))
     before = playground.prediction
-    with pytest.raises(ValueError, match="prediction: got NaN"):
+    with pytest.raises(ValueError, match="prediction holds NaN"):
         playground.prediction = [[math.nan, 0.0]] * 3
     assert playground.prediction == before
 
@@ -173,7 +173,7 @@ def test_molecules_of_the_presets_are_those_of_qm9(name: str, tmp_path_factory: 
 
 
 def test_names_are_one_a_particle() -> None:
-    with pytest.raises(ValueError, match="names: got 2; it should have 3"):
+    with pytest.raises(ValueError, match="names has 2 entries; the target has 3"):
         Playground(polygon(3), names=["a", "b"])
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from browser import settle
 from PIL import Image
 from widget_page import placed
 
 from elf.viz import Trajectory, molecules
 from elf.viz.widgets import web
-from elf.viz.widgets.trajectory import pick_frames
 
 ROOT = ".elf-trajectory"
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
@@ -68,34 +68,25 @@ def test_the_still_picture_shows_the_frame():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"positions": torch.zeros(3, 3)}, r"positions: got shape \(3, 3\)"),
-        ({"positions": torch.zeros(0, 3, 3)}, r"positions: got shape \(0, 3, 3\)"),
-        ({"positions": torch.full((2, 3, 3), torch.nan)}, "positions: got values that are not finite"),
-        ({"positions": []}, "positions: got no molecule"),
-        ({"positions": [noisy(2), noisy(3)]}, r"positions: got \[2, 3\] frames"),
-        ({"numbers": torch.tensor([8, 1])}, r"numbers: got shape \(2,\)"),
-        ({"numbers": torch.tensor([8, 1, 0])}, r"numbers: got \[0\]"),
-        ({"targets": torch.zeros(2, 3)}, r"targets: got shape \(1, 2, 3\)"),
-        ({"forces": torch.zeros(1, 3, 3)}, r"forces: got shape \(1, 3, 3\)"),
-        ({"titles": ["a", "b"]}, "titles: got 2 entries"),
-        ({"labels": ["a"]}, "labels: got 1"),
-        ({"tones": "red"}, "tones: got 'red'"),
-        ({"start": 6}, "start: got 6"),
-        ({"edges": [(0, 3)]}, r"edges: got \(0, 3\)"),
+        ({"positions": torch.zeros(3, 3)}, r"positions has shape \(3, 3\)"),
+        ({"positions": torch.zeros(0, 3, 3)}, r"positions has shape \(0, 3, 3\)"),
+        ({"positions": torch.full((2, 3, 3), torch.nan)}, "positions holds NaN or infinite"),
+        ({"positions": []}, "positions holds no molecule"),
+        ({"positions": [noisy(2), noisy(3)]}, r"positions has \[2, 3\] frames"),
+        ({"numbers": torch.tensor([8, 1])}, r"numbers has shape \(2,\)"),
+        ({"numbers": torch.tensor([8, 1, 0])}, r"numbers holds 0"),
+        ({"targets": torch.zeros(2, 3)}, r"targets has shape \(2, 3\)"),
+        ({"forces": torch.zeros(1, 3, 3)}, r"forces has shape \(1, 3, 3\)"),
+        ({"titles": ["a", "b"]}, "titles has 2 entries"),
+        ({"labels": ["a"]}, "labels has 1"),
+        ({"tones": "red"}, "tones is 'red'"),
+        ({"start": 6}, "start is 6"),
+        ({"edges": [(0, 3)]}, r"edges holds \[0, 3\]"),
     ],
 )
 def test_bad_trajectories_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         Trajectory(**{"positions": noisy(), "numbers": NUMBERS, **arguments})
-
-
-@pytest.mark.parametrize(("total", "frames"), [(1, 1), (5, 5), (5, 9), (100, 7), (3, 1)])
-def test_picked_frames_hold_the_ends(total, frames):
-    picked = pick_frames(total, frames)
-    assert picked[-1] == total - 1
-    assert picked == sorted(set(picked))
-    assert len(picked) == min(total, frames)
-    assert frames == 1 or total == 1 or picked[0] == 0
 
 
 # --- in the browser ----------------------------------------------------------------------------------------------
@@ -109,7 +100,7 @@ def test_bonds_are_those_of_the_python_side(show):
     generator = torch.Generator().manual_seed(3)
     numbers = torch.tensor([6, 8, 1, 7, 1, 6, 9, 1])
     clouds = [1.3 * torch.randn(8, 3, generator=generator) for _ in range(5)]
-    radii = [molecules.ELEMENTS[int(number)][1] for number in numbers]
+    radii = [molecules.element(int(number)).radius for number in numbers]
     page = show(Trajectory(noisy(), NUMBERS))
     script = """async ([clouds, radii]) => {
       const { bonds } = await import(new URL("elf/trajectory.js", location.href).href);
@@ -127,16 +118,16 @@ def test_slider_drag_and_keys_move_the_picture(show):
     slider = page.get_by_role("slider", name="noise")
     assert slider.get_attribute("aria-valuetext") == "z"
     slider.fill("0")
-    page.wait_for_timeout(50)
+    settle(page)
     assert root.get_attribute("data-elf-frame") == "0"
     assert drawn(page) != last
     assert page.evaluate("document.querySelector('[data-elf-widget]').widget.model.get('frame')") == 0
     slider.press("End")
-    page.wait_for_timeout(50)
+    settle(page)
     assert drawn(page) == last
     svg = page.locator(f"{ROOT} svg").first
     svg.press("ArrowRight")
-    page.wait_for_timeout(50)
+    settle(page)
     turned = drawn(page)
     assert turned != last
     box = svg.bounding_box()
@@ -144,7 +135,7 @@ def test_slider_drag_and_keys_move_the_picture(show):
     page.mouse.down()
     page.mouse.move(box["x"] + 110, box["y"] + 80, steps=3)
     page.mouse.up()
-    page.wait_for_timeout(50)
+    settle(page)
     assert drawn(page) != turned
 
 

@@ -53,7 +53,6 @@ def show(
             page.wait_for_function(
                 "n => document.querySelectorAll('[data-elf-state]').length === n",
                 arg=len(widgets) if expect is None else expect,
-                timeout=10_000,
             )
             return page
 

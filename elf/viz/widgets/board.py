@@ -6,8 +6,7 @@ from saved widget state on a static page without one.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import traitlets
@@ -15,30 +14,28 @@ from torch import Tensor
 
 from elf.metrics.spins import overlap
 from elf.spins import Couplings, ground_state, ising_energy, local_fields
+from elf.viz.arrays import finite
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Widget
-
-_doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
+from elf.viz.widgets.widget import Checked, Widget, flag, whole
 
 LARGEST_SIDE = 24
 Table = list[list[int]]
 
 
-def _table(name: str, value: Any, height: int, width: int) -> Table:
-    """Spins as nested lists of +1 and -1, (H, W); (1, H, W) is taken too."""
-    try:
-        # To the CPU first: not every accelerator has double precision.
-        value = value.detach().cpu() if isinstance(value, Tensor) else value
-        array = torch.as_tensor(value, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
-    if array.ndim == 3 and len(array) == 1:
-        array = array[0]
-    if tuple(array.shape) != (height, width):
-        raise ValueError(f"{name}: got shape {tuple(array.shape)}; it should be ({height}, {width}), as the couplings")
-    if not bool((array.abs() == 1).all()):
-        raise ValueError(f"{name}: got {array[array.abs() != 1][0].item()}; spins should be +1 or -1")
-    return array.int().tolist()
+def _spins(name: str, value: Any) -> Table:
+    table = finite(name, value, "height width", "1 height width").flatten(0, -2)
+    if max(table.shape) > LARGEST_SIDE:
+        raise ValueError(f"{name} has shape {tuple(table.shape)}; no side should be over {LARGEST_SIDE}")
+    if bool((table.abs() != 1).any()):
+        raise ValueError(f"{name} holds {table[table.abs() != 1][0].item()}; spins should be +1 or -1")
+    return table.int().tolist()
+
+
+def _bonds(name: str, value: Any) -> list[list[float]]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {value!r}; it should be a list of rows")
+    # A lattice one spin wide has no bonds in its rows: there, an empty one is sound.
+    return [row if row == [] else finite(f"{name}[{index}]", row, "bonds").tolist() for index, row in enumerate(value)]
 
 
 class SpinBoard(Widget):
@@ -60,20 +57,21 @@ class SpinBoard(Widget):
         ground: a ground state, nested lists.
 
     Raises:
-        ValueError: several lattices, periodic boundaries, a side over 24, or spins that are not +-1 of that shape.
+        ValueError: several lattices, periodic boundaries, a side over 24, or spins that are not +-1 of that shape; also
+            when they are set later. New couplings bring their own ground state.
     """
 
     module_name = "board"
     _esm = web.module("board")
 
-    right: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    down: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    spins: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    ground: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    optimal = traitlets.Bool(True).tag(sync=True)
-    seed = traitlets.Int(0).tag(sync=True)
-    fields = traitlets.Bool(True).tag(sync=True)
-    plaquettes = traitlets.Bool(True).tag(sync=True)
+    right = Checked(_bonds, [[]])
+    down = Checked(_bonds, [])
+    spins = Checked(_spins, [[1]])
+    ground = Checked(_spins, [[1]])
+    optimal = Checked(flag, True)
+    seed = Checked(whole, 0)
+    fields = Checked(flag, True)
+    plaquettes = Checked(flag, True)
 
     def __init__(
         self,
@@ -81,37 +79,68 @@ class SpinBoard(Widget):
         spins: Any = None,
         *,
         ground: Any = None,
-        seed: int = 0,
+        seed: SupportsIndex = 0,
         fields: bool = True,
         plaquettes: bool = True,
     ) -> None:
         if len(couplings) != 1 or couplings.periodic:
             kind = "periodic" if couplings.periodic else "free"
             raise ValueError(
-                f"couplings: got {len(couplings)} lattices with {kind} boundaries; it should be one with free ones"
+                f"couplings has {len(couplings)} lattices with {kind} boundaries; it should be one with free"
             )
-        _, height, width = couplings.shape
-        if max(height, width) > LARGEST_SIDE:
-            raise ValueError(f"couplings: got {height} x {width} spins; no side should be over {LARGEST_SIDE}")
-        self.couplings = couplings.to("cpu", torch.float64)
-        known = ground_state(self.couplings) if ground is None else None
+        shape = couplings.shape[1:]
+        if max(shape) > LARGEST_SIDE:
+            raise ValueError(f"couplings has {shape[0]} x {shape[1]} spins; no side should be over {LARGEST_SIDE}")
+        couplings = couplings.to("cpu", torch.float64)
+        known = ground_state(couplings) if ground is None else None
         if spins is None:
-            generator = torch.Generator("cpu").manual_seed(seed)
-            spins = torch.randint(2, (height, width), generator=generator, device="cpu") * 2 - 1
+            draw = torch.Generator("cpu").manual_seed(whole("seed", seed))
+            spins = torch.randint(2, shape, generator=draw, dtype=torch.int64, device="cpu") * 2 - 1
+        self._solved = (couplings.right[0].tolist(), couplings.down[0].tolist())
         super().__init__(
-            right=self.couplings.right[0].tolist(),
-            down=self.couplings.down[0].tolist(),
-            spins=_table("spins", spins, height, width),
-            ground=_table("ground", known.spins if known is not None else ground, height, width),
-            optimal=bool(known.optimal[0]) if known is not None else True,
+            right=self._solved[0],
+            down=self._solved[1],
+            spins=spins,
+            ground=ground if known is None else known.spins,
+            optimal=known is None or bool(known.optimal[0]),
             seed=seed,
             fields=fields,
             plaquettes=plaquettes,
         )
 
-    @traitlets.validate("spins", "ground")
-    def _validate_spins(self, proposal: Any) -> Table:
-        return _table(proposal["trait"].name, proposal["value"], *self.couplings.shape[1:])
+    def fit(self, state: dict[str, Any]) -> None:
+        """Spins, ground state and bonds are those of one lattice."""
+        height, width = len(state["spins"]), len(state["spins"][0])
+        for name, rows, columns in (
+            ("ground", height, width),
+            ("right", height, width - 1),
+            ("down", height - 1, width),
+        ):
+            if [len(row) for row in state[name]] != [columns] * rows:
+                raise ValueError(
+                    f"spins has shape ({height}, {width}), {name} has rows of {[len(row) for row in state[name]]}; "
+                    f"they should be {rows} of {columns}, as the couplings"
+                )
+
+    @traitlets.validate("spins", "ground", "right", "down")
+    def _validate(self, proposal: Any) -> Any:
+        return self.proposed(proposal)
+
+    @traitlets.observe("right", "down")
+    def _solve(self, change: Any) -> None:
+        if (self.right, self.down) != self._solved:
+            self._solved = (self.right, self.down)
+            known = ground_state(self.couplings)
+            self.ground, self.optimal = known.spins, bool(known.optimal[0])
+
+    @property
+    def couplings(self) -> Couplings:
+        """The lattice's couplings now, float64."""
+        height, width = len(self.spins), len(self.spins[0])
+        right = torch.tensor(self.right, dtype=torch.float64, device="cpu").reshape(1, height, width - 1)
+        return Couplings(
+            right, torch.tensor(self.down, dtype=torch.float64, device="cpu").reshape(1, height - 1, width)
+        )
 
     def __repr__(self) -> str:
         _, height, width = self.couplings.shape
@@ -139,7 +168,11 @@ class SpinBoard(Widget):
     @property
     def tensor(self) -> Tensor:
         """The spins now, (1, H, W), float64: what `elf.spins` takes."""
-        return _doubles(self.spins)[None]
+        return torch.tensor(self.spins, dtype=torch.float64, device="cpu")[None]
+
+    @property
+    def _best(self) -> Tensor:
+        return torch.tensor(self.ground, dtype=torch.float64, device="cpu")[None]
 
     @property
     def energy(self) -> float:
@@ -149,13 +182,12 @@ class SpinBoard(Widget):
     @property
     def excess(self) -> float:
         """Energy above the ground state."""
-        best = _doubles(self.ground)[None]
-        return self.energy - float(ising_energy(best, self.couplings))
+        return self.energy - float(ising_energy(self._best, self.couplings))
 
     @property
     def overlap(self) -> float:
         """|q| with the ground state, up to a global flip."""
-        return float(overlap(self.tensor, _doubles(self.ground)[None], self.couplings))
+        return float(overlap(self.tensor, self._best, self.couplings))
 
     @property
     def local_fields(self) -> Tensor:

@@ -7,21 +7,23 @@ In a notebook it is a widget with a stop button, which stays behind as it ended;
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import traitlets
 from torch import Tensor
 
+from elf.checks import require_number, require_one_of, require_positive
 from elf.training import ProgressBar, TrainState
 from elf.training.callbacks import in_notebook
+from elf.viz.arrays import finite
 from elf.viz.live_curve import smooth
-from elf.viz.molecules import ELEMENTS, bonds, principal_frame
+from elf.viz.molecules import scene
 from elf.viz.style import COLORS
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Widget
+from elf.viz.widgets.widget import Checked, Widget, flag, record, records, text, whole
 
 MOST_SAMPLES = 8
 Drawing = dict[str, Any]
@@ -29,9 +31,10 @@ Drawing = dict[str, Any]
 
 def draw_points(points: Tensor) -> Drawing:
     """A closed polygon through points of the plane, (N, 2), about its centroid."""
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError(f"samples: got points of shape {tuple(points.shape)}; each sample should be (N, 2)")
-    centred = _finite(points - points.mean(0))
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(f"samples has points of shape {tuple(points.shape)}; each sample should be (N, 2)")
+    known = _finite(points)
+    centred = known - known.mean(0)
     reach = max(float(centred.norm(dim=1).max()), 1e-6)
     closed = len(centred) > 2
     ends = torch.cat([centred, centred.roll(-1, 0)] if closed else [centred[:1], centred[-1:]], 1)
@@ -41,31 +44,27 @@ def draw_points(points: Tensor) -> Drawing:
 
 def draw_molecule(molecule: tuple[Tensor, Tensor]) -> Drawing:
     """Balls and sticks of (positions (atoms, 3), numbers (atoms,)), seen along the thinnest axis."""
-    positions, numbers = _finite(molecule[0]), molecule[1]
-    pairs = bonds(positions, numbers)  # also checks the shapes
-    frame = principal_frame(positions) if len(positions) > 1 else positions.new_ones(3).diag()
-    turned = (positions - positions.mean(0)) @ frame.T
-    order = turned[:, 2].argsort().tolist()
-    flat = _rounded(turned[:, :2])
-    kinds = [ELEMENTS[int(number)] for number in numbers]
+    one = len(molecule[0]) == 1
+    eye = torch.eye(3, dtype=torch.float64, device="cpu")
+    shown = scene(_finite(molecule[0]), molecule[1], frame=eye if one else None)
+    flat = _rounded(shown.atoms[:, :2])
     return {
-        "reach": max(float(turned[:, :2].norm(dim=1).max()), 0.5) + 0.5,
-        "lines": [[*flat[i], *flat[j]] for i, j in pairs.tolist()],
-        "dots": [[*flat[i], 0.2 + 0.28 * kinds[i][1], kinds[i][2]] for i in order],
+        "reach": max(float(shown.atoms[:, :2].norm(dim=1).max()), 0.5) + 0.5,
+        "lines": [[*flat[i], *flat[j]] for i, j in shown.bonds],
+        "dots": [[*flat[i], shown.kinds[i].ball, shown.kinds[i].color] for i in shown.atoms[:, 2].argsort().tolist()],
     }
 
 
 def draw_spins(spins: Tensor) -> Drawing:
     """The cells of a lattice (H, W), filled where the spin (or its logit) is positive."""
-    if spins.ndim != 2:
-        raise ValueError(f"samples: got spins of shape {tuple(spins.shape)}; each sample should be (H, W)")
-    cells = torch.where(spins > 0, 1, -1).tolist()
-    return {"reach": 1.0, "lines": [], "dots": [], "cells": cells}
+    if spins.ndim != 2 or 0 in spins.shape:
+        raise ValueError(f"samples has spins of shape {tuple(spins.shape)}; each sample should be (H, W)")
+    return {"reach": 1.0, "lines": [], "dots": [], "cells": ((spins > 0).long() * 2 - 1).tolist()}
 
 
 def _finite(values: Tensor) -> Tensor:
     # A sample that ran away shall not end the training that it is to show: it is drawn at the rim.
-    return values.detach().cpu().double().nan_to_num(0.0, 1e6, -1e6)
+    return values.detach().cpu().double().nan_to_num(0.0, 1e6, -1e6).clamp(-1e6, 1e6)
 
 
 def _rounded(values: Tensor) -> list[list[float]]:
@@ -79,22 +78,55 @@ _DRAW: dict[str, Callable[[Any], Drawing]] = {
 }
 
 
+def _tone(name: str, value: Any) -> str:
+    require_one_of(name, value, tuple(COLORS))
+    return value
+
+
+def _curve(name: str, value: Any) -> dict[str, list[float]]:
+    given = record(name, value, ("steps", "losses"))
+    curve = {key: [] if given[key] == [] else finite(f"{name}[{key!r}]", given[key], "steps").tolist() for key in given}
+    if len(curve["steps"]) != len(curve["losses"]):
+        raise ValueError(
+            f"{name} has {len(curve['steps'])} steps, {len(curve['losses'])} losses; it should be equally many"
+        )
+    return curve
+
+
+def _metrics(name: str, value: Any) -> list[dict[str, str]]:
+    keys = ("name", "text")
+    return [{key: text(f"{name}: {key}", entry[key]) for key in keys} for entry in records(name, value, keys)]
+
+
+def _samples(name: str, value: Any) -> list[Drawing]:
+    made = []
+    for sample in records(name, value, ("reach", "lines", "dots")):
+        drawing: Drawing = {"reach": require_positive(f"{name}: reach", sample["reach"])}
+        for key, layout in (("lines", "lines 4"), ("cells", "height width")):
+            if key in sample:
+                drawing[key] = [] if sample[key] == [] else finite(f"{name}: {key}", sample[key], layout).tolist()
+        what = f"{name}: dots"
+        dots = [(finite(what, dot[:3], "3").tolist(), text(what, *dot[3:])) for dot in sample["dots"]]
+        made.append({**drawing, "dots": [[*place, color] for place, color in dots]})
+    return made
+
+
 class DashboardView(Widget):
     """What the dashboard shows; made by `Dashboard`, and kept in the notebook as it ended."""
 
     module_name = "dashboard"
     _esm = web.module("dashboard")
 
-    label = traitlets.Unicode("training").tag(sync=True)
-    tone = traitlets.Unicode("energy").tag(sync=True)
-    line = traitlets.Unicode("").tag(sync=True)
-    phase = traitlets.Unicode("running").tag(sync=True)
-    step = traitlets.Int(0).tag(sync=True)
-    steps = traitlets.Int(0).tag(sync=True)
-    curve: traitlets.Dict[str, Any] = traitlets.Dict({"steps": [], "losses": []}).tag(sync=True)
-    metrics: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    samples: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    asked = traitlets.Bool(False).tag(sync=True)
+    label = Checked(text, "training")
+    tone = Checked(_tone, "energy")
+    line = Checked(text, "")
+    phase = Checked(text, "running")
+    step = Checked(whole, 0)
+    steps = Checked(whole, 0)
+    curve = Checked(_curve, {"steps": [], "losses": []})
+    metrics = Checked(_metrics, [])
+    samples = Checked(_samples, [])
+    asked = Checked(flag, False)
 
     @property
     def alt(self) -> str:
@@ -172,13 +204,11 @@ class Dashboard:
         every: float = 0.5,
         share: float = 0.01,
     ) -> None:
-        if kind not in _DRAW:
-            raise ValueError(f"kind: got {kind!r}; it should be one of {', '.join(_DRAW)}")
-        if tone not in COLORS:
-            raise ValueError(f"tone: got {tone!r}; it should be one of {', '.join(COLORS)}")
+        require_one_of("kind", kind, tuple(_DRAW))
+        require_one_of("tone", tone, tuple(COLORS))
         for name, value in (("every", every), ("share", share)):
-            if not value > 0:
-                raise ValueError(f"{name}: got {value}; it should be positive")
+            if not require_number(name, value) > 0:
+                raise ValueError(f"{name} is {value}; it should be greater than zero")
         self.label, self.metrics, self.samples, self.kind = label, metrics, samples, kind
         self.tone, self.every, self.share = tone, every, share
         self.view: DashboardView | None = None
@@ -224,10 +254,11 @@ class Dashboard:
     def _update(self, state: TrainState, phase: str) -> None:
         assert self.view is not None
         begin = time.perf_counter()
-        steps, losses = smooth([entry["loss"] for entry in state.record.history])
+        pairs = zip(*smooth([entry["loss"] for entry in state.record.history]), strict=True)
+        known = [(step, loss) for step, loss in pairs if math.isfinite(loss)]  # a loss that ran away has no place on it
         numbers, drawings = self._numbers(state), self._drawings(state)
         with self.view.hold_sync():
-            self.view.curve = {"steps": steps, "losses": losses}
+            self.view.curve = {"steps": [step for step, _ in known], "losses": [loss for _, loss in known]}
             self.view.metrics = [{"name": name, "text": f"{value:.4g}"} for name, value in numbers.items()]
             self.view.samples = drawings
             self.view.step = state.step

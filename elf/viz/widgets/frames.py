@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import traitlets
 from matplotlib.figure import Figure
 
+from elf.checks import require_count
 from elf.viz import style
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Widget
+from elf.viz.widgets.widget import Checked, Widget, number, text, texts, whole
 
 Value = TypeVar("Value")
+_PNG = "iVBORw0KGgo"  # how each begins, in base64
+
+
+def _pictures(name: str, value: Any) -> list[str]:
+    for index, picture in enumerate(made := texts(name, value)):
+        if not picture.startswith(_PNG):
+            raise ValueError(f"{name}[{index}] is {picture[:12]!r}...; it should be a PNG, in base64")
+    return made
 
 
 class FrameSlider(Widget):
@@ -37,22 +46,23 @@ class FrameSlider(Widget):
         frame, choice: position of slider and menu; they follow the reader, and may be set.
 
     Raises:
-        ValueError: no picture, or numbers of pictures, labels and alts that differ, or a start that is not among them.
+        ValueError: no picture, or numbers of pictures, labels and alts that differ, or a start that is not among them;
+            also when they are set later.
     """
 
     module_name = "frames"
     _esm = web.module("frames")
 
-    pictures: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    labels: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    alts: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    name = traitlets.Unicode("").tag(sync=True)
-    frame = traitlets.Int(0).tag(sync=True)
-    width = traitlets.Int(0).tag(sync=True)
-    fps = traitlets.Float(0).tag(sync=True)
-    choices: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    choice = traitlets.Int(0).tag(sync=True)
-    question = traitlets.Unicode("").tag(sync=True)
+    pictures = Checked(_pictures, [])
+    labels = Checked(texts, [])
+    alts = Checked(texts, [])
+    name = Checked(text, "")
+    frame = Checked(whole, 0)
+    width = Checked(whole, 0)
+    fps = Checked(number, 0.0)
+    choices = Checked(texts, [])
+    choice = Checked(whole, 0)
+    question = Checked(text, "")
 
     def __init__(
         self,
@@ -61,50 +71,48 @@ class FrameSlider(Widget):
         alts: Sequence[str],
         *,
         name: str = "",
-        start: int = 0,
+        start: SupportsIndex = 0,
         fps: float | None = None,
         dpi: int = 110,
         colors: int = 64,
         choices: Sequence[str] = (),
         question: str = "",
-        choice: int = 0,
+        choice: SupportsIndex = 0,
     ) -> None:
         if len(pictures) == 0:
-            raise ValueError("pictures: got none; there should be one or more")
-        rows = max(len(choices), 1)
-        if len(labels) * rows != len(pictures):
-            menu = f" for each of {rows} choices" if choices else ""
-            raise ValueError(
-                f"labels: got {len(labels)} for {len(pictures)} pictures; it should be one a picture{menu}"
-            )
-        if len(alts) != len(pictures):
-            raise ValueError(f"alts: got {len(alts)}; it should have {len(pictures)}, one a picture")
-        for what, value, count in (("start", start, len(labels)), ("choice", choice, rows)):
-            if not 0 <= value < count:
-                raise ValueError(f"{what}: got {value}; it should be 0 to {count - 1}")
+            raise ValueError("pictures is empty; it should hold one or more")
         drawn = [p if isinstance(p, bytes) else style.png(p, dpi=dpi, tight=False, colors=colors) for p in pictures]
         pixels = int.from_bytes(drawn[0][16:20], "big")  # a PNG states its width there
         super().__init__(
             pictures=[base64.b64encode(picture).decode("ascii") for picture in drawn],
-            labels=list(labels),
-            alts=list(alts),
+            labels=labels,
+            alts=alts,
             name=name,
             frame=start,
-            width=round(pixels / dpi * style.CSS_PIXELS_PER_INCH),
+            width=round(pixels / require_count("dpi", dpi) * style.CSS_PIXELS_PER_INCH),
             fps=fps or 0.0,
-            choices=list(choices),
+            choices=choices,
             question=question,
             choice=choice,
         )
 
-    @traitlets.validate("frame", "choice")
-    def _validate_position(self, proposal: Any) -> int:
-        name, value = proposal["trait"].name, proposal["value"]
-        count = len(self.labels) if name == "frame" else max(len(self.choices), 1)
-        # While the widget is being made, its lists may come after its positions.
-        if self.labels and not 0 <= value < max(count, 1):
-            raise ValueError(f"{name}: got {value}; it should be 0 to {count - 1}")
-        return value
+    def fit(self, state: dict[str, Any]) -> None:
+        """One label a picture (and choice), words for each picture, and positions that are among them."""
+        rows, columns, total = max(len(state["choices"]), 1), len(state["labels"]), len(state["pictures"])
+        if columns * rows != total:
+            menu = f" for each of {rows} choices" if state["choices"] else ""
+            raise ValueError(f"labels has {columns} for {total} pictures; it should have one a picture{menu}")
+        if len(state["alts"]) != total:
+            raise ValueError(f"alts has {len(state['alts'])}; it should have {total}, one a picture")
+        for name, count in (("frame", columns), ("choice", rows)):
+            if state[name] >= count:
+                raise ValueError(f"{name} is {state[name]}; it should be 0 to {count - 1}")
+        if state["fps"] < 0:
+            raise ValueError(f"fps is {state['fps']}; it should be 0 or more")
+
+    @traitlets.validate("pictures", "labels", "alts", "frame", "choices", "choice", "fps")
+    def _validate(self, proposal: Any) -> Any:
+        return self.proposed(proposal)
 
     @property
     def _shown(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ import torch
 import traitlets
 from torch import Tensor
 
+from elf.checks import require_one_of, require_positive
 from elf.energy import Harmonic, PairEnergy
 from elf.energy import springs as elf_springs
+from elf.geometry.distances import pairwise_distances
+from elf.viz.arrays import finite
 from elf.viz.fields import forces
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Widget
-
-_doubles = partial(torch.tensor, dtype=torch.float64, device="cpu")
+from elf.viz.widgets.widget import Checked, Refused, Widget, record, records, text, texts
 
 MAX_PARTICLES = 64
 Points = list[list[float]]
@@ -38,38 +38,50 @@ _FORMULAS: dict[str, type[elf_springs.Spring]] = {
 }
 
 
-def _points(name: str, value: Any, particles: int | None = None) -> Points:
-    """Coordinates as plain lists; a ValueError that names what is wrong otherwise."""
-    try:
-        # To the CPU first: not every accelerator has double precision.
-        value = value.detach().cpu() if isinstance(value, Tensor) else value
-        array = torch.as_tensor(value, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: got {type(value).__name__} that is no array of numbers ({error})") from error
-    shape = tuple(array.shape)
-    if array.ndim != 2 or shape[1] != 2:
-        raise ValueError(f"{name}: got shape {shape}; it should be (particles, 2)")
-    if not 1 <= shape[0] <= MAX_PARTICLES:
-        raise ValueError(f"{name}: got {shape[0]} particles; it should have 1 to {MAX_PARTICLES}")
-    if particles is not None and shape[0] != particles:
-        raise ValueError(f"{name}: got {shape[0]} particles; the target has {particles}")
-    if not bool(torch.isfinite(array).all()):
-        raise ValueError(f"{name}: got NaN or infinite coordinates; all should be finite")
-    return array.tolist()
+def _points(name: str, value: Any) -> Points:
+    points = finite(name, value, "particles 2").tolist()
+    if len(points) > MAX_PARTICLES:
+        raise ValueError(f"{name} has {len(points)} particles; it should have 1 to {MAX_PARTICLES}")
+    return points
 
 
 def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
     """A spring that the browser knows by formula goes by name; any other goes as its matrix of constants."""
     for name, formula in _FORMULAS.items():
         if type(spring) is formula and getattr(spring, "r_min", 1e-2) == 1e-2:
-            values = {field: getattr(spring, field) for field in ("k", "length") if hasattr(spring, field)}
+            values = {field: float(getattr(spring, field)) for field in ("k", "length") if hasattr(spring, field)}
             return {"name": name, **values}
-    points = _doubles(target)
     # A particle is no neighbour of its own: many springs diverge at the diagonal's r = 0.
-    matrix = spring(torch.cdist(points, points).fill_diagonal_(1.0)).clone().fill_diagonal_(0.0)
-    if not bool(torch.isfinite(matrix).all()) or bool((matrix < 0).any()):
-        raise ValueError(f"springs: got constants {matrix.tolist()}; they should be finite and 0 or more")
-    return {"name": "custom", "matrix": matrix.tolist()}
+    away = torch.eye(len(target), dtype=torch.float64, device="cpu")
+    constants = spring(pairwise_distances(torch.tensor(target, dtype=torch.float64, device="cpu")) + away)
+    return {
+        "name": "custom",
+        "matrix": (finite("springs", constants, f"{len(target)} {len(target)}") * (1 - away)).tolist(),
+    }
+
+
+def _check_springs(name: str, value: Any) -> dict[str, Any]:
+    given = record(name, value, ("name",))
+    require_one_of(f"{name}['name']", given["name"], (*_FORMULAS, "custom"))
+    if given["name"] == "custom":
+        matrix = finite(f"{name}['matrix']", given.get("matrix"), "particles particles")
+        if bool((matrix < 0).any()):
+            raise ValueError(f"{name} has constants {matrix.tolist()}; they should be 0 or more")
+        return {"name": "custom", "matrix": matrix.tolist()}
+    known = {key: given[key] for key in ("k", "length") if key in given}
+    record(name, given, ("k", "length") if given["name"] == "exponential" else ("k",))
+    return {
+        "name": given["name"],
+        **{key: require_positive(f"{name}[{key!r}]", number) for key, number in known.items()},
+    }
+
+
+def _check_presets(name: str, value: Any) -> list[dict[str, Any]]:
+    checks = {"name": text, "target": _points, "prediction": _points, "names": texts}
+    return [
+        {key: check(f"{name}: {key}", preset[key]) for key, check in checks.items() if key in preset}
+        for preset in records(name, value, ("name", "target", "prediction"))
+    ]
 
 
 def polygon(sides: int, radius: float = 1.0, angle: float = math.pi / 2) -> Tensor:
@@ -91,10 +103,12 @@ def presets() -> list[dict[str, Any]]:
 
     Water and benzene are QM9's, in their plane (angstrom), from `presets.json`; the tests compare them with the data.
     """
-    pair = _doubles([[-1.0, 0.0], [1.0, 0.0]])
+    pair = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64, device="cpu")
     shapes = {"triangle": polygon(3), "square": polygon(4, angle=math.pi / 4), "hexagon": polygon(6)}
     molecules = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
-    shapes |= {name: _doubles(entry["points"]) for name, entry in molecules.items()}
+    shapes |= {
+        name: torch.tensor(entry["points"], dtype=torch.float64, device="cpu") for name, entry in molecules.items()
+    }
     entries: list[tuple[str, Tensor, Tensor]] = [("two on a line", pair, -pair)]
     entries += [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
     made: list[dict[str, Any]] = [{"name": n, "target": t.tolist(), "prediction": p.tolist()} for n, t, p in entries]
@@ -119,17 +133,18 @@ class Playground(Widget):
         target: the target, nested lists.
 
     Raises:
-        ValueError: wrong shape, no particle or more than 64, coordinates that are not finite, or bad spring constants.
+        ValueError: wrong shape, no particle or more than 64, coordinates that are not finite, or bad spring constants;
+            also when they are set later.
     """
 
     module_name = "playground"
     _esm = web.module("playground")
 
-    target: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    prediction: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    springs: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
-    presets: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    names: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    target = Checked(_points, [[0.0, 0.0]])
+    prediction = Checked(_points, [[0.0, 0.0]])
+    springs = Checked(_check_springs, {"name": "constant", "k": 1.0})
+    presets = Checked(_check_presets, [])
+    names = Checked(texts, [])
 
     def __init__(
         self,
@@ -141,25 +156,39 @@ class Playground(Widget):
         names: Sequence[str] | None = None,
     ) -> None:
         goal = _points("target", polygon(3) if target is None else target)
-        if names is not None and len(names) != len(goal):
-            raise ValueError(f"names: got {len(names)}; it should have {len(goal)}, one a particle")
-        start = rotate(_doubles(goal), 40.0) if prediction is None else prediction
         self._spring: SpringFunction = elf_springs.Constant() if springs is None else springs
         super().__init__(
             target=goal,
-            prediction=_points("prediction", start, len(goal)),
+            prediction=rotate(torch.tensor(goal, dtype=torch.float64, device="cpu"), 40.0)
+            if prediction is None
+            else prediction,
             springs=_springs(self._spring, goal),
             presets=presets() if choices else [],
             names=list(names or []),
         )
 
-    @traitlets.validate("target")
-    def _validate_target(self, proposal: Any) -> Points:
-        return _points("target", proposal["value"])
+    def fit(self, state: dict[str, Any]) -> None:
+        """As many predictions, and names if any, as the target has particles."""
+        count = len(state["target"])
+        for name in ("prediction", "names"):
+            if len(state[name]) != count and state[name] != []:
+                raise ValueError(f"{name} has {len(state[name])} entries; the target has {count} particles")
 
-    @traitlets.validate("prediction")
-    def _validate_prediction(self, proposal: Any) -> Points:
-        return _points("prediction", proposal["value"])
+    @traitlets.validate("target", "prediction", "names")
+    def _validate(self, proposal: Any) -> Any:
+        return self.proposed(proposal)
+
+    @traitlets.validate("springs")
+    def _validate_springs(self, proposal: Any) -> Any:
+        given = proposal["value"]
+        if given["name"] == "custom" and given != _springs(self._spring, self.target):
+            raise Refused("springs is another matrix; springs of one's own should be given as Playground(springs=...)")
+        return given
+
+    @traitlets.observe("target")
+    def _follow(self, change: Any) -> None:
+        if self.springs["name"] == "custom":
+            self.springs = _springs(self._spring, self.target)
 
     def __repr__(self) -> str:
         return f"Playground({len(self.target)} particles, springs={self.springs.get('name')})"
@@ -177,7 +206,7 @@ class Playground(Widget):
         from elf.viz import style
         from elf.viz.fields import plot_forces
 
-        prediction, target = (_doubles(points) for points in (self.prediction, self.target))
+        prediction, target = self._tensors()
         figure = Figure(figsize=(6.6, 3.2), layout="constrained")
         both = {"mse": ("Squared error", Harmonic()), "energy": ("Pair energy", self.pair_energy())}
         for ax, (name, (title, energy)) in zip(figure.subplots(1, 2), both.items(), strict=True):
@@ -198,17 +227,19 @@ class Playground(Widget):
         known = {key: value for key, value in spec.items() if key in _FORMULAS[name].__dataclass_fields__}
         return PairEnergy(springs=_FORMULAS[name](**known))
 
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.prediction, dtype=torch.float64, device="cpu"), torch.tensor(
+            self.target, dtype=torch.float64, device="cpu"
+        )
+
     def energies(self) -> dict[str, float]:
         """Both energies of the present prediction, by `elf` in double precision: {"mse": ..., "energy": ...}."""
-        prediction = _doubles(self.prediction)[None]
-        target = _doubles(self.target)[None]
+        prediction, target = (points[None] for points in self._tensors())
         return {"mse": Harmonic()(prediction, target).item(), "energy": self.pair_energy()(prediction, target).item()}
 
     def forces(self) -> dict[str, Tensor]:
         """Both energies' forces on the particles of the present prediction, each (particles, 2)."""
-        prediction = _doubles(self.prediction)
-        target = _doubles(self.target)
         return {
-            "mse": forces(Harmonic(), prediction, target),
-            "energy": forces(self.pair_energy(), prediction, target),
+            "mse": forces(Harmonic(), *self._tensors()),
+            "energy": forces(self.pair_energy(), *self._tensors()),
         }

@@ -2,55 +2,88 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 import traitlets
 from torch import Tensor
 
-from elf.viz.molecules import ELEMENTS, NAMES, draw_molecule, principal_frame
+from elf.checks import require_integer, require_one_of
+from elf.viz.arrays import finite
+from elf.viz.molecules import draw_scene, element, elements, principal_frame, scene
 from elf.viz.style import COLORS, PAPER
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Widget
+from elf.viz.widgets.widget import Checked, Widget, number, record, records, text, texts, whole
 
 TONES = ("energy", "mse", "kabsch", "prediction", "target")
+MOST_ATOMS = 500
 _POINT = 0
 """The kind of particles that are no atoms."""
 
 
 def _listed(value: Any, count: int, name: str) -> list[Any]:
     """One entry a molecule: a list as it is, one tensor (or None) for all."""
-    if value is None or isinstance(value, (Tensor, str)):
+    if value is None or isinstance(value, (Tensor, np.ndarray, str)):
         return [value] * count
     if len(value) != count:
-        raise ValueError(f"{name}: got {len(value)} entries; it should have {count}, one a molecule")
+        raise ValueError(f"{name} has {len(value)} entries; it should have {count}, one a molecule")
     return list(value)
 
 
-def _frames(name: str, value: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """(frames, atoms, 3) in double precision on the CPU; the plane gets a third coordinate 0."""
-    found = tuple(value.shape)
-    if value.ndim != 3 or 0 in found or found[2] not in (2, 3) or (shape is not None and found != shape):
-        wanted = shape or "(frames, atoms, 2 or 3)"
-        raise ValueError(f"{name}: got shape {found}; it should be {wanted}")
-    if not bool(value.isfinite().all()):
-        raise ValueError(f"{name}: got values that are not finite; all should be finite numbers")
-    full = value.detach().cpu().double()
-    return torch.nn.functional.pad(full, (0, 1)) if found[2] == 2 else full
+def _space(name: str, value: Any, *shape: int | str) -> Tensor:
+    """Points in double precision on the CPU; the plane gets a third coordinate 0."""
+    start = " ".join(map(str, shape))
+    full = finite(name, value, f"{start} 3", f"{start} 2")
+    return torch.nn.functional.pad(full, (0, 3 - full.shape[-1]))
 
 
-def _kinds(numbers: Tensor | None, frames: int, atoms: int) -> Tensor:
-    """Atomic numbers, (atoms,) or (frames, atoms); 0 where there are none."""
-    if numbers is None:
-        return torch.full((atoms,), _POINT, dtype=torch.long, device="cpu")
-    if tuple(numbers.shape) not in ((atoms,), (frames, atoms)):
-        raise ValueError(f"numbers: got shape {tuple(numbers.shape)}; it should be ({atoms},) or ({frames}, {atoms})")
-    unknown = sorted(set(numbers.flatten().tolist()) - set(ELEMENTS))
-    if unknown:
-        raise ValueError(f"numbers: got {unknown}; known atomic numbers are {sorted(ELEMENTS)} (drop padding first)")
-    return numbers.detach().cpu().long()
+def _check_molecule(name: str, value: Any) -> dict[str, Any]:
+    given = record(name, value, ("frames", "kinds"))
+    frames = finite(f"{name}['frames']", given["frames"], "frames atoms 3")
+    total, atoms, _ = frames.shape
+    if atoms > MOST_ATOMS:
+        raise ValueError(f"{name} has {atoms} atoms; it should have at most {MOST_ATOMS}")
+    kinds = finite(f"{name}['kinds']", given["kinds"], f"{atoms}", f"{total} {atoms}")
+    if bool((kinds != _POINT).any()):
+        elements(kinds.flatten())
+    tone = given.get("tone", "energy")
+    require_one_of("tones", tone, TONES)
+    made = {"title": text("titles", given.get("title", "")), "tone": tone}
+    made |= {"frames": frames.tolist(), "kinds": kinds.long().tolist()}
+    for key, layout in (("target", f"{atoms} 3"), ("forces", f"{total} {atoms} 3")):
+        if given.get(key) is not None:
+            made[key] = finite(f"{name}[{key!r}]", given[key], layout).tolist()
+    if given.get("edges") is not None:
+        made["edges"] = [[require_integer("edges", i, least=0) for i in pair] for pair in given["edges"]]
+        for pair in made["edges"]:
+            if len(pair) != 2 or max(pair) >= atoms:
+                raise ValueError(f"edges holds {pair}; each should be a pair of particles, 0 to {atoms - 1}")
+    return made
+
+
+def _check_molecules(name: str, value: Any) -> list[dict[str, Any]]:
+    made = [_check_molecule(f"{name}[{index}]", entry) for index, entry in enumerate(records(name, value, ()))]
+    lengths = [len(molecule["frames"]) for molecule in made]
+    if not made or len(set(lengths)) > 1:
+        raise ValueError(f"{name} has {lengths} frames; it should be one molecule or more, with equally many")
+    return made
+
+
+def _check_elements(name: str, value: Any) -> dict[str, Any]:
+    checks = {"color": text, "radius": number, "name": text}
+    made = {}
+    for kind, entry in record(name, value, ()).items():
+        what = f"{name}[{kind!r}]"
+        made[str(whole(name, int(kind)))] = {
+            key: checks[key](f"{what}[{key!r}]", value) for key, value in record(what, entry, ("color",)).items()
+        }
+    return made
+
+
+def _present(molecules: list[dict[str, Any]]) -> set[int]:
+    return {int(kind) for molecule in molecules for kind in torch.tensor(molecule["kinds"], device="cpu").flatten()}
 
 
 class Trajectory(Widget):
@@ -78,21 +111,22 @@ class Trajectory(Widget):
         frame: the frame shown now; follows the slider, and may be set.
 
     Raises:
-        ValueError: shapes that do not fit, values that are not finite, an unknown element, lists of different lengths.
+        ValueError: shapes that do not fit, values that are not finite, an unknown element, lists of different lengths,
+            more than 500 atoms; also when they are set later.
     """
 
     module_name = "trajectory"
     _esm = web.module("trajectory")
 
-    molecules: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    elements: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
-    labels: traitlets.List[str] = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    name = traitlets.Unicode("").tag(sync=True)
-    alt = traitlets.Unicode("").tag(sync=True)
-    unit = traitlets.Unicode("").tag(sync=True)
-    frame = traitlets.Int(0).tag(sync=True)
-    fps = traitlets.Float(0).tag(sync=True)
-    scale = traitlets.Float(1.0).tag(sync=True)
+    molecules = Checked(_check_molecules, [{"frames": [[[0.0, 0.0, 0.0]]], "kinds": [_POINT]}])
+    elements = Checked(_check_elements, {})
+    labels = Checked(texts, [])
+    name = Checked(text, "")
+    alt = Checked(text, "")
+    unit = Checked(text, "")
+    frame = Checked(whole, 0)
+    fps = Checked(number, 0.0)
+    scale = Checked(number, 1.0)
 
     def __init__(
         self,
@@ -107,65 +141,54 @@ class Trajectory(Widget):
         tones: str | Sequence[str] = "energy",
         labels: Sequence[str] = (),
         name: str = "frame",
-        start: int = -1,
+        start: SupportsIndex = -1,
         fps: float = 12.0,
         turn: bool = True,
         unit: str = "Å",
         alt: str = "Molecules in motion.",
     ) -> None:
-        runs = [positions] if isinstance(positions, Tensor) else list(positions)
+        runs = [positions] if isinstance(positions, (Tensor, np.ndarray)) else list(positions)
         if not runs:
-            raise ValueError("positions: got no molecule; it should hold one or more")
-        moves = [_frames("positions", run) for run in runs]
-        total = len(moves[0])
-        if any(len(move) != total for move in moves):
-            raise ValueError(f"positions: got {[len(move) for move in moves]} frames; they should be equally many")
-        if labels and len(labels) != total:
-            raise ValueError(f"labels: got {len(labels)}; it should have {total}, one a frame")
-        if not -total <= start < total:
-            raise ValueError(f"start: got {start}; it should be {-total} to {total - 1}")
-        fewest = min(move.shape[1] for move in moves)
-        for pair in edges or ():
-            if len(pair) != 2 or not all(0 <= i < fewest for i in pair):
-                raise ValueError(f"edges: got {pair}; each should be a pair of particles, 0 to {fewest - 1}")
-        self._edges = None if edges is None else [list(pair) for pair in edges]
-        count = len(runs)
-        self._drawn = [
-            _molecule(move, *rest, turn=turn)
-            for move, *rest in zip(
-                moves,
-                _listed(numbers, count, "numbers"),
-                _listed(targets, count, "targets"),
-                _listed(forces, count, "forces"),
-                strict=True,
-            )
-        ]
-        self._columns = count
-        kinds = sorted({int(kind) for drawn in self._drawn for kind in drawn["kinds"].flatten()})
+            raise ValueError("positions holds no molecule; it should hold one or more")
+        given = {"numbers": numbers, "targets": targets, "forces": forces, "titles": titles, "tones": tones}
+        lists = [_listed(value, len(runs), name) for name, value in given.items()]
+        molecules = [_molecule(*rest, edges=edges, turn=turn) for rest in zip(runs, *lists, strict=True)]
+        lengths = [len(molecule["frames"]) for molecule in molecules]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"positions has {lengths} frames; they should be equally many")
+        first = require_integer("start", start)
+        if not -lengths[0] <= first < lengths[0]:
+            raise ValueError(f"start is {start}; it should be {-lengths[0]} to {lengths[0] - 1}")
         super().__init__(
-            molecules=[
-                {
-                    "title": title or "",
-                    "tone": _tone(tone),
-                    **({} if self._edges is None else {"edges": self._edges}),
-                    **{key: _rounded(value) for key, value in drawn.items() if value is not None},
-                }
-                for drawn, title, tone in zip(
-                    self._drawn, _listed(titles, count, "titles"), _listed(tones, count, "tones"), strict=True
-                )
-            ],
-            elements={str(kind): _element(kind) for kind in kinds},
-            labels=list(labels),
+            molecules=molecules,
+            elements={str(kind): _element(kind) for kind in sorted(_present(molecules))},
+            labels=labels,
             name=name,
             alt=alt,
             unit=unit,
-            frame=start % total,
+            frame=first % lengths[0],
             fps=fps,
             scale=force_scale,
         )
 
+    def fit(self, state: dict[str, Any]) -> None:
+        """Each kind of atom has its element, each frame its label if any, and the frame shown is one of them."""
+        total = len(state["molecules"][0]["frames"])
+        if missing := _present(state["molecules"]) - {int(kind) for kind in state["elements"]}:
+            raise ValueError(f"elements lacks {sorted(missing)}; it should have each kind of the molecules")
+        if len(state["labels"]) not in (0, total):
+            raise ValueError(f"labels has {len(state['labels'])}; it should have {total}, one a frame")
+        if state["frame"] >= total:
+            raise ValueError(f"frame is {state['frame']}; it should be 0 to {total - 1}")
+        if state["fps"] < 0:
+            raise ValueError(f"fps is {state['fps']}; it should be 0 or more")
+
+    @traitlets.validate("molecules", "elements", "labels", "frame", "fps")
+    def _validate(self, proposal: Any) -> Any:
+        return self.proposed(proposal)
+
     def __repr__(self) -> str:
-        return f"Trajectory({len(self.molecules)} molecules, {len(self._drawn[0]['frames'])} frames)"
+        return f"Trajectory({len(self.molecules)} molecules, {len(self.molecules[0]['frames'])} frames)"
 
     def still(self) -> bytes:
         """The frame shown now as a PNG."""
@@ -173,75 +196,60 @@ class Trajectory(Widget):
 
         from elf.viz.style import png
 
-        figure = Figure(figsize=(2.4 * self._columns, 2.5), facecolor=PAPER, layout="constrained")
-        axes = figure.subplots(1, self._columns, squeeze=False)[0]
-        for ax, drawn, molecule in zip(axes, self._drawn, self.molecules, strict=True):
-            positions, kinds = drawn["frames"][self.frame], drawn["kinds"]
-            kinds = kinds[self.frame] if kinds.ndim == 2 else kinds
-            if int(kinds[0]) == _POINT:
-                for i, j in self._edges or ():
+        figure = Figure(figsize=(2.4 * len(self.molecules), 2.5), facecolor=PAPER, layout="constrained")
+        for ax, molecule in zip(figure.subplots(1, len(self.molecules), squeeze=False)[0], self.molecules, strict=True):
+            positions = torch.tensor(molecule["frames"][self.frame], dtype=torch.float64, device="cpu")
+            kinds = molecule["kinds"]
+            kinds = kinds[self.frame] if isinstance(kinds[0], list) else kinds
+            if kinds[0] == _POINT:
+                for i, j in molecule.get("edges", ()):
                     ax.plot(*positions[[i, j], :2].T, color="#8a8f98", linewidth=3, zorder=1)
                 ax.scatter(positions[:, 0], positions[:, 1], s=60, color=COLORS["prediction"], zorder=2)
                 ax.set_aspect("equal", adjustable="datalim")
                 ax.set_axis_off()
             else:
-                draw_molecule(
-                    ax, positions, kinds, target=drawn["target"], frame=torch.eye(3, dtype=torch.float64, device="cpu"),
-                    forces=None if drawn["forces"] is None else drawn["forces"][self.frame],
-                    force_color=COLORS[molecule["tone"]], force_scale=self.scale,
-                )  # fmt: skip
-            ax.set_title(molecule["title"], fontsize=10, loc="left")
+                forces = molecule["forces"][self.frame] if "forces" in molecule else None
+                eye = torch.eye(3, dtype=torch.float64, device="cpu")
+                shown = scene(
+                    positions, kinds, forces, COLORS[molecule["tone"]], self.scale, molecule.get("target"), eye
+                )
+                draw_scene(ax, shown)
+            ax.set_title(molecule["title"], fontsize=10, loc="left", parse_math=False)
         return png(figure, dpi=92, tight=False)
 
 
 def _molecule(
-    frames: Tensor, numbers: Tensor | None, target: Tensor | None, forces: Tensor | None, *, turn: bool
+    positions: Any, numbers: Any, target: Any, forces: Any, title: str | None, tone: str, *, edges: Any, turn: bool
 ) -> dict[str, Any]:
+    frames = _space("positions", positions, "frames", "atoms")
     total, atoms, _ = frames.shape
-    kinds = _kinds(numbers, total, atoms)
-    goal = None if target is None else _frames("targets", target[None], (1, atoms, target.shape[-1]))[0]
-    pushes = None if forces is None else _frames("forces", forces, (total, atoms, forces.shape[-1]))
+    if numbers is None:
+        kinds = torch.full((atoms,), _POINT, dtype=torch.int64, device="cpu")
+    else:
+        kinds = finite("numbers", numbers, f"{atoms}", f"{total} {atoms}")
+        elements(kinds.flatten())
+    goal = None if target is None else _space("targets", target, atoms)
     reference = frames[-1] if goal is None else goal
     rotation = principal_frame(reference) if turn and atoms > 1 else torch.eye(3, dtype=torch.float64, device="cpu")
     centre = reference.mean(0)
     # With a target, where a frame lies against it is the point; without one, only its shape is.
     middle = centre if goal is not None else frames.mean(1, keepdim=True)
+    turned = {"frames": (frames - middle) @ rotation.T}
+    if goal is not None:
+        turned["target"] = (goal - centre) @ rotation.T
+    if forces is not None:
+        turned["forces"] = _space("forces", forces, total, atoms) @ rotation.T
     return {
-        "frames": (frames - middle) @ rotation.T,
-        "kinds": kinds,
-        "target": None if goal is None else (goal - centre) @ rotation.T,
-        "forces": None if pushes is None else pushes @ rotation.T,
+        "title": title or "",
+        "tone": tone,
+        **({} if edges is None else {"edges": [list(pair) for pair in edges]}),
+        "kinds": kinds.long().tolist(),
+        **{key: torch.round(value, decimals=3).tolist() for key, value in turned.items()},
     }
-
-
-def _rounded(value: Tensor) -> list[Any]:
-    if not value.is_floating_point():
-        return value.tolist()
-    return torch.round(value, decimals=3).tolist()
-
-
-def _tone(tone: str) -> str:
-    if tone not in TONES:
-        raise ValueError(f"tones: got {tone!r}; it should be one of {', '.join(TONES)}")
-    return tone
 
 
 def _element(kind: int) -> dict[str, Any]:
     if kind == _POINT:
         return {"color": COLORS["prediction"]}
-    _, radius, color = ELEMENTS[kind]
-    return {"color": color, "radius": radius, "name": NAMES[kind]}
-
-
-def pick_frames(total: int, frames: int) -> list[int]:
-    """`frames` indices spread evenly over 0 to total - 1, both ends included: to thin a long trajectory.
-
-    Raises:
-        ValueError: fewer than 1 frame or step.
-    """
-    if total < 1 or frames < 1:
-        raise ValueError(f"total, frames: got {total}, {frames}; both should be 1 or more")
-    if frames == 1:
-        return [total - 1]
-    count = min(frames, total)
-    return [math.floor(i * (total - 1) / max(count - 1, 1) + 0.5) for i in range(count)]
+    shown = element(kind)
+    return {"color": shown.color, "radius": shown.radius, "name": shown.name}

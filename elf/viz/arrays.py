@@ -1,0 +1,43 @@
+"""What a picture is given, in one form: finite numbers of the right shape, in double precision on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def finite(name: str, value: Any, *layouts: str) -> Tensor:
+    """A tensor, an array or nested lists as a float64 tensor on the CPU.
+
+    Args:
+        name: of the argument, for the error.
+        value: any real numbers; gradients are left behind.
+        layouts: axes that it may have, "atoms 3": a number is an axis of that length, a word any length above zero.
+
+    Raises:
+        ValueError: no array of real numbers, another shape, NaN or infinity.
+    """
+    try:
+        # To the CPU first: not every accelerator has double precision.
+        given = value.detach().cpu() if isinstance(value, Tensor) else np.array(value, order="C")
+        plain = given if isinstance(given, Tensor) else torch.tensor(given, device="cpu")
+        if plain.is_complex() or plain.dtype == torch.bool:
+            raise TypeError(f"{plain.dtype} is no real number")
+        plain = plain.double()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} is a {type(value).__name__} that is no array of numbers: {error}") from error
+    if not any(_fits(tuple(plain.shape), layout.split()) for layout in layouts):
+        wanted = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
+        raise ValueError(f"{name} has shape {tuple(plain.shape)}; it should be {wanted}, no axis empty")
+    if not bool(plain.isfinite().all()):
+        raise ValueError(f"{name} holds NaN or infinite values; all should be finite numbers")
+    return plain
+
+
+def _fits(shape: tuple[int, ...], axes: list[str]) -> bool:
+    if len(shape) != len(axes):
+        return False
+    return all(length == int(axis) if axis.isdigit() else length > 0 for axis, length in zip(axes, shape, strict=True))
