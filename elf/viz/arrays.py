@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+doubles = functools.partial(torch.tensor, dtype=torch.float64, device="cpu")
+"""Numbers from Python as a tensor."""
 
 
 def finite(name: str, value: Any, *layouts: str) -> Tensor:
@@ -22,8 +26,9 @@ def finite(name: str, value: Any, *layouts: str) -> Tensor:
     """
     try:
         # To the CPU first: not every accelerator has double precision.
-        given = value.detach().cpu() if isinstance(value, Tensor) else np.array(value, order="C")
-        plain = given if isinstance(given, Tensor) else torch.tensor(given, device="cpu")
+        plain = value.detach().cpu() if isinstance(value, Tensor) else np.array(value, order="C")
+        if isinstance(plain, np.ndarray):
+            plain = doubles(plain) if plain.dtype.kind in "iuf" else torch.from_numpy(plain)
         if plain.is_complex() or plain.dtype == torch.bool:
             raise TypeError(f"{plain.dtype} is no real number")
         plain = plain.double()

@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from elf.checks import require_count, require_number
-from elf.viz.arrays import finite
+from elf.viz.arrays import doubles, finite
 from elf.viz.style import COLORS, INK, PAPER, equal_aspect
 
 # "{labextensions}" is JupyterLab's own address for the files of extensions, known only in the browser.
@@ -88,7 +88,7 @@ def elements(numbers: Any, layout: str = "atoms") -> list[Element]:
 
 
 def _bonded(atoms: Tensor, kinds: Sequence[Element]) -> Int[Tensor, "bonds 2"]:
-    radii = torch.tensor([kind.radius for kind in kinds], dtype=torch.float64, device="cpu")
+    radii = doubles([kind.radius for kind in kinds])
     # cdist's shortcut by a matrix product loses all digits far from the origin.
     gaps = torch.cdist(atoms, atoms, compute_mode="donot_use_mm_for_euclid_dist")
     return (gaps < radii[:, None] + radii[None, :] + _BOND_TOLERANCE).triu(1).nonzero()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elf.metrics.spins import overlap
 from elf.spins import Couplings, ground_state, ising_energy, local_fields
-from elf.viz.arrays import finite
+from elf.viz.arrays import doubles, finite
 from elf.viz.widgets import web
 from elf.viz.widgets.widget import Checked, Widget, flag, whole
 
@@ -137,10 +137,8 @@ class SpinBoard(Widget):
     def couplings(self) -> Couplings:
         """The lattice's couplings now, float64."""
         height, width = len(self.spins), len(self.spins[0])
-        right = torch.tensor(self.right, dtype=torch.float64, device="cpu").reshape(1, height, width - 1)
-        return Couplings(
-            right, torch.tensor(self.down, dtype=torch.float64, device="cpu").reshape(1, height - 1, width)
-        )
+        right = doubles(self.right).reshape(1, height, width - 1)
+        return Couplings(right, doubles(self.down).reshape(1, height - 1, width))
 
     def __repr__(self) -> str:
         _, height, width = self.couplings.shape
@@ -168,11 +166,11 @@ class SpinBoard(Widget):
     @property
     def tensor(self) -> Tensor:
         """The spins now, (1, H, W), float64: what `elf.spins` takes."""
-        return torch.tensor(self.spins, dtype=torch.float64, device="cpu")[None]
+        return doubles(self.spins)[None]
 
     @property
     def _best(self) -> Tensor:
-        return torch.tensor(self.ground, dtype=torch.float64, device="cpu")[None]
+        return doubles(self.ground)[None]
 
     @property
     def energy(self) -> float:

@@ -21,7 +21,7 @@ from elf.checks import require_one_of, require_positive
 from elf.energy import Harmonic, PairEnergy
 from elf.energy import springs as elf_springs
 from elf.geometry.distances import pairwise_distances
-from elf.viz.arrays import finite
+from elf.viz.arrays import doubles, finite
 from elf.viz.fields import forces
 from elf.viz.widgets import web
 from elf.viz.widgets.widget import Checked, Refused, Widget, record, records, text, texts
@@ -53,7 +53,7 @@ def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
             return {"name": name, **values}
     # A particle is no neighbour of its own: many springs diverge at the diagonal's r = 0.
     away = torch.eye(len(target), dtype=torch.float64, device="cpu")
-    constants = spring(pairwise_distances(torch.tensor(target, dtype=torch.float64, device="cpu")) + away)
+    constants = spring(pairwise_distances(doubles(target)) + away)
     return {
         "name": "custom",
         "matrix": (finite("springs", constants, f"{len(target)} {len(target)}") * (1 - away)).tolist(),
@@ -103,12 +103,10 @@ def presets() -> list[dict[str, Any]]:
 
     Water and benzene are QM9's, in their plane (angstrom), from `presets.json`; the tests compare them with the data.
     """
-    pair = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64, device="cpu")
+    pair = doubles([[-1.0, 0.0], [1.0, 0.0]])
     shapes = {"triangle": polygon(3), "square": polygon(4, angle=math.pi / 4), "hexagon": polygon(6)}
     molecules = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
-    shapes |= {
-        name: torch.tensor(entry["points"], dtype=torch.float64, device="cpu") for name, entry in molecules.items()
-    }
+    shapes |= {name: doubles(entry["points"]) for name, entry in molecules.items()}
     entries: list[tuple[str, Tensor, Tensor]] = [("two on a line", pair, -pair)]
     entries += [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
     made: list[dict[str, Any]] = [{"name": n, "target": t.tolist(), "prediction": p.tolist()} for n, t, p in entries]
@@ -159,9 +157,7 @@ class Playground(Widget):
         self._spring: SpringFunction = elf_springs.Constant() if springs is None else springs
         super().__init__(
             target=goal,
-            prediction=rotate(torch.tensor(goal, dtype=torch.float64, device="cpu"), 40.0)
-            if prediction is None
-            else prediction,
+            prediction=rotate(doubles(goal), 40.0) if prediction is None else prediction,
             springs=_springs(self._spring, goal),
             presets=presets() if choices else [],
             names=list(names or []),
@@ -228,9 +224,7 @@ class Playground(Widget):
         return PairEnergy(springs=_FORMULAS[name](**known))
 
     def _tensors(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor(self.prediction, dtype=torch.float64, device="cpu"), torch.tensor(
-            self.target, dtype=torch.float64, device="cpu"
-        )
+        return doubles(self.prediction), torch.tensor(self.target, dtype=torch.float64, device="cpu")
 
     def energies(self) -> dict[str, float]:
         """Both energies of the present prediction, by `elf` in double precision: {"mse": ..., "energy": ...}."""

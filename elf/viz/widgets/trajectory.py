@@ -11,7 +11,7 @@ import traitlets
 from torch import Tensor
 
 from elf.checks import require_integer, require_one_of
-from elf.viz.arrays import finite
+from elf.viz.arrays import doubles, finite
 from elf.viz.molecules import draw_scene, element, elements, principal_frame, scene
 from elf.viz.style import COLORS, PAPER
 from elf.viz.widgets import web
@@ -83,7 +83,7 @@ def _check_elements(name: str, value: Any) -> dict[str, Any]:
 
 
 def _present(molecules: list[dict[str, Any]]) -> set[int]:
-    return {int(kind) for molecule in molecules for kind in torch.tensor(molecule["kinds"], device="cpu").flatten()}
+    return {kind for molecule in molecules for kind in np.ravel(molecule["kinds"]).tolist()}
 
 
 class Trajectory(Widget):
@@ -198,7 +198,7 @@ class Trajectory(Widget):
 
         figure = Figure(figsize=(2.4 * len(self.molecules), 2.5), facecolor=PAPER, layout="constrained")
         for ax, molecule in zip(figure.subplots(1, len(self.molecules), squeeze=False)[0], self.molecules, strict=True):
-            positions = torch.tensor(molecule["frames"][self.frame], dtype=torch.float64, device="cpu")
+            positions = doubles(molecule["frames"][self.frame])
             kinds = molecule["kinds"]
             kinds = kinds[self.frame] if isinstance(kinds[0], list) else kinds
             if kinds[0] == _POINT:
