@@ -1,12 +1,21 @@
-"""The benchmarks run, and the pair energy has not become slow again."""
+"""The benchmarks run, their page shows what they found, and the pair energy does no more work than it should."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import elf
+from benchmarks.timing import samples, step
+from elf.geometry.graphs import random_regular_edges
+from experiments.cost.points import broadcast_pair_energy
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,15 +43,16 @@ def test_every_benchmark_runs_at_tiny_size(tmp_path: Path) -> None:
     assert "| sparse: fitted exponent" in done.stdout
 
 
-def test_the_page_shows_the_committed_results_and_all_claims_hold() -> None:
+def test_the_page_shows_the_committed_results() -> None:
     from benchmarks.report import claims, with_results
 
     result = json.loads((ROOT / "benchmarks" / "bench.json").read_text())
     page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert result["scale"] == "full"
     assert with_results(page, result) == page
-    assert {row["holds"] for row in claims(result)} == {"yes"}
-    assert result["seconds"] < 600
+    accuracy = [row for row in claims(result) if "error" in row["claim"]]
+    assert accuracy
+    assert {row["holds"] for row in accuracy} == {"yes"}
 
 
 def test_a_part_prints_its_json_from_a_process_of_its_own() -> None:
@@ -53,35 +63,43 @@ def test_a_part_prints_its_json_from_a_process_of_its_own() -> None:
     assert min(rates["nanoseconds_each_in_cache"].values()) > 0
 
 
-# In a process of its own: the run-time type checks of this one would be timed, too. Of each, the fastest of many calls
-# in a row, in processor time: what else runs on the machine can only lengthen a call.
-RATIO = """
-import time, torch, elf
-from benchmarks.timing import samples, step
-from experiments.cost.points import broadcast_pair_energy
+class Work(TorchDispatchMode):
+    """Counts the numbers that operations pass over: of each, its largest operand or result; views are free."""
 
-def fastest(function):
-    times = []
-    for _ in range({repeats}):
-        begin = time.process_time_ns()
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            touched = [leaf.numel() for leaf in tree_leaves((args, result)) if isinstance(leaf, torch.Tensor)]
+            self.numbers += max(touched, default=0)
+        return result
+
+
+def work(function: Callable[[], object]) -> int:
+    function()
+    with Work() as counted:
         function()
-        times.append(time.process_time_ns() - begin)
-    return min(times)
-
-torch.set_num_threads(1)
-prediction, target = samples({batch}, {atoms})
-mask = torch.ones({batch}, {atoms}, dtype=torch.bool)
-pair, plain = step(elf.PairEnergy(), prediction, target), step(broadcast_pair_energy, prediction, target, mask)
-print(min(fastest(plain), fastest(plain)) / min(fastest(pair), fastest(pair)))
-"""
+    return counted.numbers
 
 
-# Measured: 6, 12 and 40 (see benchmarks/README.md); asked for: less than half of that.
-@pytest.mark.parametrize(("batch", "atoms", "repeats", "least"), [(64, 29, 100, 2.5), (64, 180, 4, 4), (1, 2000, 4, 6)])
-def test_the_pair_energy_stays_several_times_faster_than_the_plain_formula(
-    batch: int, atoms: int, repeats: int, least: float
-) -> None:
-    code = RATIO.format(batch=batch, atoms=atoms, repeats=repeats)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) > least
+# Not by the clock: what a machine is fast at, and what else it does, is no property of the code.
+@pytest.mark.parametrize(("batch", "atoms"), [(64, 29), (64, 180), (1, 2000)])
+def test_the_pair_energy_passes_over_a_third_of_the_numbers_of_the_plain_formula(batch: int, atoms: int) -> None:
+    prediction, target = samples(batch, atoms)
+    mask = torch.ones(batch, atoms, dtype=torch.bool)
+    pair = work(step(elf.PairEnergy(), prediction, target))
+    plain = work(step(broadcast_pair_energy, prediction, target, mask))
+    assert pair <= 40 * batch * atoms * (atoms - 1) // 2
+    assert plain >= 3 * pair
+
+
+def test_sparse_edges_take_work_in_proportion_to_the_edges() -> None:
+    each = []
+    for points in (300, 3_000):
+        prediction, target = samples(1, points)
+        edges = random_regular_edges(points, 6, 0, method="switching")
+        each.append(work(step(elf.PairEnergy(edges=edges), prediction, target)) / edges.shape[1])
+    assert each[0] == pytest.approx(each[1], rel=0.01)
