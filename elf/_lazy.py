@@ -18,7 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("lightning_fabric", "tqdm", *_FILES),
     "viz": (*_FIGURES, "py3Dmol", "anywidget", "ipywidgets", "traitlets", "IPython"),
     "chem": ("fcd", "posebusters"),
-    "course": ("jupyterlab", "nbclient", "nbconvert", "nbformat"),
+    "course": ("jupyterlab", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbformat"),
 }
 """Extra of the distribution -> the modules it brings that elf imports, each on first use."""
 

@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = args.run(args)
         sys.stdout.flush()  # a reader that is gone (`| head`) or a full disk shows here, not after the end
         return status
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has no reader
         print(f"elf {args.command}: {_reason(error)}", file=sys.stderr)
-        return 1 if isinstance(error, OSError) else 2
+        return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         print(f"\nelf {args.command}: interrupted", file=sys.stderr)
         return 130
@@ -204,11 +204,14 @@ def _facts() -> list[tuple[str, Any]]:
             return f"{name} missing"
 
     def results() -> str:
-        try:
-            folder = _experiments().results_folder()
-        except OSError as error:
-            return str(error)
+        folder = _experiments().results_folder()
         return ", ".join(sorted(path.name for path in folder.glob("*.json"))) or f"none in {folder}"
+
+    def or_why_not(what: Callable[[], object]) -> str:
+        try:
+            return str(what())
+        except (OSError, ModuleNotFoundError) as error:
+            return _reason(error)
 
     if torch.cuda.is_available():
         device = f"cuda ({torch.cuda.get_device_name()})"
@@ -220,10 +223,10 @@ def _facts() -> list[tuple[str, Any]]:
         ("packages", ", ".join(map(installed, ["torch", "lightning-fabric", "numpy", "rdkit", "jupyterlab"]))),
         ("device", f"{device}, {torch.get_num_threads()} CPU threads"),
         ("scale", current_scale()),
-        ("cache", cache_folder()),
-        ("runs", cache_folder() / "runs"),
+        ("cache", or_why_not(cache_folder)),
+        ("runs", or_why_not(lambda: cache_folder() / "runs")),
         ("QM9", "there (qm9pack)" if importlib.util.find_spec("qm9pack") else "missing: pip install qm9pack==1.0.3"),
-        ("results", results()),
+        ("results", or_why_not(results)),
     ]
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import elf
 from elf import cli, notebooks
 from experiments import EXPERIMENTS
 
@@ -216,6 +217,18 @@ def test_an_experiment_with_a_module_missing_is_not_taken_for_missing_experiment
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         cli.main(["reproduce", "shapes"])
+
+
+def test_what_an_extra_would_bring_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    monkeypatch.delenv("ELF_CACHE", raising=False)
+    assert cli.main(["info"]) == 0
+    assert "platformdirs" in re.search("^cache +(.+)$", capsys.readouterr().out, re.MULTILINE)[1]
+    monkeypatch.delitem(sys.modules, "elf.notebooks")
+    monkeypatch.delattr(elf, "notebooks")
+    monkeypatch.setitem(sys.modules, "nbclient", None)
+    assert cli.main(["run"]) == 1
+    assert "nbclient" in _error_line(capsys)
 
 
 @pytest.mark.parametrize(

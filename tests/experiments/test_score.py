@@ -16,6 +16,8 @@ from experiments.clouds import score
 def test_triangles_have_their_sides():
     shapes = torch.stack([score.triangle(*sides) for sides in score.SIDES])
     torch.testing.assert_close(pair_distances(shapes), torch.tensor(score.SIDES, dtype=torch.float64))
+    large = score.triangle(3.0, 5.0, 4.0)
+    torch.testing.assert_close(large, torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]], dtype=torch.float64))
     with pytest.raises(ValueError, match="each should be below the sum of the others"):
         score.triangle(1.0, 1.0, 2.5)
 
@@ -28,6 +30,10 @@ def test_quality_tells_good_samples_from_bad_ones():
     assert found["first"] == pytest.approx(0.7, abs=0.04)
     assert found["wrong_hand"] == 0
     assert found["broken"] < 0.03
+    # Where a triangle stands does not matter, whichever corner is far from the origin.
+    for far in good.unbind(1):
+        assert score.quality(good - far[:, None], system)["wrong_hand"] == 0
+        assert score.quality(good + 5 * far[:, None], system)["wrong_hand"] == 0
     mirrored = score.quality(good * torch.tensor([1.0, -1.0]), system)
     assert mirrored["wrong_hand"] == 1
     assert mirrored["w1"] == found["w1"]
@@ -125,6 +131,33 @@ def test_errors_of_a_minimiser_are_those_of_its_scores(monkeypatch):
         per_freedom = sigma * (theirs - true).square().sum().div(settings.clouds * (3 * 2 - 2)).sqrt()
         assert found["noise_constant"][index] == pytest.approx(float(per_freedom), rel=1e-4)
         assert found["size_constant"][index] == pytest.approx(1.5)
+
+
+def test_ideal_denoisers_are_told_apart_by_what_they_do_to_a_blurred_and_mirrored_cloud():
+    system = score.isomers(0.05)
+    generator = torch.Generator().manual_seed(1)
+    x = system.sample(50, generator)
+    mirrored = x * torch.tensor([1.0, -1.0], dtype=torch.float64)
+    level = torch.full((50,), 0.05, dtype=torch.float64)
+    found = {loss: score.ideal_denoiser(loss, system)(mirrored, level) for loss in ("mse", "energy", "one_hand")}
+    mean = system.posterior_mean(mirrored, torch.ones(50).double(), level)
+    torch.testing.assert_close(found["mse"], mean)
+
+    def hand(points):
+        return torch.linalg.det(points[:, 1:] - points[:, :1]).sign()
+
+    assert torch.equal(hand(found["energy"]), hand(mirrored))
+    assert torch.equal(hand(found["one_hand"]), hand(mean))
+    assert not torch.equal(hand(mean), hand(mirrored))
+    assert not torch.allclose(found["one_hand"], mean)
+
+
+def test_every_seed_has_all_parts_and_no_estimate_is_made_without_a_blur():
+    cells = score.cells(score.Settings(blurs=(0.0, 0.1)), 2)
+    assert [cell["seed"] for cell in cells] == [0] * 9 + [1] * 9
+    assert [(cell["part"], cell["case"]) for cell in cells[:3]] == [
+        ("score", "0"), ("score", "0.1"), ("estimator", "0.1"),
+    ]  # fmt: skip
 
 
 def test_springs_named_after_powers_of_the_distance_are_these():

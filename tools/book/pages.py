@@ -9,9 +9,9 @@ from pkgutil import iter_modules
 
 TITLES = {
     "boltzmann": "Distributions around a datum",
+    "chemistry": "Molecules as chemists see them",
     "data": "Data",
     "energy": "Energies",
-    "experiments": "Experiments of the paper",
     "generative": "Diffusion and flow",
     "geometry": "Geometry",
     "metrics": "Metrics",
@@ -112,6 +112,7 @@ def api(root: Path) -> dict[str, str]:
         for full in _modules(root / "elf" / name, f"elf.{name}"):
             lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]
         pages[f"api/{name}.md"] = "\n".join(lines) + "\n"
+    index += ["", "The experiments behind the tables are in `experiments/` of the repository, beside the package."]
     index += ["", "The commands `elf info`, `elf run`, `elf lab` and `elf reproduce` explain themselves: `elf --help`."]
     pages["api/index.md"] = "\n".join(index) + "\n"
     return pages
