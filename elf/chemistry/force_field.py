@@ -36,7 +36,6 @@ class ForceField:
         masses: atomic masses in dalton, (atoms,).
 
     Raises:
-        TypeError: mol is no RDKit Mol.
         ValueError: the molecule has no conformer, or MMFF94 has no type or no parameters for one of its atoms.
     """
 
@@ -131,9 +130,8 @@ class ForceField:
     def _checked(self, positions: Tensor, *, batched: bool = True) -> Tensor:
         shape, wanted = require_tensor("positions", positions).shape, self.positions.shape
         if shape[-2:] != wanted or (len(shape) > 2 and not batched):
-            raise ValueError(
-                f"positions has shape {tuple(shape)}; it should {'end in' if batched else 'be'} {tuple(wanted)}"
-            )
+            should = "end in" if batched else "be"
+            raise ValueError(f"positions has shape {tuple(shape)}; it should {should} {tuple(wanted)}")
         x = positions.detach().cpu().double()  # in this order: MPS has no float64
         require_finite("positions", x, None)
         return x

@@ -124,8 +124,6 @@ def _connect(mol: RWMol, smiles: str, numbers: list[int], distance: Tensor) -> N
         atom = place[node.GetIdx()]
         mol.GetAtomWithIdx(atom).SetFormalCharge(node.GetFormalCharge())
         mol.GetAtomWithIdx(atom).SetNumRadicalElectrons(node.GetNumRadicalElectrons())
-        written = sum(other.GetIdx() not in place for other in node.GetNeighbors())
-        if node.GetTotalNumHs() + written != owners.count(atom):
-            raise ValueError(
-                f"atom {atom} has {owners.count(atom)} hydrogens near it, not {node.GetTotalNumHs() + written}"
-            )
+        wanted = node.GetTotalNumHs() + sum(other.GetIdx() not in place for other in node.GetNeighbors())
+        if wanted != owners.count(atom):
+            raise ValueError(f"atom {atom} has {owners.count(atom)} hydrogens near it, not {wanted}")

@@ -38,8 +38,7 @@ class GraphedMolecules:
 
 def hops(orders: Int[Tensor, "*batch atoms atoms"], most: int = MAX_HOPS) -> Int[Tensor, "*batch atoms atoms"]:
     """Bonds on the shortest path between two atoms, at most `most`: 0 on the diagonal, `most` without a path."""
-    if require_count("most", most) > 2**31:
-        raise ValueError(f"most is {most}; no path is longer than {2**31}")
+    most = min(require_count("most", most), 2**31)
     if require_tensor("orders", orders).is_floating_point() or orders.ndim < 2 or orders.shape[-1] != orders.shape[-2]:
         raise ValueError(f"orders has {orders.dtype} {tuple(orders.shape)}; it should be integers (..., atoms, atoms)")
     bonded = (orders > 0).float()

@@ -34,10 +34,7 @@ def rigid_motions(
 ) -> Float[Tensor, "motions coordinates"]:
     """An orthonormal basis of translations and infinitesimal rotations: 6 rows, 5 for a linear molecule, 3 for an atom.
 
-    With `weights` (masses), of the mass-weighted ones: displacement times sqrt(mass).
-
-    Raises:
-        TypeError, ValueError: positions is no (atoms, 3) of finite numbers whose squares fit its dtype.
+    With `weights` (masses), of the mass-weighted ones: displacement times sqrt(mass). Squares should fit the dtype.
     """
     positions = widen(require_coordinates("positions", positions, 2))
     if positions.shape[1] != 3:

@@ -75,10 +75,7 @@ class Molecules:
 
     positions: angstrom. numbers: atomic numbers, 0 for padding. smiles: one string a molecule, "" where it is not
     known. index: the molecule's number in the original data set (QM9: 1 to 133,885). Indexing with an integer, a slice,
-    a list, a bool or index tensor gives Molecules again.
-
-    Raises:
-        ValueError: the four do not fit together.
+    a list, a bool or index tensor gives Molecules again. ValueError where the four do not fit together.
     """
 
     positions: Float[Tensor, "n atoms 3"]

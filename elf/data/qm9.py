@@ -41,29 +41,15 @@ FILES = {
     "qm9_part3.csv": "9c5efb5733d2af149db8d95d36ff198b4ffed12d9f7b344220a1e5877d5c6a43",
 }
 LAYOUT = {
+    **dict.fromkeys(("numbers", "counts", "smiles", "lengths"), (torch.uint8, ())),
     "positions": (torch.float32, (3,)),
-    "numbers": (torch.uint8, ()),
-    "counts": (torch.uint8, ()),
     "index": (torch.int32, ()),
-    "smiles": (torch.uint8, ()),
-    "lengths": (torch.uint8, ()),
 }
 NAMES = {
-    "methane": "C",
-    "ammonia": "N",
-    "water": "O",
-    "acetylene": "C#C",
-    "ethane": "CC",
-    "methanol": "CO",
-    "ethanol": "CCO",
-    "acetone": "CC(C)=O",
-    "benzene": "c1ccccc1",
-    "phenol": "Oc1ccccc1",
-    "toluene": "Cc1ccccc1",
-    "cyclohexane": "C1CCCCC1",
-    "propylene oxide": "CC1CO1",
-    "glyceraldehyde": "OCC(O)C=O",
-}
+    "methane": "C", "ammonia": "N", "water": "O", "acetylene": "C#C", "ethane": "CC", "methanol": "CO",
+    "ethanol": "CCO", "acetone": "CC(C)=O", "benzene": "c1ccccc1", "phenol": "Oc1ccccc1", "toluene": "Cc1ccccc1",
+    "cyclohexane": "C1CCCCC1", "propylene oxide": "CC1CO1", "glyceraldehyde": "OCC(O)C=O",
+}  # fmt: skip
 
 
 def load(

@@ -33,8 +33,8 @@ def frechet_chemnet_distance(smiles: Collection[str], reference: Collection[str]
     sets of the same size only, 10,000 if it can be. About 150 molecules a second on one
     core; keep `chemnet_activations` of a reference that is used often, and call `frechet_distance`.
 
-    It judges the SMILES that it is given. Those of `to_smiles` are read off distances, blind to charges and aromatic
-    bonds: read the data's own geometries the same way first, and take their distance as the best that can be had.
+    It judges SMILES. Those of `to_smiles` are read off distances, blind to charges and aromatic bonds: read the data's
+    own geometries so first, and take their distance as the best that can be had.
 
     Args:
         smiles, reference: valid SMILES, in the same form (canonical, both with or both without stereo marks:
@@ -50,12 +50,16 @@ def frechet_chemnet_distance(smiles: Collection[str], reference: Collection[str]
 
 def chemnet_activations(smiles: Collection[str], *, batch_size: int = 128) -> Float[Tensor, "n 512"]:
     """ChemNet's description of each SMILES, float32. Raises as `frechet_chemnet_distance`."""
-    require_count("batch_size", batch_size)
+    from rdkit import Chem, rdBase
+
+    batch_size = require_count("batch_size", batch_size)
     texts = require_strings("smiles", smiles)
-    for text in texts:
-        if len(text) > LONGEST:
-            raise ValueError(f"smiles holds one of {len(text)} characters; ChemNet reads {LONGEST} at most")
-    _require_readable(texts)
+    with rdBase.BlockLogs():
+        for text in texts:
+            if len(text) > LONGEST:
+                raise ValueError(f"smiles holds one of {len(text)} characters; ChemNet reads {LONGEST} at most")
+            if not text or Chem.MolFromSmiles(text, sanitize=False) is None:
+                raise ValueError(f"smiles holds {text!r}, which RDKit cannot read")
     network, encode = _chemnet()
     rows = []
     with torch.no_grad():
@@ -88,15 +92,6 @@ def frechet_distance(first: Float[Tensor, "n d"], second: Float[Tensor, "m colum
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     overlap = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     return float((shift + cov_a.trace() + cov_b.trace() - 2 * overlap).clamp(min=0))
-
-
-def _require_readable(texts: list[str]) -> None:
-    from rdkit import Chem, rdBase
-
-    with rdBase.BlockLogs():
-        for text in texts:
-            if not text or Chem.MolFromSmiles(text, sanitize=False) is None:
-                raise ValueError(f"smiles holds {text!r}, which RDKit cannot read")
 
 
 @cache

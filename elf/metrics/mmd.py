@@ -1,8 +1,7 @@
 """Maximum mean discrepancy: how far apart are two sets of numbers, as samples of two distributions?
 
-For Table 3: bond lengths, angles and dihedrals of generated molecules against those of the data, type by type. The
-types are EDM's bonds (no charges, no aromatic bonds), for both sides alike: two halves of the data are the figure to
-compare.
+For Table 3: bond lengths, angles and dihedrals of generated molecules against those of the data, type by type. Types
+are EDM's bonds (no charges, no aromatic bonds) on both sides; two halves of the data are the figure to compare with.
 """
 
 from __future__ import annotations
@@ -77,8 +76,7 @@ def compare(
     Args:
         samples, data: values by type (`elf.metrics.substructures`).
         types: the types compared.
-        limit: larger sets are thinned to this many at random (JODO's 20,000; the time grows with its square).
-        seed: of that choice.
+        limit: larger sets are thinned to this many, drawn with `seed` (JODO's 20,000; the time grows with its square).
 
     Raises:
         ValueError: no types; limit below 1.

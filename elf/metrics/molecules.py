@@ -36,6 +36,7 @@ from elf.checks import (
     require_count,
     require_finite,
     require_mask,
+    require_occupied,
     require_strings,
     require_tensor,
     widen,
@@ -64,6 +65,11 @@ class Stability:
     def molecule_fraction(self) -> float:
         """Share of molecules all of whose atoms are stable (EDM's molecule stability)."""
         return self.molecule_stable.sum().item() / len(self.molecule_stable)
+
+    def summary(self) -> dict[str, float]:
+        """`{"molecules", "atoms", "atom_stability", "molecule_stability"}`: counts, fractions between 0 and 1."""
+        counts = {"molecules": len(self.molecule_stable), "atoms": int(self.mask.sum())}
+        return {**counts, "atom_stability": self.atom_fraction, "molecule_stability": self.molecule_fraction}
 
 
 # Plain `Tensor` arguments on purpose: the checks in `check_molecules` are the ones that speak to the user.
@@ -104,17 +110,8 @@ def stability(
 def summary(
     positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, rules: BondRules = QM9
 ) -> dict[str, float]:
-    """`{"molecules", "atoms", "atom_stability", "molecule_stability"}`: counts, and fractions between 0 and 1."""
-    return _summary(stability(positions, numbers, mask, rules=rules))
-
-
-def _summary(found: Stability) -> dict[str, float]:
-    return {
-        "molecules": len(found.molecule_stable),
-        "atoms": int(found.mask.sum()),
-        "atom_stability": found.atom_fraction,
-        "molecule_stability": found.molecule_fraction,
-    }
+    """Counts and stable fractions of these molecules: see `Stability.summary`."""
+    return stability(positions, numbers, mask, rules=rules).summary()
 
 
 def fragments(
@@ -125,10 +122,7 @@ def fragments(
     rules: BondRules = QM9,
     chunk_size: int = 1024,
 ) -> Int[Tensor, " B"]:
-    """Number of connected pieces of each molecule under `bond_orders`; 1 means that all its atoms hang together.
-
-    Charges and aromatic bonds do not matter here, but a pair of elements without an entry in the table never bonds.
-    """
+    """Number of connected pieces of each molecule under `bond_orders`; 1 means that all its atoms hang together."""
     require_count("chunk_size", chunk_size)
     positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     size = numbers.shape[1]
@@ -147,9 +141,8 @@ def fragments(
 def to_rdkit(positions: Tensor, numbers: Tensor, *, rules: BondRules = QM9) -> Mol:
     """One molecule as an RDKit Mol with a conformer: positions (N, 3) in angstrom, numbers (N,), no padding.
 
-    Bonds are those of EDM's table, as found, and not sanitised: valences may be wrong (`Chem.SanitizeMol` says so).
-    For a QM9 molecule with the bonds, charges and stereo centres of its SMILES see
-    `elf.chemistry.molecular_graph.to_rdkit`.
+    Bonds are those of EDM's table, as found, and not sanitised: valences may be wrong (`Chem.SanitizeMol` says so). For
+    bonds, charges and stereo centres of a known SMILES see `elf.chemistry.molecular_graph.to_rdkit`.
     """
     positions, numbers, _ = check_molecules(positions[None], numbers[None], None, rules)
     mol = _mol(numbers[0].tolist(), orders_of(positions, numbers, rules)[0].cpu())
@@ -218,15 +211,15 @@ def evaluate(
     connected = (fragments(positions, numbers, mask, rules=rules) == 1).tolist()
     complete = sum(whole and text is not None for whole, text in zip(connected, smiles, strict=True))
     found = stability(positions, numbers, mask, rules=rules)
-    stable = found.molecule_stable.tolist()
     known = None if training_smiles is None else distinct & set(require_strings("training_smiles", training_smiles))
     return {
-        **_summary(found),
+        **found.summary(),
         "validity": len(valid) / len(smiles),
         "uniqueness": len(distinct) / len(valid) if valid else None,
         "novelty": 1 - len(known) / len(distinct) if known is not None and distinct else None,
         "connected": sum(connected) / len(smiles),
-        "stable_connected": sum(a and b for a, b in zip(stable, connected, strict=True)) / len(smiles),
+        "stable_connected": sum(a and b for a, b in zip(found.molecule_stable.tolist(), connected, strict=True))
+        / len(smiles),
         "completeness": complete / len(smiles),
     }
 
@@ -248,9 +241,7 @@ def check_molecules(
     if mask is None:
         mask = numbers != 0
     require_mask(mask, positions)
-    if not mask.any(dim=1).all():
-        empty = int((~mask.any(dim=1)).nonzero()[0])
-        raise ValueError(f"molecule {empty} is empty: mask marks none of its atoms; each should have at least one")
+    require_occupied(mask)
     numbers = numbers.masked_fill(~mask, 0).long()
     known = sum((numbers == number for number in rules.symbols), start=torch.zeros_like(mask)) > 0
     if not (known | ~mask).all():
@@ -275,10 +266,9 @@ def orders_of(positions: Tensor, numbers: Tensor, rules: BondRules) -> Int[Tenso
 def _mol(numbers: list[int], orders: Tensor) -> Mol:
     from rdkit import Chem
 
-    kinds = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
     mol = Chem.RWMol()
     for number in numbers:
         mol.AddAtom(Chem.Atom(number))
     for first, second in orders.triu().nonzero().tolist():
-        mol.AddBond(first, second, kinds[int(orders[first, second])])
+        mol.AddBond(first, second, Chem.BondType.values[int(orders[first, second])])
     return mol.GetMol()

@@ -57,17 +57,16 @@ def _shares(table: Any) -> dict[str, float]:
 
 
 def _busters(config: str) -> Callable[[list[Any]], Any]:
-    with _rdkit_logs_as_before():
+    with _logs_as_before():
         try:
             from posebusters import PoseBusters
         except ImportError as error:
             raise ImportError(
-                "these checks need the package posebusters: pip install posebusters, or pip install elf[chem]"
+                "these checks need the package posebusters: pip install posebusters, or pip install elf-loss[chem]"
             ) from error
 
     def bust(mols: list[Any]) -> Any:
-        # Each broken molecule is reported as an error; that is what the table is for.
-        with _rdkit_logs_as_before(), _silent("posebusters"), _silent("rdkit"), warnings.catch_warnings():
+        with _logs_as_before(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside the package
             return PoseBusters(config=config, max_workers=0).bust(mols, None, None)
 
@@ -75,29 +74,21 @@ def _busters(config: str) -> Callable[[list[Any]], Any]:
 
 
 @contextmanager
-def _silent(name: str) -> Iterator[None]:
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-@contextmanager
-def _rdkit_logs_as_before() -> Iterator[None]:
-    """The package sends RDKit's messages to Python's logging for the whole process, and switches debugging on."""
+def _logs_as_before() -> Iterator[None]:
+    """The package sends RDKit's messages to Python's logging for the whole process, switches debugging on, and reports
+    each broken molecule as an error; that is what the table is for."""
     from rdkit import rdBase
 
     def status() -> dict[str, str]:
         return dict(line.split(":") for line in rdBase.LogStatus().split())
 
-    before = status()
+    before, disabled = status(), logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     rdBase.LogToPythonLogger()
     try:
         yield
     finally:
+        logging.disable(disabled)
         rdBase.LogToCppStreams()
         for name, state in before.items():
             (rdBase.EnableLog if state == "enabled" else rdBase.DisableLog)(name)

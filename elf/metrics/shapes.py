@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_coordinates, require_finite, require_positive, require_tensor
+from elf.checks import require_alike, require_coordinates, require_finite, require_positive, require_tensor
 from elf.geometry.alignment import center
 from elf.geometry.distances import norm
 
@@ -37,9 +37,7 @@ def regularity(vertices: Float[Tensor, "batch sides 2"]) -> Regularity:
     """
     require_coordinates("vertices", vertices, 3)
     if vertices.shape[1] < 3 or vertices.shape[2] != 2:
-        raise ValueError(
-            f"vertices has shape {tuple(vertices.shape)}; it should be (batch, sides, 2) with at least 3 vertices"
-        )
+        raise ValueError(f"vertices has shape {tuple(vertices.shape)}; it should be (batch, at least 3 vertices, 2)")
     require_finite("vertices", vertices, None)
     around = center(vertices)
     radii = norm(around)
@@ -88,6 +86,5 @@ def radius_error(vertices: Float[Tensor, "batch sides 2"], radius: Float[Tensor,
 
 
 def _require_radius(radius: Tensor, found: Regularity) -> None:
-    if require_tensor("radius", radius).shape != found.mean_radius.shape:
-        raise ValueError(f"radius has shape {tuple(radius.shape)}; it should be {tuple(found.mean_radius.shape)}")
+    require_alike("radius", require_tensor("radius", radius), "the batch", found.mean_radius)
     require_positive("radius", float(radius.min()))

@@ -72,7 +72,7 @@ def test_rdkit_logs_are_left_as_they_were(capfd):
 
 
 def test_errors(monkeypatch):
-    with pytest.raises(ValueError, match="molecule 0 is empty"):
+    with pytest.raises(ValueError, match="sample 0 without a real atom"):
         pose_checks(torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.long))
     for name in [name for name in sys.modules if name.split(".")[0] == "posebusters"]:
         monkeypatch.delitem(sys.modules, name)

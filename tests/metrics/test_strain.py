@@ -58,5 +58,5 @@ def test_qm9_itself(all_of_qm9):
 
 
 def test_bad_molecules_are_named():
-    with pytest.raises(ValueError, match="molecule 0 is empty"):
+    with pytest.raises(ValueError, match="sample 0 without a real atom"):
         strain(torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.long))
