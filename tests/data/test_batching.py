@@ -124,3 +124,10 @@ def test_empty_data_and_negative_steps_are_refused() -> None:
         shuffled_batches(9, 4, 0)(-1)
     with pytest.raises(ValueError, match=r"batch_size is 9; .*n=8"):
         bucketed_batches(sizes_of(8), 9, 0)
+
+
+def test_the_order_is_that_of_every_committed_result() -> None:
+    sizes = torch.tensor([3, 1, 2, 5, 4, 6, 8, 7])
+    bucketed, shuffled = bucketed_batches(sizes, 2, 0, pool=2), shuffled_batches(8, 2, 0)
+    assert [bucketed(step).tolist() for step in range(4)] == 
+    assert [shuffled(step).tolist() for step in range(4)] == 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import sys
 import time
@@ -95,3 +96,16 @@ def test_only_the_first_process_shows_progress(capsys):
         watch(state)
         watch.finish(state)
     assert capsys.readouterr().out == ""
+
+
+def test_the_clock_of_a_resumed_run(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    state = TrainState(SETTINGS, toy_model(), None, rank=0, distributed=False)
+    assert math.isnan(state.seconds_left)
+    state.begin(20, [1.0] * 20, [float(second) for second in range(1, 21)])
+    now[0] = 106.0
+    for _ in range(4):
+        state.end_step()
+    assert state.seconds == state.ended[-1] == 20 + 6
+    assert state.seconds_left == 6 / 4 * 36
