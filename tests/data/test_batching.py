@@ -129,5 +129,5 @@ def test_empty_data_and_negative_steps_are_refused() -> None:
 def test_the_order_is_that_of_every_committed_result() -> None:
     sizes = torch.tensor([3, 1, 2, 5, 4, 6, 8, 7])
     bucketed, shuffled = bucketed_batches(sizes, 2, 0, pool=2), shuffled_batches(8, 2, 0)
-    assert [bucketed(step).tolist() for step in range(4)] == 
-    assert [shuffled(step).tolist() for step in range(4)] == 
+    assert [bucketed(step).tolist() for step in range(4)] == [[3, 6], [1, 0], [2, 4], [5, 7]]
+    assert [shuffled(step).tolist() for step in range(4)] == [[2, 4], [3, 6], [5, 0], [1, 7]]
