@@ -22,6 +22,11 @@ for energy in (
     gradients = [torch.autograd.grad(value.sum(), prediction)[0] for value in values]
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*gradients)
+    # torch.export knows no checkpoints, which chunk_size is made of.
+    whole = isinstance(energy, elf.PairEnergy) and energy.chunk_size is None and energy.edges is None
+    for strict in (False, True) if whole else ():
+        exported = torch.export.export(energy, (prediction.detach(), target, mask), strict=strict).module()
+        torch.testing.assert_close(exported(prediction.detach(), target, mask), values[0].detach())
     print("compiled")
 """
 

@@ -247,6 +247,28 @@ def test_derivatives_of_every_kind_agree(energy: PairEnergy, generator: torch.Ge
     assert torch.autograd.gradgradcheck(value, prediction.requires_grad_())
 
 
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"edges": EDGES}], ids=str)
+def test_transforms_that_run_over_something_else(options: dict, generator: torch.Generator) -> None:
+    prediction, target = torch.randn(2, 2, 5, 3, dtype=torch.float64, generator=generator)
+    for x, y in ((prediction.requires_grad_(), target), (prediction, target.clone().requires_grad_())):
+        energy = PairEnergy(**options)
+        scaled = torch.vmap(lambda s, e=energy, x=x, y=y: s * e(x, y))(torch.arange(3, dtype=torch.float64))
+        torch.testing.assert_close(scaled[2], 2 * energy(x, y))
+        gradients = [torch.autograd.grad(v.sum(), x)[0] for v in (scaled[1], energy(x, y))]
+        torch.testing.assert_close(*gradients)
+    prediction = prediction.detach()
+
+    def of_length(length: Tensor) -> Tensor:
+        return PairEnergy(lambda r: (-r / length).exp(), **options)(prediction, target).sum()
+
+    lengths = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    values = torch.vmap(of_length)(lengths)
+    torch.testing.assert_close(values, torch.stack([of_length(length) for length in lengths]))
+    slope = (of_length(lengths[1] + 1e-6) - of_length(lengths[1] - 1e-6)) / 2e-6
+    torch.testing.assert_close(torch.func.grad(of_length)(lengths[1]), slope, rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(of_length))(lengths)[1], slope, rtol=1e-6, atol=0)
+
+
 def test_a_changed_input_is_an_error_not_a_wrong_gradient(generator: torch.Generator) -> None:
     prediction, target = torch.randn(2, 2, 5, 3, generator=generator)
     for changed in (0, 1):

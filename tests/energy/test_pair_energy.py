@@ -257,7 +257,9 @@ def test_edges_to_masked_atoms_contribute_nothing(per_sample: bool, generator: t
 
 def test_no_edges_no_energy(generator: torch.Generator) -> None:
     prediction, target = pair(generator, 2, 5, 3)
-    assert not PairEnergy(edges=torch.zeros(2, 0, dtype=torch.int64))(prediction, target).any()
+    nothing = PairEnergy(edges=torch.zeros(2, 0, dtype=torch.int64))
+    assert not nothing(prediction, target).any()
+    assert not nothing(prediction[:, :1], target[:, :1]).any()
 
 
 BAD_EDGES = [
