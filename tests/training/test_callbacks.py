@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from toy_training import SETTINGS, toy_model, train
 
 from elf.training import ProgressBar, TimeLimit, TrainState
@@ -109,3 +110,15 @@ def test_the_clock_of_a_resumed_run(monkeypatch):
         state.end_step()
     assert state.seconds == state.ended[-1] == 20 + 6
     assert state.seconds_left == 6 / 4 * 36
+
+
+def test_the_loss_of_an_unfinished_step_is_forgotten_before_it_is_read():
+    """As on a GPU, where losses are fetched late."""
+    state = TrainState(SETTINGS, toy_model(), None, rank=0, distributed=False)
+    state.begin(2, [1.0, 2.0], [0.1, 0.2])
+    state.note_loss(torch.tensor(3.0), 0.1)
+    state.end_step()
+    state.note_loss(torch.tensor(4.0), 0.1)
+    state.forget_unfinished_step()
+    state.read_losses()
+    assert state.losses == [1.0, 2.0, 3.0]
