@@ -9,14 +9,14 @@ import torch
 
 from elf.energy import PairEnergy
 from experiments import find, reproduce
-from experiments.cost import step as paper_models
+from experiments.cost import step
 from experiments.molecules import paper as paper_molecules
 from experiments.molecules.paper_tables import SETTINGS
 
 
 def test_operations_are_those_of_the_matrix_products():
     predictor = paper_molecules.make_predictor(SETTINGS["table2"]["smoke"], "gdm", 0)
-    counted = paper_models.count_flops(predictor, PairEnergy(), 29)
+    counted = step.count_flops(predictor, PairEnergy(), 29)
     n, c, features = 29, 8, 6
     atoms = (features + 4) * c + 2 * c * c + 2 * c * c + c * c + c * (features + 3)
     pairs = n * (c * c + c)
@@ -29,9 +29,9 @@ def test_operations_are_those_of_the_matrix_products():
 def test_paper_size_builds_counts_and_takes_two_steps(model, millions):
     predictor = paper_molecules.make_predictor(SETTINGS["table2"]["paper"], model, 0)
     assert sum(p.numel() for p in predictor.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
-    counted = paper_models.count_flops(predictor, PairEnergy(), 29)
+    counted = step.count_flops(predictor, PairEnergy(), 29)
     assert 1 < counted["forward_gflop"] < 10
-    assert torch.isfinite(torch.tensor(paper_models.two_steps(model, "paper", "energy")))
+    assert torch.isfinite(torch.tensor(step.two_steps(model, "paper", "energy")))
 
 
 def test_smoke_run(tmp_path):
@@ -41,3 +41,39 @@ def test_smoke_run(tmp_path):
     text = find("paper_models").table(result)
     assert "Table 10, L40S" in text
     assert all(0 < row["result"]["loss_share"] < 1 for row in result["cells"])
+
+
+@torch.no_grad()
+def test_the_objective_is_the_sum_of_its_parts():
+    predictor = paper_molecules.make_predictor(SETTINGS["table2"]["smoke"], "gdm", 0)
+    x, z = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4, dtype=torch.long)
+    parts = step.denoising_loss(predictor, PairEnergy(), x, z, torch.Generator().manual_seed(1))
+    whole = step.objective(predictor, PairEnergy(), x, z, torch.Generator().manual_seed(1))
+    assert float(parts.positions) > 0
+    assert float(parts.features) > 0
+    assert float(whole) == pytest.approx(float(parts.positions) + float(parts.features), rel=1e-6)
+
+
+def test_the_share_is_loss_over_step(monkeypatch):
+    predictor = paper_molecules.make_predictor(SETTINGS["table2"]["smoke"], "gdm", 0)
+    times = iter([0.5, 0.002])
+    monkeypatch.setattr(step, "median_seconds", lambda run, repeats, *clock: next(times))
+    shares = step.loss_share(predictor, PairEnergy(), 2, 1)
+    assert shares == {"step_ms": 500.0, "loss_ms": 2.0, "loss_share": 0.004}
+
+
+def test_a_step_of_the_notebooks_network_and_its_loss(monkeypatch, tmp_path):
+    times = iter([0.5, 0.002])
+    ran = []
+
+    def median(run, repeats, *clock):
+        run()
+        ran.append(repeats)
+        return next(times)
+
+    monkeypatch.setattr(step, "median_seconds", median)
+    found = step.step_cell(step.STEP_SETTINGS["smoke"], {"loss": "energy", "seed": 0}, tmp_path, [])
+    assert ran == [2, 2]
+    assert {key: found[key] for key in ("step_ms", "loss_ms", "share")} == {
+        "step_ms": 500.0, "loss_ms": 2.0, "share": 0.004,
+    }  # fmt: skip

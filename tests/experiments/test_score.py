@@ -43,7 +43,7 @@ def test_quality_tells_good_samples_from_bad_ones():
 
 
 def test_fitted_rate_of_a_power_law():
-    sigmas = [0.001, 0.003, 0.01, 0.1, 1.0]
+    sigmas = [0.001, 0.003, 0.01, 0.1, 1.0, 2.0, 3.0]
     assert score.fitted_rate(sigmas, [s**1.5 if s < 0.03 else 7.0 for s in sigmas]) == pytest.approx(1.5, rel=1e-5)
 
 
@@ -191,10 +191,12 @@ def test_estimators_ratio_is_the_mean_of_variances_over_samples(monkeypatch):
 
     def known(system, sigma, n, clouds, repeats, generator):
         k = next(values)
+        # Another seed for every noise level and seed of the experiment.
+        assert generator.initial_seed() == 7000 + (k - 1) // 2
         return {loss: {"bias": 0.1 * k, "variance": v * k**e} for loss, v, e in (("mse", 2.0, 1), ("energy", 3.0, 2))}
 
     monkeypatch.setattr(score, "estimates", known)
-    found = score.estimator_errors(score.SETTINGS["smoke"], 0.1, 0)
+    found = score.estimator_errors(score.SETTINGS["smoke"], 0.1, 7)
     assert found["sigma"] == [0.01, 1.0]
     assert found["n"] == [1, 2]
     assert found["ratio"] == pytest.approx([1.5 * (1 + 2) / 2, 1.5 * (3 + 4) / 2])
@@ -210,3 +212,14 @@ def test_every_part_runs_and_its_result_is_json(part, tmp_path):
     assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
     rows = [{"cell": cells[-1], "result": first, "seconds": 0.0}]
     assert score.EXPERIMENT.summarise(rows)[0]["n"] == 1
+
+
+def test_the_table_has_rates_of_part_score_and_samples_of_the_others():
+    mean = {"mean": 0.5, "std": 0.0}
+    rates = {f"rate_{kind}": mean for kind in score.SPRINGS}
+    samples = {name: mean for name in ("w1", "first", "wrong_hand", "broken")}
+    summary = [{"part": "score", "case": "0.1", "n": 1, **rates}]
+    summary += [{"part": part, "case": "mse", "n": 1, **samples} for part in ("sampling", "flow")]
+    first, second = score.table({"summary": summary}).split("\n\n")
+    assert first.splitlines()[0].split()[1::2] == ["blur", *score.SPRINGS]
+    assert [line.split()[1] for line in second.splitlines()[2:]] == ["sampling", "flow"]

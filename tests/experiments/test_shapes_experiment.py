@@ -130,3 +130,33 @@ def test_committed_result_holds_what_the_notebook_says():
         )
         assert len(dense) == 3
         assert mean(dense) - mean(sparse) < 1.5
+
+
+class Polygon(torch.nn.Module):
+    """Answers with a regular polygon at `angle` of `factor` times the radius."""
+
+    def __init__(self, factor, angle=0.0):
+        super().__init__()
+        self.factor, self.angle = torch.nn.Parameter(torch.tensor(factor)), angle
+
+    def forward(self, radius):
+        return regular_polygon(self.factor * radius[:, 0], torch.full_like(radius[:, 0], self.angle), 6)
+
+
+def test_scores_of_a_model_that_is_right_up_to_size_and_turn():
+    found = shapes.evaluate(Polygon(0.9), SMOKE, "energy", 6, 0.0)
+    assert found["radius_ratio"] == pytest.approx(0.9, rel=1e-5)
+    assert found["radius_error"] == pytest.approx(0.1, rel=1e-4)
+    assert found["quality_at_radius"] < found["quality"]
+    held = sample(SMOKE.evaluated, 6, 0.0, torch.Generator().manual_seed(shapes.VALIDATION_SEED))
+    distances = torch.cdist(held.vertices, held.vertices).double()
+    energy = 0.5 * (2.6 * (-distances).exp() * (0.1 * distances).square()).sum((1, 2)) / 6
+    assert found["validation_loss"] == pytest.approx(float(energy.mean()), rel=1e-4)
+    turned = shapes.evaluate(Polygon(1.0, angle=0.3), SMOKE, "energy", 6, 1.0)
+    assert turned["validation_loss"] == pytest.approx(0, abs=1e-6)
+    # At theta = 0, MSE sees the turn: 2 r sin(0.15) for every vertex.
+    mse = shapes.evaluate(Polygon(1.0, angle=0.3), SMOKE, "mse", 6, 0.0)["validation_loss"]
+    moved = float((2 * held.radius * math.sin(0.15)).square().mean())
+    assert mse / moved == pytest.approx(
+        float(shapes.LOSSES["mse"]()(torch.ones(1, 1, 1), torch.zeros(1, 1, 1))), rel=1e-4
+    )

@@ -143,3 +143,46 @@ def test_held_by_on_a_chain_of_two():
     edges = torch.tensor([[0], [1]])
     assert sparse_springs.held_by(target, edges, elf.springs.Inverse()) == pytest.approx(0.5)
     assert sparse_springs.held_by(target, edges, elf.springs.Exponential()) == pytest.approx(math.exp(-1.5))
+
+
+def test_what_many_points_would_take_follows_from_few(monkeypatch, tmp_path):
+    """Time grows as the square for both; memory as the square for the plain formula, linearly for the tiles."""
+    monkeypatch.setattr(
+        loss_cost, "measure", lambda energy, points, repeats, seed: {"milliseconds": 2.0, "bytes": 1000}
+    )
+    for loss, points, expected in (("plain", 3_000, 1e5), ("dense", 30_000, 1e4)):
+        cell = {"loss": loss, "points": points, "seed": 0}
+        stopped = loss_cost.run_cell(loss_cost.Settings(points=(points,), seconds_bound=0.199), cell, tmp_path, [])
+        assert stopped == {"expected_milliseconds": 200.0, "expected_bytes": expected}
+        for bounds in ({"seconds_bound": 0.201}, {"bytes_bound": expected + 1}):
+            settings = loss_cost.Settings(points=(points,), **bounds)
+            assert loss_cost.run_cell(settings, cell, tmp_path, []) == {"milliseconds": 2.0, "bytes": 1000}
+        stopped = loss_cost.run_cell(loss_cost.Settings(points=(points,), bytes_bound=expected - 1), cell, tmp_path, [])
+        assert "expected_bytes" in stopped
+
+
+def test_the_median_timer_warms_up_once_and_takes_the_middle():
+    now, calls = iter([0.0, 1.0, 10.0, 15.0, 20.0, 22.0]), []
+    assert loss_cost.median_seconds(lambda: calls.append(1), 3, lambda: next(now)) == 2.0
+    assert len(calls) == 4
+
+
+def test_restoring_starts_at_the_perturbed_chain_and_goes_downhill(generator):
+    target = sparse_springs.random_chains(2, 12, generator)
+    still = sparse_springs.Settings(chains=2, atoms=(12,), steps=1, learning_rate=1e-12)
+    energy = elf.PairEnergy()
+    start = sparse_springs.restore(target, energy, still, torch.Generator().manual_seed(3))
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(start, target + 0.5 * noise)
+    moved = sparse_springs.Settings(chains=2, atoms=(12,), steps=100)
+    end = sparse_springs.restore(target, energy, moved, torch.Generator().manual_seed(3))
+    assert float(energy(end, target).sum()) < 0.05 * float(energy(start, target).sum())
+
+
+def test_held_by_is_the_tenth_percentile_over_atoms():
+    """A star of eleven: ten leaves hold by one spring each, the centre by ten."""
+    target = torch.zeros(11, 3)
+    target[1:, 0] = 3.0
+    edges = torch.stack([torch.zeros(10, dtype=torch.long), torch.arange(1, 11)])
+    assert sparse_springs.held_by(target, edges, elf.springs.Inverse()) == pytest.approx(0.5)
+    assert sparse_springs.held_by(target, edges[:, :1], elf.springs.Inverse()) == 0
