@@ -58,3 +58,12 @@ def test_mirror_images_have_other_hands_and_rotations_the_same():
     assert torch.equal(centres.hands(x @ turn.T), centres.hands(x))
     assert torch.equal(centres.hands(x * torch.tensor([1.0, 1, -1])), ~centres.hands(x))
     assert len(StereoCentres.of(qm9.find("benzene")).molecule) == 0
+
+
+def test_the_hand_is_the_sign_of_a_volume_about_the_centre():
+    """Right-handed axes about a centre far from the origin, by hand: their order decides, and nothing else."""
+    centre = torch.tensor([3.0, -5.0, 2.0])
+    positions = torch.stack([centre, centre + torch.tensor([1.0, 0, 0]), centre + torch.tensor([0, 1.0, 0]),
+                             centre + torch.tensor([0, 0, 1.0])])[None]  # fmt: skip
+    orders = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 3], [0, 2, 3, 1]])
+    assert StereoCentres(torch.zeros(3, dtype=torch.long), orders).hands(positions).tolist() == [True, False, True]
