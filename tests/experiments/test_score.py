@@ -217,7 +217,7 @@ def test_every_part_runs_and_its_result_is_json(part, tmp_path):
 def test_the_table_has_rates_of_part_score_and_samples_of_the_others():
     mean = {"mean": 0.5, "std": 0.0}
     rates = {f"rate_{kind}": mean for kind in score.SPRINGS}
-    samples = {name: mean for name in ("w1", "first", "wrong_hand", "broken")}
+    samples = dict.fromkeys(("w1", "first", "wrong_hand", "broken"), mean)
     summary = [{"part": "score", "case": "0.1", "n": 1, **rates}]
     summary += [{"part": part, "case": "mse", "n": 1, **samples} for part in ("sampling", "flow")]
     first, second = score.table({"summary": summary}).split("\n\n")
