@@ -24,9 +24,9 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from elf.checks import require_count, require_number
+from elf.checks import require_count
 from elf.viz.arrays import doubles, finite
-from elf.viz.style import COLORS, INK, PAPER, equal_aspect
+from elf.viz.style import COLORS, INK, PAPER, equal_aspect, png
 
 # "{labextensions}" is JupyterLab's own address for the files of extensions, known only in the browser.
 JS = "{labextensions}/elf-3dmol/static/3Dmol-min.js"
@@ -80,8 +80,7 @@ def elements(numbers: Any, layout: str = "atoms") -> list[Element]:
     Raises:
         ValueError: another shape, or values that are no atomic number.
     """
-    values = finite("numbers", numbers, layout).flatten().tolist()
-    for value in set(values):
+    for value in (values := finite("numbers", numbers, layout).flatten().tolist()):
         if value != int(value):
             raise ValueError(f"numbers holds {value}; it should be whole numbers")
     return [element(int(value)) for value in values]
@@ -150,10 +149,7 @@ def scene(
     layout = f"{len(atoms)} 3"
     kinds = elements(numbers, f"{len(atoms)}")
     goal = None if target is None else finite("target", target, layout)
-    pushes = None if forces is None else finite("forces", forces, layout)
-    scale = require_number("force_scale", force_scale)
-    if not math.isfinite(scale):
-        raise ValueError(f"force_scale is {scale}; it should be a finite number")
+    pushes = None if forces is None else finite("forces", forces, layout) * finite("force_scale", force_scale, "")
     reference = atoms if goal is None else goal
     turn = (principal_frame(reference) if frame is None else finite("frame", frame, "3 3")).T
     centre = reference.mean(0)
@@ -163,7 +159,7 @@ def scene(
         _bonded(atoms, kinds).tolist(),
         None if goal is None else (goal - centre) @ turn,
         [] if goal is None else _bonded(goal, kinds).tolist(),
-        None if pushes is None else scale * pushes @ turn,
+        None if pushes is None else pushes @ turn,
         force_color,
     )
 
@@ -223,8 +219,7 @@ def _draw_balls(ax: Axes, shown: Scene, alpha: float) -> None:
 
     depth = shown.atoms[:, 2].argsort().argsort().tolist()
     for pair in shown.bonds:
-        ends = shown.atoms[pair]
-        order = 2 + 0.01 * min(depth[atom] for atom in pair)
+        ends, order = shown.atoms[pair], 2 + 0.01 * min(depth[atom] for atom in pair)
         ax.plot(ends[:, 0], ends[:, 1], color=_BOND, linewidth=4, alpha=alpha, solid_capstyle="round", zorder=order)
     for atom, ((x, y, _), kind) in enumerate(zip(shown.atoms.tolist(), shown.kinds, strict=True)):
         ball = {"facecolor": kind.color, "edgecolor": INK, "linewidth": 0.9, "alpha": alpha}
@@ -238,11 +233,6 @@ def _draw_outline(ax: Axes, flat: Tensor, shown: Scene) -> None:
         ax.plot(ends[:, 0], ends[:, 1], color=color, linewidth=1.4, alpha=0.6, zorder=1)
     sizes = [60 + 160 * kind.radius for kind in shown.kinds]
     ax.scatter(flat[:, 0], flat[:, 1], s=sizes, facecolors="none", edgecolors=color, linewidths=1.4, zorder=1)
-
-
-@functools.cache
-def _script() -> str:
-    return Path(__file__).with_name("molecules.js").read_text(encoding="utf-8").rstrip()
 
 
 class MoleculeView:
@@ -268,13 +258,14 @@ class MoleculeView:
         name = f"elf_view_{hashlib.sha256(commands.encode()).hexdigest()[:8]}_{next(self._count)}"
         image = base64.b64encode(self.picture).decode("ascii")
         words = html.escape(self.alt, quote=True)
+        script = Path(__file__).with_name("molecules.js").read_text(encoding="utf-8").rstrip()
         box = f"position:relative;width:100%;max-width:{self.width}px;aspect-ratio:{self.width}/{self.height}"
         return f"""<div id="{name}" class="elf-molecule" role="img" aria-label="{words}"
  style="{box};background:{PAPER};border-radius:8px;overflow:hidden">
 <img src="data:image/png;base64,{image}" alt="{words}" style="width:100%;height:100%;object-fit:contain">
 </div>
 <script>
-({_script()})({json.dumps(name)}, {json.dumps(JS)}, () => {{
+({script})({json.dumps(name)}, {json.dumps(JS)}, () => {{
 let viewer_UNIQUEID = null;
 {commands}}});
 </script>"""
@@ -389,8 +380,6 @@ def _gallery_picture(
     scenes: Sequence[Scene], titles: Sequence[str] | None, rows: int, columns: int, size: tuple[float, float]
 ) -> bytes:
     from matplotlib.figure import Figure
-
-    from elf.viz.style import png
 
     # A Figure of its own, not pyplot's: nothing is left open, and nothing is shown twice.
     figure = Figure(figsize=size, facecolor=PAPER, layout="constrained")

@@ -23,7 +23,7 @@ from elf.viz.widgets import web
 from elf.viz.widgets.dashboard import DashboardView, draw_points, draw_spins
 from elf.viz.widgets.widget import Checked
 
-EXAMPLES = 20_000 if os.environ.get("ELF_FUZZ") else 120
+EXAMPLES = 2_000 if os.environ.get("ELF_FUZZ") else 120
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 NUMBERS = torch.tensor([8, 1, 1])
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)

@@ -173,7 +173,7 @@ def test_bad_galleries_are_refused() -> None:
     for name, wrong in (("forces", WATER * math.nan), ("targets", WATER[:2])):
         with pytest.raises(ValueError, match=name.removesuffix("s")):
             molecules.gallery([WATER], [WATER_NUMBERS], **{name: [wrong]})
-    with pytest.raises(ValueError, match="force_scale is inf"):
+    with pytest.raises(ValueError, match="force_scale holds NaN or infinite"):
         molecules.gallery([WATER], [WATER_NUMBERS], forces=[WATER], force_scale=math.inf)
     with pytest.raises(ValueError, match="columns is 0"):
         molecules.gallery([WATER], [WATER_NUMBERS], columns=0)

@@ -12,11 +12,14 @@ import torch
 import traitlets
 from torch import Tensor
 
+from elf.checks import require_seed
 from elf.metrics.spins import overlap
 from elf.spins import Couplings, ground_state, ising_energy, local_fields
+from elf.viz import spins as pictures
+from elf.viz import style
 from elf.viz.arrays import doubles, finite
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Checked, Widget, flag, whole
+from elf.viz.widgets.widget import Checked, Widget
 
 LARGEST_SIDE = 24
 Table = list[list[int]]
@@ -29,13 +32,6 @@ def _spins(name: str, value: Any) -> Table:
     if bool((table.abs() != 1).any()):
         raise ValueError(f"{name} holds {table[table.abs() != 1][0].item()}; spins should be +1 or -1")
     return table.int().tolist()
-
-
-def _bonds(name: str, value: Any) -> list[list[float]]:
-    if not isinstance(value, list):
-        raise ValueError(f"{name} is {value!r}; it should be a list of rows")
-    # A lattice one spin wide has no bonds in its rows: there, an empty one is sound.
-    return [row if row == [] else finite(f"{name}[{index}]", row, "bonds").tolist() for index, row in enumerate(value)]
 
 
 class SpinBoard(Widget):
@@ -64,14 +60,14 @@ class SpinBoard(Widget):
     module_name = "board"
     _esm = web.module("board")
 
-    right = Checked(_bonds, [[]])
-    down = Checked(_bonds, [])
+    right = Checked(["bonds|"], [[]])  # a lattice one spin wide has rows without bonds
+    down = Checked(["bonds|"], [])
     spins = Checked(_spins, [[1]])
     ground = Checked(_spins, [[1]])
-    optimal = Checked(flag, True)
-    seed = Checked(whole, 0)
-    fields = Checked(flag, True)
-    plaquettes = Checked(flag, True)
+    optimal = Checked(bool, True)
+    seed = Checked(int, 0)
+    fields = Checked(bool, True)
+    plaquettes = Checked(bool, True)
 
     def __init__(
         self,
@@ -94,7 +90,7 @@ class SpinBoard(Widget):
         couplings = couplings.to("cpu", torch.float64)
         known = ground_state(couplings) if ground is None else None
         if spins is None:
-            draw = torch.Generator("cpu").manual_seed(whole("seed", seed))
+            draw = torch.Generator("cpu").manual_seed(require_seed("seed", seed))
             spins = torch.randint(2, shape, generator=draw, dtype=torch.int64, device="cpu") * 2 - 1
         self._solved = (couplings.right[0].tolist(), couplings.down[0].tolist())
         super().__init__(
@@ -156,11 +152,9 @@ class SpinBoard(Widget):
         """The lattice as a PNG: bonds (broken ones orange), frustrated plaquettes, spins."""
         from matplotlib.figure import Figure
 
-        from elf.viz import spins, style
-
         _, height, width = self.couplings.shape
         figure = Figure(figsize=(0.7 * width + 0.2, 0.7 * height + 0.2), layout="constrained")
-        spins.plot_lattice(figure.subplots(), self.couplings, self.tensor)
+        pictures.plot_lattice(figure.subplots(), self.couplings, self.tensor)
         return style.png(figure, dpi=92)
 
     @property

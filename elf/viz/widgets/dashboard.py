@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import traitlets
 from torch import Tensor
 
 from elf.checks import require_number, require_one_of, require_positive
@@ -21,9 +22,9 @@ from elf.training.callbacks import in_notebook
 from elf.viz.arrays import finite
 from elf.viz.live_curve import smooth
 from elf.viz.molecules import scene
-from elf.viz.style import COLORS
+from elf.viz.style import COLORS, png
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Checked, Widget, flag, record, records, text, whole
+from elf.viz.widgets.widget import Checked, Widget, sound
 
 MOST_SAMPLES = 8
 Drawing = dict[str, Any]
@@ -83,32 +84,12 @@ def _tone(name: str, value: Any) -> str:
     return value
 
 
-def _curve(name: str, value: Any) -> dict[str, list[float]]:
-    given = record(name, value, ("steps", "losses"))
-    curve = {key: [] if given[key] == [] else finite(f"{name}[{key!r}]", given[key], "steps").tolist() for key in given}
-    if len(curve["steps"]) != len(curve["losses"]):
-        raise ValueError(
-            f"{name} has {len(curve['steps'])} steps, {len(curve['losses'])} losses; it should be equally many"
-        )
-    return curve
+def _dot(name: str, value: Any) -> list[Any]:
+    x, y, radius, color = value
+    return [*finite(name, [x, y, radius], "3").tolist(), sound(name, color, str)]
 
 
-def _metrics(name: str, value: Any) -> list[dict[str, str]]:
-    keys = ("name", "text")
-    return [{key: text(f"{name}: {key}", entry[key]) for key in keys} for entry in records(name, value, keys)]
-
-
-def _samples(name: str, value: Any) -> list[Drawing]:
-    made = []
-    for sample in records(name, value, ("reach", "lines", "dots")):
-        drawing: Drawing = {"reach": require_positive(f"{name}: reach", sample["reach"])}
-        for key, layout in (("lines", "lines 4"), ("cells", "height width")):
-            if key in sample:
-                drawing[key] = [] if sample[key] == [] else finite(f"{name}: {key}", sample[key], layout).tolist()
-        what = f"{name}: dots"
-        dots = [(finite(what, dot[:3], "3").tolist(), text(what, *dot[3:])) for dot in sample["dots"]]
-        made.append({**drawing, "dots": [[*place, color] for place, color in dots]})
-    return made
+_SAMPLE = {"reach": require_positive, "lines": "lines 4|", "dots": [_dot], "cells?": "height width"}
 
 
 class DashboardView(Widget):
@@ -117,16 +98,26 @@ class DashboardView(Widget):
     module_name = "dashboard"
     _esm = web.module("dashboard")
 
-    label = Checked(text, "training")
+    label = Checked(str, "training")
     tone = Checked(_tone, "energy")
-    line = Checked(text, "")
-    phase = Checked(text, "running")
-    step = Checked(whole, 0)
-    steps = Checked(whole, 0)
-    curve = Checked(_curve, {"steps": [], "losses": []})
-    metrics = Checked(_metrics, [])
-    samples = Checked(_samples, [])
-    asked = Checked(flag, False)
+    line = Checked(str, "")
+    phase = Checked(str, "running")
+    step = Checked(int, 0)
+    steps = Checked(int, 0)
+    curve = Checked({"steps": "steps|", "losses": "steps|"}, {"steps": [], "losses": []})
+    metrics = Checked([{"name": str, "text": str}], [])
+    samples = Checked([_SAMPLE], [])
+    asked = Checked(bool, False)
+
+    def fit(self, state: dict[str, Any]) -> None:
+        """A loss for each step."""
+        steps, losses = (len(state["curve"][key]) for key in ("steps", "losses"))
+        if steps != losses:
+            raise ValueError(f"curve has {steps} steps, {losses} losses; it should be equally many")
+
+    @traitlets.validate("curve")
+    def _validate(self, proposal: Any) -> Any:
+        return self.proposed(proposal)
 
     @property
     def alt(self) -> str:
@@ -137,8 +128,6 @@ class DashboardView(Widget):
     def still(self) -> bytes:
         """Loss curve and samples as a PNG."""
         from matplotlib.figure import Figure
-
-        from elf.viz.style import png
 
         figure = Figure(figsize=(6.6, 2.6), layout="constrained")
         grid: Any = figure.add_gridspec(2, 10)

@@ -12,17 +12,15 @@ from matplotlib.figure import Figure
 from elf.checks import require_count
 from elf.viz import style
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Checked, Widget, number, text, texts, whole
+from elf.viz.widgets.widget import Checked, Widget
 
 Value = TypeVar("Value")
-_PNG = "iVBORw0KGgo"  # how each begins, in base64
 
 
-def _pictures(name: str, value: Any) -> list[str]:
-    for index, picture in enumerate(made := texts(name, value)):
-        if not picture.startswith(_PNG):
-            raise ValueError(f"{name}[{index}] is {picture[:12]!r}...; it should be a PNG, in base64")
-    return made
+def _png(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("iVBORw0KGgo"):
+        raise ValueError(f"{name} is {value!r:.30}; it should be a PNG, in base64")
+    return value
 
 
 class FrameSlider(Widget):
@@ -53,16 +51,16 @@ class FrameSlider(Widget):
     module_name = "frames"
     _esm = web.module("frames")
 
-    pictures = Checked(_pictures, [])
-    labels = Checked(texts, [])
-    alts = Checked(texts, [])
-    name = Checked(text, "")
-    frame = Checked(whole, 0)
-    width = Checked(whole, 0)
-    fps = Checked(number, 0.0)
-    choices = Checked(texts, [])
-    choice = Checked(whole, 0)
-    question = Checked(text, "")
+    pictures = Checked([_png], [])
+    labels = Checked([str], [])
+    alts = Checked([str], [])
+    name = Checked(str, "")
+    frame = Checked(int, 0)
+    width = Checked(int, 0)
+    fps = Checked(float, 0.0)
+    choices = Checked([str], [])
+    choice = Checked(int, 0)
+    question = Checked(str, "")
 
     def __init__(
         self,
@@ -85,13 +83,13 @@ class FrameSlider(Widget):
         pixels = int.from_bytes(drawn[0][16:20], "big")  # a PNG states its width there
         super().__init__(
             pictures=[base64.b64encode(picture).decode("ascii") for picture in drawn],
-            labels=labels,
-            alts=alts,
+            labels=list(labels),
+            alts=list(alts),
             name=name,
             frame=start,
             width=round(pixels / require_count("dpi", dpi) * style.CSS_PIXELS_PER_INCH),
             fps=fps or 0.0,
-            choices=choices,
+            choices=list(choices),
             question=question,
             choice=choice,
         )

@@ -21,10 +21,11 @@ from elf.checks import require_one_of, require_positive
 from elf.energy import Harmonic, PairEnergy
 from elf.energy import springs as elf_springs
 from elf.geometry.distances import pairwise_distances
+from elf.viz import style
 from elf.viz.arrays import doubles, finite
-from elf.viz.fields import forces
+from elf.viz.fields import forces, plot_forces
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Checked, Refused, Widget, record, records, text, texts
+from elf.viz.widgets.widget import Checked, Refused, Widget, sound
 
 MAX_PARTICLES = 64
 Points = list[list[float]]
@@ -61,27 +62,17 @@ def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
 
 
 def _check_springs(name: str, value: Any) -> dict[str, Any]:
-    given = record(name, value, ("name",))
+    given = sound(name, value, {"name": str, "k?": require_positive, "length?": require_positive, "matrix?": "n n"})
     require_one_of(f"{name}['name']", given["name"], (*_FORMULAS, "custom"))
-    if given["name"] == "custom":
-        matrix = finite(f"{name}['matrix']", given.get("matrix"), "particles particles")
-        if bool((matrix < 0).any()):
-            raise ValueError(f"{name} has constants {matrix.tolist()}; they should be 0 or more")
-        return {"name": "custom", "matrix": matrix.tolist()}
-    known = {key: given[key] for key in ("k", "length") if key in given}
-    record(name, given, ("k", "length") if given["name"] == "exponential" else ("k",))
-    return {
-        "name": given["name"],
-        **{key: require_positive(f"{name}[{key!r}]", number) for key, number in known.items()},
-    }
+    needed = {"custom": ["matrix"], "exponential": ["k", "length"]}.get(given["name"], ["k"])
+    if missing := [key for key in needed if key not in given]:
+        raise ValueError(f"{name} has {list(given)}; it should have {missing} too")
+    if any(constant < 0 for row in given.get("matrix", []) for constant in row):
+        raise ValueError(f"{name} has constants {given['matrix']}; they should be 0 or more")
+    return given
 
 
-def _check_presets(name: str, value: Any) -> list[dict[str, Any]]:
-    checks = {"name": text, "target": _points, "prediction": _points, "names": texts}
-    return [
-        {key: check(f"{name}: {key}", preset[key]) for key, check in checks.items() if key in preset}
-        for preset in records(name, value, ("name", "target", "prediction"))
-    ]
+_PRESET = {"name": str, "target": _points, "prediction": _points, "names?": [str]}
 
 
 def polygon(sides: int, radius: float = 1.0, angle: float = math.pi / 2) -> Tensor:
@@ -141,8 +132,8 @@ class Playground(Widget):
     target = Checked(_points, [[0.0, 0.0]])
     prediction = Checked(_points, [[0.0, 0.0]])
     springs = Checked(_check_springs, {"name": "constant", "k": 1.0})
-    presets = Checked(_check_presets, [])
-    names = Checked(texts, [])
+    presets = Checked([_PRESET], [])
+    names = Checked([str], [])
 
     def __init__(
         self,
@@ -198,9 +189,6 @@ class Playground(Widget):
     def still(self) -> bytes:
         """Both panels as a PNG: target, prediction, and the forces of each energy on one scale."""
         from matplotlib.figure import Figure
-
-        from elf.viz import style
-        from elf.viz.fields import plot_forces
 
         prediction, target = self._tensors()
         figure = Figure(figsize=(6.6, 3.2), layout="constrained")

@@ -13,9 +13,9 @@ from torch import Tensor
 from elf.checks import require_integer, require_one_of
 from elf.viz.arrays import doubles, finite
 from elf.viz.molecules import draw_scene, element, elements, principal_frame, scene
-from elf.viz.style import COLORS, PAPER
+from elf.viz.style import COLORS, PAPER, png
 from elf.viz.widgets import web
-from elf.viz.widgets.widget import Checked, Widget, number, record, records, text, texts, whole
+from elf.viz.widgets.widget import Checked, Widget, sound
 
 TONES = ("energy", "mse", "kabsch", "prediction", "target")
 MOST_ATOMS = 500
@@ -39,47 +39,36 @@ def _space(name: str, value: Any, *shape: int | str) -> Tensor:
     return torch.nn.functional.pad(full, (0, 3 - full.shape[-1]))
 
 
+def _tone(name: str, value: Any) -> str:
+    require_one_of("tones", value, TONES)
+    return value
+
+
+_MOLECULE = {
+    "title?": str, "tone?": _tone, "frames": "frames atoms 3", "kinds": "atoms|frames atoms", "target?": "atoms 3",
+    "forces?": "frames atoms 3", "edges?": [[int]],
+}  # fmt: skip
+
+
 def _check_molecule(name: str, value: Any) -> dict[str, Any]:
-    given = record(name, value, ("frames", "kinds"))
-    frames = finite(f"{name}['frames']", given["frames"], "frames atoms 3")
-    total, atoms, _ = frames.shape
+    made = {"title": "", "tone": "energy", **sound(name, value, _MOLECULE)}
+    total, atoms, _ = shape = np.shape(made["frames"])
     if atoms > MOST_ATOMS:
         raise ValueError(f"{name} has {atoms} atoms; it should have at most {MOST_ATOMS}")
-    kinds = finite(f"{name}['kinds']", given["kinds"], f"{atoms}", f"{total} {atoms}")
-    if bool((kinds != _POINT).any()):
-        elements(kinds.flatten())
-    tone = given.get("tone", "energy")
-    require_one_of("tones", tone, TONES)
-    made = {"title": text("titles", given.get("title", "")), "tone": tone}
-    made |= {"frames": frames.tolist(), "kinds": kinds.long().tolist()}
-    for key, layout in (("target", f"{atoms} 3"), ("forces", f"{total} {atoms} 3")):
-        if given.get(key) is not None:
-            made[key] = finite(f"{name}[{key!r}]", given[key], layout).tolist()
-    if given.get("edges") is not None:
-        made["edges"] = [[require_integer("edges", i, least=0) for i in pair] for pair in given["edges"]]
-        for pair in made["edges"]:
-            if len(pair) != 2 or max(pair) >= atoms:
-                raise ValueError(f"edges holds {pair}; each should be a pair of particles, 0 to {atoms - 1}")
-    return made
+    wanted = {"kinds": [(atoms,), (total, atoms)], "target": [(atoms, 3)], "forces": [shape]}
+    for key in wanted.keys() & made.keys():
+        if np.shape(made[key]) not in wanted[key]:
+            raise ValueError(f"{name}[{key!r}] has shape {np.shape(made[key])}; it should be one of {wanted[key]}")
+    kinds = np.array(made["kinds"])
+    if (kinds != _POINT).any():
+        elements(kinds.ravel())
+    for pair in made.get("edges", []):
+        if len(pair) != 2 or max(pair) >= atoms:
+            raise ValueError(f"edges holds {pair}; each should be a pair of particles, 0 to {atoms - 1}")
+    return {**made, "kinds": kinds.astype(int).tolist()}
 
 
-def _check_molecules(name: str, value: Any) -> list[dict[str, Any]]:
-    made = [_check_molecule(f"{name}[{index}]", entry) for index, entry in enumerate(records(name, value, ()))]
-    lengths = [len(molecule["frames"]) for molecule in made]
-    if not made or len(set(lengths)) > 1:
-        raise ValueError(f"{name} has {lengths} frames; it should be one molecule or more, with equally many")
-    return made
-
-
-def _check_elements(name: str, value: Any) -> dict[str, Any]:
-    checks = {"color": text, "radius": number, "name": text}
-    made = {}
-    for kind, entry in record(name, value, ()).items():
-        what = f"{name}[{kind!r}]"
-        made[str(whole(name, int(kind)))] = {
-            key: checks[key](f"{what}[{key!r}]", value) for key, value in record(what, entry, ("color",)).items()
-        }
-    return made
+_ELEMENT = {"color": str, "radius?": float, "name?": str}
 
 
 def _present(molecules: list[dict[str, Any]]) -> set[int]:
@@ -118,15 +107,15 @@ class Trajectory(Widget):
     module_name = "trajectory"
     _esm = web.module("trajectory")
 
-    molecules = Checked(_check_molecules, [{"frames": [[[0.0, 0.0, 0.0]]], "kinds": [_POINT]}])
-    elements = Checked(_check_elements, {})
-    labels = Checked(texts, [])
-    name = Checked(text, "")
-    alt = Checked(text, "")
-    unit = Checked(text, "")
-    frame = Checked(whole, 0)
-    fps = Checked(number, 0.0)
-    scale = Checked(number, 1.0)
+    molecules = Checked([_check_molecule], [{"frames": [[[0.0, 0.0, 0.0]]], "kinds": [_POINT]}])
+    elements = Checked({...: _ELEMENT}, {})
+    labels = Checked([str], [])
+    name = Checked(str, "")
+    alt = Checked(str, "")
+    unit = Checked(str, "")
+    frame = Checked(int, 0)
+    fps = Checked(float, 0.0)
+    scale = Checked(float, 1.0)
 
     def __init__(
         self,
@@ -162,7 +151,7 @@ class Trajectory(Widget):
         super().__init__(
             molecules=molecules,
             elements={str(kind): _element(kind) for kind in sorted(_present(molecules))},
-            labels=labels,
+            labels=list(labels),
             name=name,
             alt=alt,
             unit=unit,
@@ -173,8 +162,11 @@ class Trajectory(Widget):
 
     def fit(self, state: dict[str, Any]) -> None:
         """Each kind of atom has its element, each frame its label if any, and the frame shown is one of them."""
-        total = len(state["molecules"][0]["frames"])
-        if missing := _present(state["molecules"]) - {int(kind) for kind in state["elements"]}:
+        lengths = {len(molecule["frames"]) for molecule in state["molecules"]}
+        if len(lengths) != 1:
+            raise ValueError(f"molecules has {sorted(lengths)} frames; it should be one or more, with equally many")
+        total = lengths.pop()
+        if missing := {str(kind) for kind in _present(state["molecules"])} - set(state["elements"]):
             raise ValueError(f"elements lacks {sorted(missing)}; it should have each kind of the molecules")
         if len(state["labels"]) not in (0, total):
             raise ValueError(f"labels has {len(state['labels'])}; it should have {total}, one a frame")
@@ -193,8 +185,6 @@ class Trajectory(Widget):
     def still(self) -> bytes:
         """The frame shown now as a PNG."""
         from matplotlib.figure import Figure
-
-        from elf.viz.style import png
 
         figure = Figure(figsize=(2.4 * len(self.molecules), 2.5), facecolor=PAPER, layout="constrained")
         for ax, molecule in zip(figure.subplots(1, len(self.molecules), squeeze=False)[0], self.molecules, strict=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import anywidget
 import traitlets
 
 from elf.checks import require_integer, require_number
+from elf.viz.arrays import finite
 
 
 class Refused(ValueError, traitlets.TraitError):
@@ -19,74 +19,66 @@ class Refused(ValueError, traitlets.TraitError):
 
 
 class Checked(traitlets.TraitType[Any, Any]):
-    """A synced trait each of whose values, the first and any set later, goes through `check(name, value)`.
+    """A synced trait each of whose values, the first and any set later, is made `sound`; else the old value stays."""
 
-    What the check returns is kept; a ValueError or TypeError of it becomes `Refused`, and the old value stays.
-    """
-
-    def __init__(self, check: Callable[[str, Any], Any], default: Any) -> None:
+    def __init__(self, spec: Any, default: Any) -> None:
         super().__init__(default)
-        self.check = check
+        self.spec = spec
         self.tag(sync=True)
 
     def validate(self, obj: Any, value: Any) -> Any:
         """Called by traitlets for every new value."""
         try:
-            return self.check(str(self.name), value)
+            return sound(str(self.name), value, self.spec)
         except (ValueError, TypeError) as error:
             raise Refused(str(error)) from error
 
 
-def text(name: str, value: Any) -> str:
-    """A string."""
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}; it should be a text")
-    return value
+def sound(name: str, value: Any, spec: Any) -> Any:
+    """A value as its spec has it, in plain Python that JSON can carry.
 
+    A spec is str, bool, int (0 or more) or float (finite); the layouts of an array of finite numbers with "|" between
+    them ("atoms 3", see `elf.viz.arrays.finite`), one of them "" where an empty list will do; [spec] for a list;
+    {key: spec} for a dict, with "key?" where it may be missing and ... for any key; or a function (name, value) that
+    answers with the value.
 
-def texts(name: str, value: Any) -> list[str]:
-    """A list of strings."""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise ValueError(f"{name} is {value!r}; it should be a list of texts")
-    return [text(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
-
-
-def flag(name: str, value: Any) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; it should be True or False")
-    return value
-
-
-def whole(name: str, value: Any) -> int:
-    """0, 1, 2, ... (and no larger than a number in JavaScript can be told from the next)."""
-    number = require_integer(name, value, least=0)
-    if number > 2**53:
-        raise ValueError(f"{name} is {number}; it should be at most 2^53")
+    Raises:
+        ValueError, TypeError: the value is not of that kind.
+    """
+    if isinstance(spec, dict):
+        return _sound_dict(name, value, spec)
+    if isinstance(spec, list):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} is {value!r}; it should be a list")
+        return [sound(f"{name}[{index}]", entry, spec[0]) for index, entry in enumerate(value)]
+    if isinstance(spec, str):
+        layouts = spec.split("|")
+        return [] if isinstance(value, list) and not value and "" in layouts else finite(name, value, *layouts).tolist()
+    if spec in (str, bool):
+        if not isinstance(value, spec):
+            raise ValueError(f"{name} is {value!r}; it should be {'a text' if spec is str else 'True or False'}")
+        return value
+    if spec not in (int, float):
+        return spec(name, value)
+    number = require_integer(name, value, least=0) if spec is int else require_number(name, value)
+    # JavaScript tells whole numbers apart up to 2^53.
+    if not math.isfinite(number) or (spec is int and number > 2**53):
+        raise ValueError(f"{name} is {number}; it should be finite, and at most 2^53 if whole")
     return number
 
 
-def number(name: str, value: Any) -> float:
-    """A finite number."""
-    found = require_number(name, value)
-    if not math.isfinite(found):
-        raise ValueError(f"{name} is {found}; it should be finite")
-    return found
-
-
-def record(name: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    """A dict that has these keys at least."""
-    if not isinstance(value, dict) or not set(keys) <= set(value):
-        found = list(value) if isinstance(value, dict) else value
-        raise ValueError(f"{name} is {found!r}; it should be a dict with {', '.join(keys)}")
-    return value
-
-
-def records(name: str, value: Any, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """A list of such dicts."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{name} is {value!r}; it should be a list")
-    return [record(f"{name}[{index}]", entry, keys) for index, entry in enumerate(value)]
+def _sound_dict(name: str, value: Any, spec: dict[Any, Any]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {value!r}; it should be a dict")
+    spec = {f"{key}?": spec[...] for key in value} if ... in spec else spec
+    made = {}
+    for key, inner in spec.items():
+        plain = key.removesuffix("?")
+        if value.get(plain) is not None:
+            made[plain] = sound(f"{name}[{plain!r}]", value[plain], inner)
+        elif plain == key:
+            raise ValueError(f"{name} has {list(value)}; it should have {plain!r} too")
+    return made
 
 
 class Widget(anywidget.AnyWidget):
