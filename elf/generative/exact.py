@@ -3,9 +3,8 @@
 x = R_theta y_m + tau xi, with a shape m drawn by weight, an angle theta drawn uniformly, and Gaussian xi without a net
 displacement. With noise on top, p(x_t | m, theta) is Gaussian, and the average over theta is an integral of
 exp(kappa cos theta): a Bessel function. So log p(x_t), the score, and the posterior p(x | x_t) have closed forms, and
-the propositions of Sec. 4.2 of arXiv:2511.02087 can be checked against the truth rather than a trained network.
-
-Points of the plane are treated as complex numbers: a rotation is multiplication by exp(i theta).
+the propositions of Sec. 4.2 of arXiv:2511.02087 can be checked against the truth rather than a trained network. Points
+are treated as complex numbers: a rotation is multiplication by exp(i theta).
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ from elf.geometry.distances import norm
 Clouds = Float[Tensor, "batch points 2"]
 Levels = Float[Tensor, " batch"]
 """alpha or sigma of each noisy cloud."""
+Springs = Callable[[Tensor], Tensor] | None
+"""k(d); None is constant."""
 
 ANGLES = 48
 """Nodes of the trapezoidal rule over rotations; it converges faster than any power."""
 
 
 class Posterior(NamedTuple):
-    """p(x | x_t): shape m with these probabilities, turned by a von Mises angle, then a Gaussian around
-    own x_t + template R_angle y_m. All of it per noisy cloud."""
+    """p(x | x_t): shape m with these probabilities, turned by a von Mises angle (its most probable value; kappa, about
+    1 / variance where it is large), then a Gaussian around own x_t + template R_angle y_m, with this variance of each
+    coordinate."""
 
     probabilities: Float[Tensor, "batch shapes"]
     angle: Float[Tensor, "batch shapes"]
-    """Most probable angle."""
     concentration: Float[Tensor, "batch shapes"]
-    """kappa of the von Mises distribution; the angle's variance is about 1 / kappa where kappa is large."""
-    own: Float[Tensor, " batch"]
-    template: Float[Tensor, " batch"]
-    variance: Float[Tensor, " batch"]
-    """Of each coordinate, given shape and angle; length^2."""
+    own: Levels
+    template: Levels
+    variance: Levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +88,7 @@ class RotationAveraged:
         Raises:
             ValueError: neither noise nor blur: a density then does not exist.
         """
-        logs, variance = self._log_terms(x_t, alpha, sigma)
+        logs, variance, _ = self._log_terms(x_t, alpha, sigma)
         return logs.logsumexp(-1) - (x_t.shape[1] - 1) * (2 * math.pi * variance).log()
 
     def score(self, x_t: Clouds, alpha: Levels, sigma: Levels) -> Clouds:
@@ -100,8 +99,7 @@ class RotationAveraged:
 
     def posterior(self, x_t: Clouds, alpha: Levels, sigma: Levels) -> Posterior:
         """p(x | x_t)."""
-        logs, variance = self._log_terms(x_t, alpha, sigma)
-        overlap = self._overlap(x_t)
+        logs, variance, overlap = self._log_terms(x_t, alpha, sigma)
         return Posterior(
             logs.softmax(-1),
             overlap.angle(),
@@ -129,12 +127,7 @@ class RotationAveraged:
         return (wide(found.own) * x_t)[:, None] + found.template[:, None, None, None] * turned + blur
 
     def expected_distances(
-        self,
-        x_t: Clouds,
-        alpha: Levels,
-        sigma: Levels,
-        springs: Callable[[Tensor], Tensor] | None = None,
-        nodes: int = 8,
+        self, x_t: Clouds, alpha: Levels, sigma: Levels, springs: Springs = None, nodes: int = 8
     ) -> SpringNetwork:
         """The network whose minimum is the minimiser of E_{p(x|x_t)}[E(x_hat, x)]; see `elf.generative.minimiser`.
 
@@ -149,12 +142,9 @@ class RotationAveraged:
         density = (found.concentration[..., None] * (away.cos() - 1)).exp()
         density = found.probabilities[..., None] * density / density.sum(-1, keepdim=True)  # (batch, shapes, angles)
         first, second = pairs(x_t.shape[1], x_t.device)
-        shape = torch.polar(torch.ones_like(away), found.angle[..., None] + away)[..., None] * _relative(
-            _complex(self.shapes)[:, None], first, second
-        )
-        middle = found.template[:, None, None, None] * shape + (
-            found.own[:, None] * _relative(_complex(x_t), first, second)
-        ).unsqueeze(1).unsqueeze(1)
+        rods, own = (z[:, first] - z[:, second] for z in (_complex(self.shapes), _complex(x_t)))
+        shape = torch.polar(torch.ones_like(away), found.angle[..., None] + away)[..., None] * rods[:, None]
+        middle = found.template[:, None, None, None] * shape + (found.own[:, None] * own)[:, None, None]
         length, width_of_pair = middle.abs(), (2 * found.variance).sqrt()[:, None, None, None]
         if springs is None:
             rest = rice_mean(length, width_of_pair)
@@ -169,19 +159,18 @@ class RotationAveraged:
         weight = torch.polar(found.probabilities * shrink, found.angle)
         return torch.view_as_real(weight @ _complex(self.shapes))
 
-    def _overlap(self, x_t: Tensor) -> Complex[Tensor, "batch shapes"]:
-        return _complex(x_t) @ _complex(self.shapes).conj().mT
-
-    def _log_terms(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """log of weight_m times the exponential averaged over angles, and the variance of a coordinate of x_t."""
+    def _log_terms(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log of weight_m times the exponential averaged over angles; a coordinate's variance; sum x_t y_m^*."""
         variance = (alpha * self.blur).square() + sigma.square()
         if not bool((variance > 0).all()):
             raise ValueError(f"sigma has the value {float(sigma.min())}; without blur it should be positive")
-        overlap = alpha[:, None] * self._overlap(x_t).abs()
+        overlap = _complex(x_t) @ _complex(self.shapes).conj().mT
+        along = alpha[:, None] * overlap.abs()
         # i0e(k) is I_0(k) exp(-k): the exponent that it leaves out stands with the squares, where it cancels.
         sizes = x_t.square().sum((1, 2))[:, None] + alpha[:, None].square() * self.shapes.square().sum((1, 2))
         spread = variance[:, None]
-        return self.weights.log() - (sizes / 2 - overlap) / spread + torch.special.i0e(overlap / spread).log(), variance
+        logs = self.weights.log() - (sizes / 2 - along) / spread + torch.special.i0e(along / spread).log()
+        return logs, variance, overlap
 
 
 def exact_denoiser(system: RotationAveraged, schedule: Schedule) -> Denoiser:
@@ -194,7 +183,7 @@ def energy_minimiser(
     x_t: Clouds,
     alpha: Levels,
     sigma: Levels,
-    springs: Callable[[Tensor], Tensor] | None = None,
+    springs: Springs = None,
     *,
     allow_reflection: bool = False,
     iterations: int = 20,
@@ -214,11 +203,7 @@ def energy_minimiser(
 
 
 def energy_denoiser(
-    system: RotationAveraged,
-    schedule: Schedule,
-    springs: Callable[[Tensor], Tensor] | None = None,
-    *,
-    allow_reflection: bool = False,
+    system: RotationAveraged, schedule: Schedule, springs: Springs = None, *, allow_reflection: bool = False
 ) -> Denoiser:
     """x_hat(x_t, t) = `energy_minimiser`: what the pair energy would learn with endless data and a perfect network."""
     return lambda x_t, t: energy_minimiser(
@@ -282,7 +267,3 @@ def _quadrature(
 
 def _complex(x: Float[Tensor, "*batch points 2"]) -> Complex[Tensor, "*batch points"]:
     return torch.view_as_complex(x.contiguous())
-
-
-def _relative(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    return x[..., first] - x[..., second]

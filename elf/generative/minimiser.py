@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elf.checks import require_count
+from elf.generative.schedules import Points
 from elf.geometry.alignment import align
 from elf.geometry.distances import edge_distances
 from elf.geometry.rigidity import rigidity_matrix
@@ -58,12 +59,12 @@ def mean_network(
     return SpringNetwork(stiffness, (k * distances).mean(1) / stiffness)
 
 
-def network_energy(network: SpringNetwork, x: Float[Tensor, "batch points dim"]) -> Float[Tensor, " batch"]:
+def network_energy(network: SpringNetwork, x: Points) -> Float[Tensor, " batch"]:
     """sum over pairs of stiffness (|x_i - x_j| - rest)^2."""
     return (network.stiffness * (pair_distances(x) - network.rest).square()).sum(-1)
 
 
-def distance_jacobian(x: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch pairs coordinates"]:
+def distance_jacobian(x: Points) -> Float[Tensor, "batch pairs coordinates"]:
     """d |x_i - x_j| / d x, flattened; its kernel at generic x holds exactly the rigid motions.
 
     Zero in the rows of coincident points.
@@ -74,9 +75,7 @@ def distance_jacobian(x: Float[Tensor, "batch points dim"]) -> Float[Tensor, "ba
 
 
 @torch.no_grad()
-def minimise(
-    network: SpringNetwork, start: Float[Tensor, "batch points dim"], iterations: int = 40
-) -> Float[Tensor, "batch points dim"]:
+def minimise(network: SpringNetwork, start: Points, iterations: int = 40) -> Points:
     """A minimum of `network_energy`, by damped Gauss-Newton steps (Levenberg-Marquardt), without moving the centroid.
 
     The minimum nearest to `start` in practice; mirror images and rotations are equally low, see `nearest_pose`.
@@ -109,9 +108,7 @@ def minimise(
     return x
 
 
-def nearest_pose(
-    x_hat: Float[Tensor, "batch points dim"], x_t: Float[Tensor, "batch points dim"], *, allow_reflection: bool = False
-) -> Float[Tensor, "batch points dim"]:
+def nearest_pose(x_hat: Points, x_t: Points, *, allow_reflection: bool = False) -> Points:
     """x_hat moved rigidly as close to x_t as it gets: of all equivalent minimisers, the one with the least noise.
 
     Prop. 4.4 leaves a rigid motion v open; |eps_hat| = |x_t - alpha x_hat| / sigma is smallest at this pose. Mirror
@@ -120,9 +117,7 @@ def nearest_pose(
     return align(x_t, x_hat, allow_reflection=allow_reflection)
 
 
-def remove_rigid(
-    vectors: Float[Tensor, "batch points dim"], x: Float[Tensor, "batch points dim"]
-) -> Float[Tensor, "batch points dim"]:
+def remove_rigid(vectors: Points, x: Points) -> Points:
     """The part of `vectors` (say, of a noise) that changes distances at x: P = J^+ J, J the distance Jacobian at x."""
     jacobian = distance_jacobian(x)
     return (torch.linalg.pinv(jacobian) @ (jacobian @ vectors.flatten(1)[..., None])).view_as(vectors)

@@ -13,7 +13,6 @@ trains faster at small budgets: the notebooks have it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,24 +20,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from elf.checks import (
-    require_coordinates,
-    require_finite,
-    require_number,
-    require_occupied,
-    require_one_of,
-    require_tensor,
-    values_are_known,
-)
+from elf.checks import require_coordinates, require_finite, require_number, require_occupied, values_are_known
 from elf.data.molecules import one_hot
 from elf.elements import ELEMENTS
 from elf.energy import Energy
 from elf.generative.schedules import Karras, Polynomial, Schedule, add_noise, wide
 from elf.geometry.alignment import center
 
-CHARGE_SCALE = 0.1
-
 State = Float[Tensor, "batch atoms state"]
+Features = Float[Tensor, "batch atoms features"]
+Numbers = Int[Tensor, "batch atoms"]
 Times = Float[Tensor, " batch"]
 Mask = Bool[Tensor, "batch atoms"]
 """True for a real atom."""
@@ -64,18 +55,16 @@ class Featuriser:
         """Features an atom."""
         return len(self.elements) + self.charges
 
-    def encode(
-        self, numbers: Int[Tensor, "batch atoms"], dtype: torch.dtype = torch.float32
-    ) -> Float[Tensor, "batch atoms features"]:
+    def encode(self, numbers: Numbers, dtype: torch.dtype = torch.float32) -> Features:
         """Features, zeros where numbers is 0 (padding).
 
         Raises:
             ValueError: an element that is not among `elements`.
         """
         parts = [self.type_scale * one_hot(numbers, self.elements, dtype=dtype)]
-        return torch.cat(parts + [CHARGE_SCALE * numbers[..., None].to(dtype)] * self.charges, dim=-1)
+        return torch.cat(parts + [0.1 * numbers[..., None].to(dtype)] * self.charges, dim=-1)
 
-    def decode(self, features: Float[Tensor, "batch atoms features"], mask: Mask) -> Int[Tensor, "batch atoms"]:
+    def decode(self, features: Features, mask: Mask) -> Numbers:
         """Atomic numbers: the largest of the types wins (the charge is not asked, as in EDM); 0 for padding."""
         kinds = torch.tensor(self.elements, dtype=torch.int64, device=features.device)
         return kinds[features[..., : len(self.elements)].argmax(dim=-1)] * mask
@@ -106,7 +95,7 @@ class MoleculeDenoiser(nn.Module):
         """The denoised state x_hat that an answer implies."""
         raise NotImplementedError
 
-    def features_missed(self, answer: State, clean: State, noise: State) -> Float[Tensor, "batch atoms features"]:
+    def features_missed(self, answer: State, clean: State, noise: State) -> Features:
         """The features' loss, number by number, from the answer, the clean state and the noise that was added."""
         raise NotImplementedError
 
@@ -114,7 +103,7 @@ class MoleculeDenoiser(nn.Module):
         """x_hat(x_t, t): what the samplers ask for."""
         return self.clean(x_t, self(x_t, t, mask), t, mask)
 
-    def encode(self, positions: Float[Tensor, "batch atoms 3"], numbers: Int[Tensor, "batch atoms"]) -> State:
+    def encode(self, positions: Float[Tensor, "batch atoms 3"], numbers: Numbers) -> State:
         """The clean state of molecules, with numbers 0 for padding.
 
         Raises:
@@ -122,11 +111,10 @@ class MoleculeDenoiser(nn.Module):
             ValueError: an unknown element, an empty molecule, coordinates that are not finite, shapes that do not fit.
         """
         require_coordinates("positions", positions, 3)
-        if positions.shape != (*require_tensor("numbers", numbers).shape, 3):
-            raise ValueError(
-                f"positions has shape {tuple(positions.shape)}; it should be {(*numbers.shape, 3)}, as numbers has"
-            )
         features, mask = self.featuriser.encode(numbers, positions.dtype), numbers != 0
+        if positions.shape != (*numbers.shape, 3):
+            found, fits = tuple(positions.shape), (*numbers.shape, 3)
+            raise ValueError(f"positions has shape {found}; it should be {fits}, as numbers has")
         if values_are_known(positions, numbers):
             require_occupied(mask)
             require_finite("positions", positions, mask)
@@ -169,7 +157,7 @@ class KarrasDenoiser(MoleculeDenoiser):
         types = self.featuriser.type_scale * answer[..., 3:].softmax(dim=-1) * mask[..., None]
         return torch.cat([center(positions, mask), types], dim=-1)
 
-    def features_missed(self, answer: State, clean: State, noise: State) -> Float[Tensor, "batch atoms features"]:
+    def features_missed(self, answer: State, clean: State, noise: State) -> Features:
         """Cross-entropy."""
         return -answer[..., 3:].log_softmax(dim=-1) * (clean[..., 3:] / self.featuriser.type_scale)
 
@@ -196,7 +184,7 @@ class NoisePredictor(MoleculeDenoiser):
         """What is left when the noise is taken away."""
         return (x_t - wide(self.schedule.sigma(t)) * answer) / wide(self.schedule.alpha(t))
 
-    def features_missed(self, answer: State, clean: State, noise: State) -> Float[Tensor, "batch atoms features"]:
+    def features_missed(self, answer: State, clean: State, noise: State) -> Features:
         """(eps - eps_hat)^2."""
         return (noise[..., 3:] - answer[..., 3:]).square()
 
@@ -212,7 +200,7 @@ def denoising_loss(
     model: nn.Module,
     energy: Energy,
     positions: Float[Tensor, "batch atoms 3"],
-    numbers: Int[Tensor, "batch atoms"],
+    numbers: Numbers,
     generator: torch.Generator,
     *,
     degree: int = 2,
@@ -243,8 +231,8 @@ def denoising_loss(
         raise TypeError(f"model is a {type(model).__name__}; it should be a MoleculeDenoiser, or wrap one as `module`")
     if degree not in (1, 2):
         raise ValueError(f"degree is {degree!r}; it should be 1 or 2")
-    border = math.inf if far is None else require_number("far", far[1])
-    require_one_of("features_over", features_over, ("atoms", "edm"))
+    if features_over not in ("atoms", "edm"):
+        raise ValueError(f"features_over is {features_over!r}; it should be 'atoms' or 'edm'")
     clean, mask = own.encode(positions, numbers), numbers != 0
     t = own.schedule.draw(len(positions), generator).to(positions.device, positions.dtype)
     x_t, noise = own.add_noise(clean, t, mask, generator)
@@ -252,7 +240,7 @@ def denoising_loss(
     target, x_hat = clean[..., :3], own.clean(x_t, answer, t, mask)[..., :3]
     energies = energy(x_hat, target, mask)
     if far is not None:
-        near = own.schedule.sigma(t) < border * own.schedule.alpha(t)
+        near = own.schedule.sigma(t) < require_number("far", far[1]) * own.schedule.alpha(t)
         energies = torch.where(near, energies, far[0](x_hat, target, mask))
     energies = own.schedule.weight(t) ** (degree / 2) * energies
     missed = own.features_missed(answer, clean, noise).sum(dim=(1, 2))

@@ -38,9 +38,8 @@ def denoising_loss(
     """weight(t) E(x_hat(x_t, t), x) for one time and one noise a sample (Sec. 4.2; for `Straight`, the one of A.7).
 
     With `Harmonic` and the weight alpha^2 / sigma^2 it is the usual squared error of the noise (Sec. 2.2), with
-    `Straight`'s 1 / t^2 that of the velocity. A.7 prints E(x - x_hat); the energy is a function of two clouds, not of
-    their difference, and sum_{i<j} |d_i - d_j|^2 of a centred difference d would be MSE again, times the number of
-    points.
+    `Straight`'s 1 / t^2 that of the velocity. A.7 prints E(x - x_hat); the energy is a function of two clouds, and
+    sum_{i<j} |d_i - d_j|^2 of a centred difference d would be MSE again, times the number of points.
     """
     t = schedule.draw(len(x), generator).to(x.dtype)
     x = center(x)

@@ -1,9 +1,8 @@
 """Samplers: Euler, Heun and ancestral, for any denoiser and any schedule; of point clouds, and of molecules.
 
-The probability flow is dx = x_hat d alpha + eps_hat d sigma with eps_hat = (x - alpha x_hat) / sigma. In this form it
-needs no derivative of the schedule and no division by alpha. Its Euler step is DDIM's alpha_s x_hat + sigma_s eps_hat
-(Song et al. 2021, arXiv:2010.02502); for `Straight` that is x + (s - t) u, Euler's step of flow matching, and for
-`Karras` Heun's step is the one of arXiv:2206.00364.
+The probability flow is dx = x_hat d alpha + eps_hat d sigma with eps_hat = (x - alpha x_hat) / sigma: no derivative of
+the schedule, no division by alpha. Its Euler step is DDIM's alpha_s x_hat + sigma_s eps_hat (arXiv:2010.02502); for
+`Straight` that is flow matching's x + (s - t) u, and for `Karras` Heun's step is the one of arXiv:2206.00364.
 
 Every sampler starts from standard Gaussian noise times sigma at the schedule's first time and goes to its last time; if
 noise is left there, it answers with x_hat. What it moves is a tensor (batch, points, numbers a point): a cloud, or the
@@ -13,8 +12,7 @@ state of a molecule, positions and features side by side (`elf.generative.molecu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
@@ -22,17 +20,9 @@ from typing import Literal, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from elf.checks import (
-    require_bool,
-    require_count,
-    require_integer,
-    require_number,
-    require_one_of,
-    require_seed,
-    require_tensor,
-)
+from elf.checks import require_bool, require_count, require_integer, require_number, require_one_of, require_seed
 from elf.elements import ELEMENTS, VALENCE
 from elf.generative.molecules import KarrasDenoiser, Mask, MoleculeDenoiser, State, Times, molecule_noise
 from elf.generative.points import Denoiser
@@ -43,6 +33,7 @@ Watcher = Callable[[Tensor, Tensor, Tensor], object]
 Draw = Callable[[], Tensor]
 """Gives standard Gaussian noise of the shape of the start."""
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 CHURN_ABOVE = 0.05
 """Angstrom (S_tmin of Alg. 2): below, fresh noise would only blur finished bonds."""
 SETTLE_BELOW = 2.0
@@ -61,27 +52,6 @@ Ask = Callable[[Tensor, Level], Tensor]
 Step = Callable[[Tensor, Level, Level, Ask], Tensor]
 
 
-def euler(denoiser: Denoiser, schedule: Schedule, noise: Points, steps: int, watch: Watcher | None = None) -> Points:
-    """First-order steps of the probability flow, one evaluation each; deterministic, given the noise.
-
-    Args:
-        denoiser: x_hat(x_t, t).
-        schedule: gives the times, alpha and sigma.
-        noise: standard Gaussian start (`elf.generative.points.gaussian`), in the dtype and on the device of the run.
-        steps: number of steps.
-        watch: sees every state.
-
-    Raises:
-        ValueError: steps is less than 1.
-    """
-
-    def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
-        x_hat = ask(x, now)
-        return x + _flow(x_hat, _noise(x, x_hat, now), now, after)
-
-    return _run(step, denoiser, schedule, noise, steps, watch)
-
-
 def heun(
     denoiser: Denoiser,
     schedule: Schedule,
@@ -89,21 +59,26 @@ def heun(
     steps: int,
     watch: Watcher | None = None,
     *,
+    order: Literal[1, 2] = 2,
     churn: float = 0.0,
     draw: Draw | None = None,
     prepare: Callable[[Tensor, Level], Tensor] | None = None,
 ) -> Points:
     """Second-order (trapezoidal) steps of the probability flow, two evaluations each; a step to sigma = 0 is Euler's.
 
-    Karras et al. 2022, arXiv:2206.00364: Alg. 1 without churn, Alg. 2 with it.
+    Deterministic, given the noise, but for churn. Karras et al. 2022, arXiv:2206.00364: Alg. 1, or Alg. 2 with churn.
 
     Args:
+        denoiser: x_hat(x_t, t).
+        schedule: gives the times, alpha and sigma.
+        noise: standard Gaussian start (`elf.generative.points.gaussian`), in the dtype and on the device of the run.
+        steps: number of steps.
+        watch: sees every state.
+        order: 1 for Euler's method, one evaluation a step.
         churn: before each step the noise level is raised by this share with fresh noise (gamma of Alg. 2, at most
             sqrt(2) - 1), where it is above `CHURN_ABOVE`. Fresh noise lets later steps mend errors of earlier ones.
         draw: of the fresh noise.
         prepare: what is done to the state before each step.
-
-    The other arguments are `euler`'s.
 
     Raises:
         ValueError: steps is less than 1; churn out of range, without draw, or with another schedule than `Karras`.
@@ -122,7 +97,7 @@ def heun(
         x_hat = ask(x, now)
         eps = _noise(x, x_hat, now)
         trial = x + _flow(x_hat, eps, now, after)
-        if after.sigma == 0:
+        if after.sigma == 0 or order == 1:
             return trial
         x_hat_after = denoiser(trial, _time(after, trial))
         return x + _flow(x_hat + x_hat_after, eps + _noise(trial, x_hat_after, after), now, after) / 2
@@ -130,45 +105,34 @@ def heun(
     return _run(step, denoiser, schedule, noise, steps, watch)
 
 
-def ancestral(
-    denoiser: Denoiser,
-    schedule: Schedule,
-    noise: Points,
-    steps: int,
-    draw: Draw,
-    watch: Watcher | None = None,
-) -> Points:
-    """Draws x_s from p(x_s | x_t, x = x_hat) (`posterior`), step by step: the sampler of DDPM (Ho et al. 2020) and EDM.
+euler = partial(heun, order=1)
 
-    Exact at any number of steps where x_hat is certain. EDM (arXiv:2203.17003, Alg. 2) ends by adding noise of sigma_0
-    / alpha_0 = 0.003 angstrom, which the paper's schedule has left there; here x_hat is the answer.
+
+def ancestral(
+    denoiser: Denoiser, schedule: Schedule, noise: Points, steps: int, draw: Draw, watch: Watcher | None = None
+) -> Points:
+    """Draws x_s from p(x_s | x_t, x = x_hat), step by step: the sampler of DDPM (Ho et al. 2020) and EDM.
+
+    With a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2, its mean is (a sigma_s^2 x_t + alpha_s v x_hat) /
+    sigma_t^2 and its variance v sigma_s^2 / sigma_t^2. Exact at any number of steps where x_hat is certain. EDM
+    (arXiv:2203.17003, Alg. 2) ends by adding noise of sigma_0 / alpha_0 = 0.003 angstrom; here x_hat is the answer.
 
     Args:
         draw: of the noise that each step adds.
 
-    The other arguments are `euler`'s.
+    The other arguments are `heun`'s.
     """
 
     def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
         x_hat, kick = ask(x, now), draw()
         if after.sigma == 0:
             return x_hat
-        mean, spread = posterior(x, x_hat, now, after)
-        return mean + spread * kick
+        ratio = now.alpha / after.alpha
+        fresh = now.sigma.square() - (ratio * after.sigma).square()
+        mean = (ratio * after.sigma.square() * x + after.alpha * fresh * x_hat) / now.sigma.square()
+        return mean + fresh.sqrt() * after.sigma / now.sigma * kick
 
     return _run(step, denoiser, schedule, noise, steps, watch)
-
-
-def posterior(x: Tensor, x_hat: Tensor, now: Level, after: Level) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of x_s given x_t and x = x_hat, for s = `after` less noisy than t = `now`.
-
-    With a = alpha_t / alpha_s and v = sigma_t^2 - a^2 sigma_s^2, the mean is (a sigma_s^2 x_t + alpha_s v x_hat) /
-    sigma_t^2 and the variance v sigma_s^2 / sigma_t^2. The deviation is a scalar tensor.
-    """
-    ratio = now.alpha / after.alpha
-    fresh = now.sigma.square() - (ratio * after.sigma).square()
-    mean = (ratio * after.sigma.square() * x + after.alpha * fresh * x_hat) / now.sigma.square()
-    return mean, fresh.sqrt() * after.sigma / now.sigma
 
 
 @torch.no_grad()
@@ -266,38 +230,47 @@ def sample_molecules(
         raise ValueError(f"churn is {churn!r}; it should be 0 for ancestral sampling, where all noise is fresh")
     place = torch.device(device) if device is not None else generator.device
     parts = counts.argsort(stable=True).split(require_count("batch_size", batch_size))
-    size, width, dtype = (len(counts), int(counts.max())), denoiser.featuriser.width, _dtype_of(denoiser)
+    size, width, dtype = (len(counts), int(counts.max())), denoiser.featuriser.width, torch.float32
+    if any(parameter.dtype == torch.float64 for parameter in denoiser.parameters()):
+        dtype = torch.float64
     positions = torch.zeros(*size, 3, dtype=dtype, device=place)
     numbers = torch.zeros(size, dtype=torch.int64, device=place)
     path = torch.zeros(frames, *size, 3, dtype=dtype, device=place) if frames else None
-    wanted = {(frame + 1) * steps // frames - 1 for frame in range(frames)}
-    told = count(1)
+    wanted = {(frame + 1) * steps // frames for frame in range(frames)}
 
-    def tell() -> None:
-        if progress is not None:
-            progress(next(told), len(parts) * steps)
-
-    def descend(mask: Mask, watch: Watcher) -> State:
+    def descend(mask: Mask, batch: int) -> tuple[State, list[Tensor]]:
         # The orders of the draws are those of the samples that once were published.
         draw = partial(molecule_noise, mask, width, generator, dtype, features_first=method == "heun")
-        denoise = partial(denoiser.denoise, mask=mask)
-        if method == "ancestral":
-            return ancestral(denoise, denoiser.schedule, draw(), steps, draw, watch)
-        shell = ClosedShell(denoiser, mask, draw) if isinstance(denoiser, KarrasDenoiser) and closed_shell else None
-        prepare = None if shell is None else shell.settle
-        return heun(shell or denoise, denoiser.schedule, draw(), steps, watch, churn=churn, draw=draw, prepare=prepare)
+        kept, visited = [], count(1)
 
-    with _evaluating(denoiser):
-        for rows in parts:
+        def watch(t: Tensor, x: Tensor, x_hat: Tensor) -> None:
+            if (done := next(visited)) in wanted:
+                kept.append(x_hat[..., :3].clone())
+            if progress is not None and done <= steps:  # where noise is left at the end, it is asked once more
+                progress(batch * steps + done, len(parts) * steps)
+
+        denoise, schedule = partial(denoiser.denoise, mask=mask), denoiser.schedule
+        if method == "ancestral":
+            return ancestral(denoise, schedule, draw(), steps, draw, watch), kept
+        shell = ClosedShell(denoiser, mask, draw) if isinstance(denoiser, KarrasDenoiser) and closed_shell else None
+        settle = None if shell is None else shell.settle
+        return heun(shell or denoise, schedule, draw(), steps, watch, churn=churn, draw=draw, prepare=settle), kept
+
+    modes = [(module, module.training) for module in denoiser.modules()]
+    denoiser.eval()
+    try:
+        for batch, rows in enumerate(parts):
             atoms = int(counts[rows].max())
             mask = (torch.arange(atoms, dtype=torch.int64, device="cpu") < counts[rows, None]).to(place)
-            watch = _Frames(steps, wanted, tell)
-            x = descend(mask, watch)
+            x, kept = descend(mask, batch)
             rows = rows.to(place)
             positions[rows, :atoms] = x[..., :3]
             numbers[rows, :atoms] = denoiser.featuriser.decode(x[..., 3:], mask)
             if path is not None:
-                path[:, rows, :atoms] = torch.stack(watch.kept)
+                path[:, rows, :atoms] = torch.stack(kept)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return Samples(positions, numbers, path)
 
 
@@ -335,9 +308,7 @@ class ClosedShell:
 
 
 def closed_shell_types(
-    logits: Float[Tensor, "batch atoms elements"],
-    mask: Mask,
-    elements: Sequence[int] = ELEMENTS,
+    logits: Float[Tensor, "batch atoms elements"], mask: Mask, elements: Sequence[int] = ELEMENTS
 ) -> Float[Tensor, "batch atoms elements"]:
     """The likeliest types whose valences have an even sum in every molecule, as one-hots; zero where masked.
 
@@ -358,42 +329,10 @@ def closed_shell_types(
     return torch.nn.functional.one_hot(chosen, len(elements)).to(logits.dtype) * mask[..., None]
 
 
-class _Frames:
-    """Watches one batch: keeps x_hat's positions at the wanted steps, and tells of every step."""
-
-    def __init__(self, steps: int, wanted: set[int], tell: Callable[[], None]) -> None:
-        self.kept: list[Tensor] = []
-        self.steps, self.wanted, self.tell, self.done = steps, wanted, tell, 0
-
-    def __call__(self, t: Tensor, x: Tensor, x_hat: Tensor) -> None:
-        if self.done in self.wanted:
-            self.kept.append(x_hat[..., :3].clone())
-        self.done += 1
-        if self.done <= self.steps:  # where noise is left at the end, it is one evaluation more
-            self.tell()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Dropout off, and the mode of each part back to what it was."""
-    before = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
-
-
-def _dtype_of(module: nn.Module) -> torch.dtype:
-    """float64 for a network in double precision, else float32."""
-    return torch.float64 if any(p.dtype == torch.float64 for p in module.parameters()) else torch.float32
-
-
 def _require_counts(counts: object) -> Int[Tensor, " n"]:
-    counts = require_tensor("counts", counts)
-    if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:
-        raise TypeError(f"counts has dtype {counts.dtype}; it should hold integers")
+    if not isinstance(counts, Tensor) or counts.dtype not in INTEGERS:
+        found = counts.dtype if isinstance(counts, Tensor) else type(counts).__name__
+        raise TypeError(f"counts is a {found}; it should be a tensor of integers")
     if counts.ndim != 1 or not len(counts) or int(counts.min()) < 1:
         raise ValueError(f"counts has shape {tuple(counts.shape)}; it should be (n,) with n >= 1 and entries >= 1")
     return counts.cpu()

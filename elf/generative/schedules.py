@@ -1,8 +1,7 @@
 """Noise schedules: how much noise at which time, one interface for all, and the noising itself.
 
 A noisy sample is x_t = alpha_t x + sigma_t eps (Eq. 2 of arXiv:2511.02087). Time runs from clean to noisy; what it
-measures is the schedule's business: `Karras` counts it in sigma, `Polynomial` and `Straight` from 0 to 1. Times that
-a schedule makes itself are float32.
+measures is the schedule's business: `Karras` counts it in sigma, `Polynomial` and `Straight` from 0 to 1, in float32.
 """
 
 from __future__ import annotations
@@ -55,8 +54,7 @@ def add_noise(x: Points, noise: Points, t: Float[Tensor, " batch"], schedule: Sc
 def noise_of(x_t: Points, x_hat: Points, t: Float[Tensor, " batch"], schedule: Schedule) -> Points:
     """eps_hat = (x_t - alpha_t x_hat) / sigma_t: the noise that a denoised sample implies (Sec. 4.2).
 
-    The score that it implies is -eps_hat / sigma_t: grad log p(x_t), exactly, if x_hat is the posterior mean E[x | x_t]
-    (Tweedie's formula).
+    The score -eps_hat / sigma_t is grad log p(x_t) if x_hat is the posterior mean E[x | x_t] (Tweedie's formula).
     """
     return (x_t - wide(schedule.alpha(t)) * x_hat) / wide(schedule.sigma(t))
 
@@ -122,6 +120,11 @@ class Karras:
         return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
 
 
+def _equal_steps(self: Schedule, steps: int) -> Float[Tensor, " levels"]:
+    """The steps + 1 times from 1 to 0 that a sampler visits, on the CPU; the paper takes T steps."""
+    return torch.linspace(1, 0, require_count("steps", steps) + 1, device="cpu", dtype=torch.float32)
+
+
 @dataclass(frozen=True)
 class Polynomial:
     """Variance-preserving noise of the paper's molecules (C.2): alpha^2 = (1 - 2 s)(1 - t^p)^2 + s = 1 - sigma^2.
@@ -168,9 +171,7 @@ class Polynomial:
         steps = torch.randint(self.levels + 1, (n,), generator=generator, device=place, dtype=torch.int64)
         return steps.to(torch.float32) / self.levels
 
-    def grid(self, steps: int) -> Float[Tensor, " levels"]:
-        """Equal steps from 1 to 0; the paper takes T of them."""
-        return _equal_steps(steps)
+    grid = _equal_steps
 
 
 @dataclass(frozen=True)
@@ -209,9 +210,7 @@ class Straight:
         uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
         return self.t_min + (1 - self.t_min) * uniform
 
-    def grid(self, steps: int) -> Float[Tensor, " levels"]:
-        """Equal steps from 1 to 0."""
-        return _equal_steps(steps)
+    grid = _equal_steps
 
 
 def _check(schedule: Schedule, require: Callable[[str, object], float], *names: str) -> None:
@@ -219,10 +218,6 @@ def _check(schedule: Schedule, require: Callable[[str, object], float], *names: 
     for name in names:
         value = require(f"{type(schedule).__name__}.{name}", getattr(schedule, name))
         object.__setattr__(schedule, name, value)  # the dataclass is frozen
-
-
-def _equal_steps(steps: int) -> Float[Tensor, " levels"]:
-    return torch.linspace(1, 0, require_count("steps", steps) + 1, device="cpu", dtype=torch.float32)
 
 
 def _require_unit(t: Tensor) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 
 from elf.checks import require_count
 from elf.geometry.alignment import center
+from elf.models.transformer import Features, Mask, PairFeatures, Positions
 
 START = 1.5
 """Standard deviation of the starting noise, angstrom: the size of a small molecule."""
@@ -29,13 +29,8 @@ class ConformerNetwork(nn.Module):
         self.network, self.passes = network, require_count("passes", passes)
 
     def forward(
-        self,
-        noise: Float[Tensor, "batch atoms 3"],
-        features: Float[Tensor, "batch atoms features"],
-        pairs: Float[Tensor, "batch atoms atoms pair_features"],
-        mask: Bool[Tensor, "batch atoms"],
-        passes: int | None = None,
-    ) -> Float[Tensor, "batch atoms 3"]:
+        self, noise: Positions, features: Features, pairs: PairFeatures, mask: Mask, passes: int | None = None
+    ) -> Positions:
         """Centred positions in angstrom after this many passes (default: all). Only the last pass has a gradient.
 
         Args:

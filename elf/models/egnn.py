@@ -11,8 +11,6 @@ here both networks pass messages between two different real atoms alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -178,13 +176,9 @@ class CoordinateLayer(nn.Module):
 def require_shapes(positions: Tensor, features: Tensor, level: Tensor, mask: Tensor, width: int) -> None:
     """Raises ValueError unless the four arguments of a network fit each other and its `width` of features."""
     batch, atoms = mask.shape if mask.ndim == 2 else (-1, -1)
-    wanted: Sequence[tuple[str, Tensor, tuple[int, ...]]] = (
-        ("positions", positions, (batch, atoms, 3)),
-        ("features", features, (batch, atoms, width)),
-        ("level", level, (batch,)),
-    )
-    for name, value, shape in wanted:
-        if value.shape != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}; it should be {shape}, as mask has {tuple(mask.shape)}"
-            )
+    found = {"positions": positions, "features": features, "level": level}
+    wanted = {"positions": (batch, atoms, 3), "features": (batch, atoms, width), "level": (batch,)}
+    for name, shape in wanted.items():
+        if found[name].shape != shape:
+            fits = f"it should be {shape}, as mask has {tuple(mask.shape)}"
+            raise ValueError(f"{name} has shape {tuple(found[name].shape)}; {fits}")

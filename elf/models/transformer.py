@@ -25,28 +25,14 @@ Levels = Float[Tensor, " batch"]
 Mask = Bool[Tensor, "batch atoms"]
 """True for a real atom."""
 
+PairFeatures = Float[Tensor, "batch atoms atoms pair_features"]
+
 
 class NetworkOutput(NamedTuple):
     """displacements: vectors that turn with the molecule. logits: one a feature, invariant."""
 
     displacements: Positions
     logits: Features
-
-
-class RadialBasis(nn.Module):
-    """Gaussians on a grid of `size` distances from 0 to `cutoff` (in the unit of the distances)."""
-
-    centers: Tensor
-
-    def __init__(self, size: int, cutoff: float, like: Tensor) -> None:
-        super().__init__()
-        self.width = cutoff / size
-        centers = torch.linspace(0, cutoff, size, dtype=like.dtype, device=like.device)
-        self.register_buffer("centers", centers, persistent=False)
-
-    def forward(self, distances: Tensor) -> Tensor:
-        """Distances (...) -> (..., size)."""
-        return torch.exp(-0.5 * ((distances[..., None] - self.centers) / self.width).square())
 
 
 class Block(nn.Module):
@@ -125,6 +111,7 @@ class EquivariantTransformer(nn.Module):
     """
 
     frequencies: Tensor
+    centers: Tensor
 
     def __init__(
         self,
@@ -151,7 +138,10 @@ class EquivariantTransformer(nn.Module):
         weight = self.embed.weight
         octaves = torch.linspace(math.log(0.25), math.log(8.0), 16, dtype=weight.dtype, device=weight.device)
         self.register_buffer("frequencies", octaves.exp(), persistent=False)
-        self.radial = RadialBasis(radial, cutoff, self.embed.weight)
+        # Distances are seen through Gaussians on a grid.
+        centers = torch.linspace(0, cutoff, radial, dtype=weight.dtype, device=weight.device)
+        self.register_buffer("centers", centers, persistent=False)
+        self.width = cutoff / radial
         self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
         self.pair_embed = nn.Linear(pair_features, self.pair.out_features, bias=False) if pair_features else None
         self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
@@ -162,12 +152,7 @@ class EquivariantTransformer(nn.Module):
         nn.init.zeros_(self.logits.weight)
 
     def forward(
-        self,
-        positions: Positions,
-        features: Features,
-        sigma: Levels,
-        mask: Mask,
-        pairs: Float[Tensor, "batch atoms atoms pair_features"] | None = None,
+        self, positions: Positions, features: Features, sigma: Levels, mask: Mask, pairs: PairFeatures | None = None
     ) -> NetworkOutput:
         """Displacements are of order one, in units of the caller's choosing.
 
@@ -185,7 +170,8 @@ class EquivariantTransformer(nn.Module):
         distances = norm(difference)
         directions = (difference / (1 + distances)[..., None]).permute(0, 3, 1, 2)[:, None].contiguous()
         shrink = (self.size / (sigma.square() + self.size**2).sqrt())[:, None, None]
-        basis = self.radial(torch.stack([distances, distances * shrink], dim=-1)).flatten(-2)
+        away = torch.stack([distances, distances * shrink], dim=-1)[..., None] - self.centers
+        basis = torch.exp(-0.5 * (away / self.width).square()).flatten(-2)
         # (2 layers + 1, batch, heads, atoms, atoms), so that each block's share lies in one piece.
         pair = self.pair(basis)
         if self.pair_embed is not None:

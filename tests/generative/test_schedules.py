@@ -66,6 +66,26 @@ def test_karras_time_is_its_noise():
     assert torch.equal(Karras().alpha(t), torch.ones(3))
 
 
+def test_karras_grid_and_weight():
+    grid = Karras().grid(40)
+    assert grid[0].item() == pytest.approx(15.0)
+    assert grid[-2].item() == pytest.approx(0.01, rel=1e-4)
+    assert grid[-1] == 0
+    assert (grid[:-1] ** (1 / 7)).diff().std() < 1e-6  # even steps in sigma^(1 / rho)
+    # The paper's alpha^2 / sigma^2 where the noise is small, 1 / sigma_data^2 where it is large.
+    sigma = torch.tensor([1e-3, 1e-2])
+    torch.testing.assert_close(Karras().weight(sigma) * sigma**2, torch.ones(2), rtol=1e-4, atol=0)
+    assert Karras().weight(torch.tensor([1e6])).item() == pytest.approx(1 / 1.5**2)
+    assert Karras(sigma_data=2.0).weight(torch.tensor([2.0])).item() == pytest.approx(8 / 16)
+
+
+def test_karras_draws_are_log_normal():
+    normal = torch.randn(20_000, generator=torch.Generator().manual_seed(1))
+    drawn = Karras(log_mean=-1.0, log_std=0.5).draw(20_000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn, torch.exp(-1 + 0.5 * normal))
+    assert drawn.log().mean().item() == pytest.approx(-1, abs=0.02)
+
+
 def test_draws_cover_what_they_should():
     g = torch.Generator().manual_seed(0)
     t = Polynomial(levels=4).draw(5000, g)
@@ -77,6 +97,22 @@ def test_draws_cover_what_they_should():
     assert t.mean().item() == pytest.approx(0.6, abs=4 * 0.8 / math.sqrt(12 * 5000))
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+@pytest.mark.parametrize("schedule", ALL, ids=lambda s: type(s).__name__)
+def test_torchs_defaults_change_nothing(schedule, default):
+    def times():
+        return schedule.draw(5, torch.Generator("cpu").manual_seed(0)), schedule.grid(5)
+
+    before = times()
+    torch.set_default_dtype(default)
+    try:
+        with torch.device("meta"):
+            after = times()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(after, before, strict=True))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -84,6 +120,10 @@ def test_draws_cover_what_they_should():
         (lambda: Polynomial(power=0.0), "Polynomial.power is 0.0"),
         (lambda: Polynomial(levels=0), "Polynomial.levels is 0"),
         (lambda: Straight(t_min=1.0), "Straight.t_min is 1.0"),
+        (lambda: Karras(sigma_min=20.0), r"Karras.sigma_min is 20.0; it should be below sigma_max=15.0"),
+        (lambda: Karras(rho=-1), "Karras.rho is -1; it should be finite and greater than zero"),
+        (lambda: Karras(sigma_data=math.nan), "Karras.sigma_data is nan"),
+        (lambda: Karras(log_mean=math.inf), "Karras.log_mean is inf; it should be finite"),
         (lambda: Polynomial().alpha(torch.tensor([0.5, 1.5])), "t ranges from 0.5 to 1.5"),
         (lambda: Straight().sigma(torch.tensor([-0.1])), "t ranges from -0.1"),
         (lambda: Straight().weight(torch.tensor([math.nan])), "t ranges"),

@@ -46,10 +46,10 @@ def sample(counts=two, **settings):
 
 
 REFUSED = [
-    (lambda: sample(torch.tensor([2.5])), TypeError, "counts has dtype torch.float32; it should hold integers"),
-    (lambda: sample(torch.tensor([True])), TypeError, "counts has dtype torch.bool"),
-    (lambda: sample([2, 3]), TypeError, "counts is a list; it should be a torch.Tensor"),
-    (lambda: draw_counts(torch.tensor([2.5]), 1, 0), TypeError, "counts has dtype torch.float32"),
+    (lambda: sample(torch.tensor([2.5])), TypeError, "counts is a torch.float32; it should be a tensor of integers"),
+    (lambda: sample(torch.tensor([True])), TypeError, "counts is a torch.bool"),
+    (lambda: sample([2, 3]), TypeError, "counts is a list; it should be a tensor of integers"),
+    (lambda: draw_counts(torch.tensor([2.5]), 1, 0), TypeError, "counts is a torch.float32"),
     (lambda: draw_counts(two, 1, -1), ValueError, "seed is -1"),
     (lambda: sample(method="euler"), ValueError, "method is 'euler'; it should be one of 'heun', 'ancestral'"),
     (lambda: sample(steps=1.5), TypeError, "steps is 1.5; it should be an integer"),
@@ -64,7 +64,7 @@ REFUSED = [
     (lambda: loss(z=z[0]), ValueError, r"positions has shape \\(1, 2, 3\\); it should be \\(2, 3\\), as numbers has"),
     (lambda: loss(x[..., :2]), ValueError, r"positions has shape \\(1, 2, 2\\); it should be \\(1, 2, 3\\)"),
     (lambda: loss(x.expand(4, -1, -1)), ValueError, r"positions has shape \\(4, 2, 3\\); it should be \\(1, 2, 3\\)"),
-    (lambda: loss(features_over="all"), ValueError, "features_over is 'all'; it should be one of 'atoms', 'edm'"),
+    (lambda: loss(features_over="all"), ValueError, "features_over is 'all'; it should be 'atoms' or 'edm'"),
     (lambda: loss(degree="2"), ValueError, "degree is '2'; it should be 1 or 2"),
     (lambda: loss(far=(Harmonic(), "a")), TypeError, "far is 'a'; it should be a number"),
     (lambda: Karras(log_std=0), ValueError, "Karras.log_std is 0; it should be finite and greater than zero"),

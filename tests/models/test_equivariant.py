@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from elf.geometry import random_rotations
 from elf.models.transformer import EquivariantTransformer, NetworkOutput
@@ -102,6 +105,86 @@ def test_coincident_atoms_have_finite_gradients(network):
     )
     (out.displacements.square().sum() + out.logits.sum()).backward()
     assert positions.grad.isfinite().all()
+
+
+def written_out(network: EquivariantTransformer, x, features, sigma, pairs=None) -> NetworkOutput:
+    """The same for one molecule without padding, in the order of the formulas, one head and one axis at a time."""
+    n, heads = len(x), network.heads
+    rods = x[:, None] - x[None]
+    d = rods.norm(dim=-1)
+    u = rods / (1 + d[..., None])
+    seen = [d, d * network.size / math.sqrt(sigma**2 + network.size**2)]
+    basis = torch.cat([torch.exp(-(((r[..., None] - network.centers) / network.width) ** 2) / 2) for r in seen], -1)
+    pair = network.pair(basis) if pairs is None else network.pair(basis) + network.pair_embed(pairs)
+    pair = pair.view(n, n, -1, heads)
+    layers = len(network.blocks)
+    phase = 0.5 * math.log(sigma) * network.frequencies
+    noise = network.noise(torch.cat([phase.sin(), phase.cos()]))
+    h, v = network.embed(features) + noise, torch.zeros(3, n, noise.shape[0], dtype=x.dtype)
+    for layer, block in enumerate(network.blocks):
+        scale, shift = block.modulation(noise).chunk(2)
+        q, k, value, push = block.project(block.attention_norm(h) * (1 + scale) + shift).chunk(4, -1)
+        size = q.shape[-1] // heads
+        turning = block.vector_values(v)
+        arrived, message = torch.zeros_like(h), torch.zeros_like(v)
+        for head in range(heads):
+            of = slice(head * size, (head + 1) * size)
+            weights = (q[:, of] @ k[:, of].T / math.sqrt(size) + pair[:, :, layer, head]).softmax(-1)
+            arrived[:, of] = weights @ value[:, of]
+            gated = weights * pair[:, :, layers + layer, head]
+            for axis in range(3):
+                message[axis, :, of] = (gated * u[..., axis]) @ push[:, of] + weights @ turning[axis][:, of]
+        h = h + block.attended(arrived)
+        v = v + message
+        first, second = block.vector_pairs(v).chunk(2, -1)
+        products = (first * second).sum(0) / math.sqrt(h.shape[-1])
+        update, gate = block.mixed(F.silu(block.hidden(torch.cat([block.mixing_norm(h), products], -1)))).chunk(2, -1)
+        h, v = h + update, v + gate * first
+    h = network.final_norm(h)
+    q, k = network.query(h), network.key(h)
+    pull = torch.zeros(n, n, dtype=x.dtype)
+    for head in range(heads):
+        of = slice(head * size, (head + 1) * size)
+        pull = pull + q[:, of] @ k[:, of].T / math.sqrt(size) * pair[:, :, -1, head] / heads
+    pull = (pull + pull.T) / math.sqrt(n)
+    along = (pull[..., None] * u).sum(1)
+    return NetworkOutput(torch.stack([network.vector_out(v[a])[:, 0] for a in range(3)], -1) + along, network.logits(h))
+
+
+def test_network_is_what_its_formulas_say(network, molecules, generator):
+    out = network(**molecules)
+    for b, n in ((0, 7), (1, 4), (2, 1)):
+        x, features = (molecules[key][b, :n] for key in ("positions", "features"))
+        one = written_out(network, x, features, float(molecules["sigma"][b]))
+        torch.testing.assert_close(out.displacements[b, :n], one.displacements, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(out.logits[b, :n], one.logits, rtol=1e-9, atol=1e-9)
+
+
+def test_pair_features_are_added_to_what_distances_say(generator):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = EquivariantTransformer(channels=8, heads=2, layers=2, radial=4, pair_features=3).double()
+    torch.nn.init.normal_(network.logits.weight, generator=generator)
+    x, features = (torch.randn(4, n, generator=generator, dtype=torch.float64) for n in (3, 5))
+    pairs = torch.randn(4, 4, 3, generator=generator, dtype=torch.float64)
+    mask, sigma = torch.ones(1, 4, dtype=torch.bool), torch.tensor([0.7], dtype=torch.float64)
+    out, one = network(x[None], features[None], sigma, mask, pairs[None]), written_out(network, x, features, 0.7, pairs)
+    torch.testing.assert_close(out.displacements[0], one.displacements)
+    torch.testing.assert_close(out.logits[0], one.logits)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_torchs_default_dtype_changes_nothing(molecules, default):
+    network = EquivariantTransformer(channels=8, heads=2, layers=1)
+    single = {key: part.float() if part.is_floating_point() else part for key, part in molecules.items()}
+    before = network(**single)
+    torch.set_default_dtype(default)
+    try:
+        after = network(**single)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(after.displacements, before.displacements)
+    assert after.displacements.dtype == torch.float32
 
 
 def test_channels_must_fit_heads():
