@@ -47,7 +47,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
 @pytest.mark.parametrize(
     ("code", "module", "extra"),
     [
-        ("elf.data.qm9.load()", "platformdirs", "molecules"),
+        ("elf.data.qm9.load()", "qm9pack", "molecules"),
         ("elf.chemistry.bonds; elf.metrics.strain; elf.viz.style", "matplotlib", "viz"),
         ("elf.viz.Playground", "traitlets", "viz"),
         (
@@ -58,7 +58,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
         (
             "import torch; c = elf.spins.Couplings(torch.ones(1, 3, 2), torch.ones(1, 2, 3))\n"
             "elf.spins.ground_state(c, 'matching')",
-            "pymatching",
+            "scipy",
             "spins",
         ),
         ("from elf import notebooks", "nbformat", "course"),
