@@ -168,10 +168,8 @@ def _flow(x_hat: Tensor, eps: Tensor, now: Level, after: Level) -> Tensor:
 
 @dataclass(frozen=True)
 class Samples:
-    """Sampled molecules in the layout of `elf.data.qm9.Molecules`: angstrom, atomic numbers, zero-padded.
-
-    trajectory: (levels, n, atoms, 3), the denoised positions x_hat at some noise levels; None unless asked for.
-    """
+    """Sampled molecules in the layout of `elf.data.qm9.Molecules`: angstrom, atomic numbers, zero-padded; and, where
+    asked for, a trajectory: the denoised positions x_hat at some noise levels."""
 
     positions: Float[Tensor, "n atoms 3"]
     numbers: Int[Tensor, "n atoms"]

@@ -104,6 +104,23 @@ def test_posterior_samples_have_the_posterior_mean_and_distances():
         torch.testing.assert_close(exact.stiffness, sampled.stiffness, rtol=0, atol=5 / math.sqrt(n))
 
 
+def test_draws_are_a_turned_shape_plus_blur():
+    """From the same draws of the generator: the sign of a symmetric noise is seen in no distribution."""
+    found, g = system(0.2), torch.Generator().manual_seed(5)
+    pick = torch.multinomial(found.weights, 6, replacement=True, generator=g)
+    angle = 2 * math.pi * torch.rand(6, generator=g, dtype=F64)
+    wanted = turn(found.shapes[pick], angle) + 0.2 * gaussian((6, 3, 2), g, F64)
+    assert torch.equal(found.sample(6, torch.Generator().manual_seed(5)), wanted)
+    x_t, a, s = noisy(found, 0.3, 2)
+    p, g = found.posterior(x_t, a, s), torch.Generator().manual_seed(6)
+    pick = torch.multinomial(p.probabilities, 3, replacement=True, generator=g)
+    angle = p.angle.gather(1, pick) + von_mises(p.concentration.gather(1, pick), g)
+    turned = torch.stack([turn(found.shapes[pick[b]], angle[b]) for b in range(2)])
+    blur = p.variance.sqrt()[:, None, None, None] * gaussian((6, 3, 2), g, F64).view(2, 3, 3, 2)
+    wanted = p.own[:, None, None, None] * x_t[:, None] + p.template[:, None, None, None] * turned + blur
+    torch.testing.assert_close(found.posterior_sample(x_t, a, s, 3, torch.Generator().manual_seed(6)), wanted)
+
+
 def test_the_two_integrals_over_a_pair_agree():
     """Rice's closed form against Gauss-Hermite quadrature with k = 1."""
     found = system(0.1)
