@@ -256,7 +256,9 @@ def test_extra_state_is_kept(tmp_path, make):
 
 
 @pytest.mark.parametrize(
-    "extra", [b"bytes", {1: "a key that JSON makes a string"}, (1, 2), {"x": math.nan}, object()], ids=repr
+    "extra",
+    [b"bytes", {1: "a key that JSON makes a string"}, (1, 2), {"x": math.nan}, object()],
+    ids=lambda extra: type(extra).__name__,
 )
 def test_extra_state_that_no_file_holds_is_refused_before_the_first_step(tmp_path, extra):
     def never(step):
