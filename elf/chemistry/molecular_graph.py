@@ -82,6 +82,18 @@ def to_rdkit(molecules: Molecules, i: SupportsIndex) -> Mol:
     return mol.GetMol()
 
 
+def mol_of(numbers: list[int], orders: Int[Tensor, "atoms atoms"]) -> Mol:
+    """An RDKit Mol with these bonds, without a conformer, not sanitised."""
+    from rdkit import Chem
+
+    mol = Chem.RWMol()
+    for number in numbers:
+        mol.AddAtom(Chem.Atom(number))
+    for first, second in orders.triu().nonzero().tolist():
+        mol.AddBond(first, second, Chem.BondType.values[int(orders[first, second])])
+    return mol.GetMol()
+
+
 def add_conformer(mol: Mol, positions: Float[Tensor, "atoms 3"]) -> None:
     """Gives `mol` these coordinates, in angstrom."""
     from rdkit.Chem import Conformer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex, overload
 
@@ -74,14 +74,16 @@ class Molecules:
     """n molecules of up to `atoms` atoms, padded with zeros.
 
     positions: angstrom. numbers: atomic numbers, 0 for padding. smiles: one string a molecule, "" where it is not
-    known. index: the molecule's number in the original data set (QM9: 1 to 133,885). Indexing with an integer, a slice,
-    a list, a bool or index tensor gives Molecules again. ValueError where the four do not fit together.
+    known. index: the molecule's number in the original data set (QM9: 1 to 133,885). charges: formal charges, zero on
+    padding; None where they are not known. Indexing with an integer, a slice, a list, a bool or index tensor gives
+    Molecules again. ValueError where they do not fit together.
     """
 
     positions: Float[Tensor, "n atoms 3"]
     numbers: Int[Tensor, "n atoms"]
     smiles: SmilesList
     index: Int[Tensor, " n"]
+    charges: Int[Tensor, "n atoms"] | None = None
 
     def __post_init__(self) -> None:
         lengths = {"numbers": len(self.numbers), "smiles": len(self.smiles), "index": len(self.index)}
@@ -90,6 +92,9 @@ class Molecules:
                 f"positions has shape {tuple(self.positions.shape)}, numbers {tuple(self.numbers.shape)}; they should "
                 f"be (n, atoms, 3) and (n, atoms), and the lengths {lengths} equal"
             )
+        if self.charges is not None and self.charges.shape != self.numbers.shape:
+            found, wanted = tuple(self.charges.shape), tuple(self.numbers.shape)
+            raise ValueError(f"charges has shape {found}; it should be {wanted}, as numbers has")
 
     @property
     def mask(self) -> Bool[Tensor, "n atoms"]:
@@ -112,7 +117,12 @@ class Molecules:
     def __getitem__(self, item: SupportsIndex | slice | list[int] | list[bool] | Tensor | np.ndarray) -> Molecules:
         rows = _rows(item, len(self))
         here = rows.to(self.numbers.device)
-        return Molecules(self.positions[here], self.numbers[here], self.smiles.pick(rows.numpy()), self.index[here])
+        return self._with(lambda atoms: atoms[here], self.smiles.pick(rows.numpy()), self.index[here])
+
+    def _with(self, change: Callable[[Tensor], Tensor], smiles: SmilesList, index: Tensor) -> Molecules:
+        """The record with its tensors over atoms changed alike."""
+        charges = None if self.charges is None else change(self.charges)
+        return Molecules(change(self.positions), change(self.numbers), smiles, index, charges)
 
     def subset(
         self,
@@ -141,7 +151,7 @@ class Molecules:
     def trimmed(self) -> Molecules:
         """The same molecules, padded only to the largest one present."""
         size = int(self.counts.max()) if len(self) else 0
-        return Molecules(self.positions[:, :size], self.numbers[:, :size], self.smiles, self.index)
+        return self._with(lambda atoms: atoms[:, :size], self.smiles, self.index)
 
     def formula(self, i: int) -> str:
         """Sum formula of molecule i in Hill order: carbon, hydrogen, then by symbol."""
@@ -149,7 +159,7 @@ class Molecules:
 
     def to(self, device: torch.device | str) -> Molecules:
         """The same molecules on another device."""
-        return Molecules(self.positions.to(device), self.numbers.to(device), self.smiles, self.index.to(device))
+        return self._with(lambda atoms: atoms.to(device), self.smiles, self.index.to(device))
 
 
 def _rows(item: object, n: int) -> Int[Tensor, " rows"]:

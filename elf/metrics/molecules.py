@@ -41,8 +41,8 @@ from elf.checks import (
     require_tensor,
     widen,
 )
-from elf.chemistry.bonds import QM9, BondRules
-from elf.chemistry.molecular_graph import add_conformer
+from elf.chemistry.bonds import QM9, BondRules, orders_of
+from elf.chemistry.molecular_graph import add_conformer, mol_of
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -145,7 +145,7 @@ def to_rdkit(positions: Tensor, numbers: Tensor, *, rules: BondRules = QM9) -> M
     bonds, charges and stereo centres of a known SMILES see `elf.chemistry.molecular_graph.to_rdkit`.
     """
     positions, numbers, _ = check_molecules(positions[None], numbers[None], None, rules)
-    mol = _mol(numbers[0].tolist(), orders_of(positions, numbers, rules)[0].cpu())
+    mol = mol_of(numbers[0].tolist(), orders_of(positions, numbers, rules)[0].cpu())
     add_conformer(mol, positions[0])
     return mol
 
@@ -166,7 +166,7 @@ def to_smiles(
     result: list[str | None] = []
     with rdBase.BlockLogs():
         for x, z, real in zip(positions, numbers, mask, strict=True):
-            mol = _mol(z[real].tolist(), orders_of(x[real][None], z[real][None], rules)[0].cpu())
+            mol = mol_of(z[real].tolist(), orders_of(x[real][None], z[real][None], rules)[0].cpu())
             if Chem.SanitizeMol(mol, catchErrors=True):
                 result.append(None)
                 continue
@@ -249,26 +249,3 @@ def check_molecules(
         raise ValueError(f"numbers holds the unknown elements {odd}; it should hold {dict(rules.symbols)}")
     require_finite("positions", positions, mask)
     return widen(positions).masked_fill(~mask[..., None], 0), numbers, mask
-
-
-def orders_of(positions: Tensor, numbers: Tensor, rules: BondRules) -> Int[Tensor, "B N N"]:
-    """`bond_orders` of arguments that `check_molecules` has seen."""
-    # cdist's shortcut by a matrix product cancels digits: up to 0.01 angstrom wrong far from the origin.
-    distance = 100 * torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
-    limit = rules.thresholds(device=positions.device, dtype=positions.dtype)[
-        :, numbers[:, :, None], numbers[:, None, :]
-    ]
-    orders = (distance < limit).sum(dim=0)
-    orders.diagonal(dim1=1, dim2=2).zero_()
-    return orders
-
-
-def _mol(numbers: list[int], orders: Tensor) -> Mol:
-    from rdkit import Chem
-
-    mol = Chem.RWMol()
-    for number in numbers:
-        mol.AddAtom(Chem.Atom(number))
-    for first, second in orders.triu().nonzero().tolist():
-        mol.AddBond(first, second, Chem.BondType.values[int(orders[first, second])])
-    return mol.GetMol()

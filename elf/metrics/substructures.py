@@ -19,8 +19,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from elf.checks import require_tensor
-from elf.chemistry.bonds import QM9, BondRules
-from elf.metrics.molecules import check_molecules, orders_of
+from elf.chemistry.bonds import QM9, BondRules, orders_of
+from elf.metrics.molecules import check_molecules
 
 BONDS = ("C1H", "C1C", "C1O", "C1N", "H1N", "C2O", "H1O", "C2C")
 ANGLES = ("C1C1H", "C1C1C", "C1C1O", "C1C1N", "C1N1C", "C1O1C", "H1C1O", "C1C2C")
