@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LARGEST = 1e100  # its square, too, is a number
 doubles = functools.partial(torch.tensor, dtype=torch.float64, device="cpu")
 """Numbers from Python as a tensor."""
 
@@ -22,7 +23,7 @@ def finite(name: str, value: Any, *layouts: str) -> Tensor:
         layouts: axes that it may have, "atoms 3": a number is an axis of that length, a word any length above zero.
 
     Raises:
-        ValueError: no array of real numbers, another shape, NaN or infinity.
+        ValueError: no array of real numbers, another shape, NaN, infinity or more than 1e100.
     """
     try:
         # To the CPU first: not every accelerator has double precision.
@@ -37,8 +38,8 @@ def finite(name: str, value: Any, *layouts: str) -> Tensor:
     if not any(_fits(tuple(plain.shape), layout.split()) for layout in layouts):
         wanted = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
         raise ValueError(f"{name} has shape {tuple(plain.shape)}; it should be {wanted}, no axis empty")
-    if not bool(plain.isfinite().all()):
-        raise ValueError(f"{name} holds NaN or infinite values; all should be finite numbers")
+    if not bool((plain.abs() <= LARGEST).all()):  # false for NaN
+        raise ValueError(f"{name} holds NaN or infinite values; all should be finite numbers, at most {LARGEST:.0e}")
     return plain
 
 

@@ -30,7 +30,7 @@ class Checked(traitlets.TraitType[Any, Any]):
         """Called by traitlets for every new value."""
         try:
             return sound(str(self.name), value, self.spec)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise Refused(str(error)) from error
 
 
@@ -38,7 +38,7 @@ def sound(name: str, value: Any, spec: Any) -> Any:
     """A value as its spec has it, in plain Python that JSON can carry.
 
     A spec is str, bool, int (0 or more) or float (finite); the layouts of an array of finite numbers with "|" between
-    them ("atoms 3", see `elf.viz.arrays.finite`), one of them "" where an empty list will do; [spec] for a list;
+    them ("atoms 3", see `elf.viz.arrays.finite`), and at the end where an empty list will do; [spec] for a list;
     {key: spec} for a dict, with "key?" where it may be missing and ... for any key; or a function (name, value) that
     answers with the value.
 
@@ -52,8 +52,9 @@ def sound(name: str, value: Any, spec: Any) -> Any:
             raise ValueError(f"{name} is {value!r}; it should be a list")
         return [sound(f"{name}[{index}]", entry, spec[0]) for index, entry in enumerate(value)]
     if isinstance(spec, str):
-        layouts = spec.split("|")
-        return [] if isinstance(value, list) and not value and "" in layouts else finite(name, value, *layouts).tolist()
+        if isinstance(value, list) and not value and spec.endswith("|"):
+            return []
+        return finite(name, value, *spec.removesuffix("|").split("|")).tolist()
     if spec in (str, bool):
         if not isinstance(value, spec):
             raise ValueError(f"{name} is {value!r}; it should be {'a text' if spec is str else 'True or False'}")
@@ -62,7 +63,7 @@ def sound(name: str, value: Any, spec: Any) -> Any:
         return spec(name, value)
     number = require_integer(name, value, least=0) if spec is int else require_number(name, value)
     # JavaScript tells whole numbers apart up to 2^53.
-    if not math.isfinite(number) or (spec is int and number > 2**53):
+    if (spec is int and number > 2**53) or not math.isfinite(number):
         raise ValueError(f"{name} is {number}; it should be finite, and at most 2^53 if whole")
     return number
 
