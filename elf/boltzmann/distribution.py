@@ -151,6 +151,7 @@ def _require_mass_inside(found: Boltzmann, tolerance: float) -> None:
             outside = float((density.select(dim, outermost) * found.temperature / slope).sum() * across)
             if not outside <= tolerance:
                 raise ValueError(
-                    f"grid: about {outside:.2g} of the mass lies beyond {where}, more than {tolerance:.2g}; widen the "
-                    "window; if that does not help, the energy levels off and has no normalisable distribution"
+                    f"grid: about {outside:.2g} times the mass inside lies beyond {where}, more than "
+                    f"{tolerance:.2g}; widen the window; if that does not help, "
+                    "the energy levels off and has no normalisable distribution"
                 )

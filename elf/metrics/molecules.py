@@ -9,14 +9,14 @@ atom (default: number not 0). What stands at masked atoms never matters. Raises 
 for wrong shapes or devices, an empty molecule, elements that the rules do not know, or coordinates that are not finite.
 rules: `bonds.QM9` (H, C, N, O, F) by default, `bonds.GEOM` for GEOM-Drugs.
 
-**Compare with the data's own figure first.** EDM's rules see distances alone, neither charges nor aromatic bonds, and
+Compare with the data's own figure first. EDM's rules see distances alone, neither charges nor aromatic bonds, and
 have their own error: of all QM9, 99.36 % of the atoms and 95.28 % of the molecules are stable, and 97.6 % valid, though
 all are DFT minima. Of the 15,145 unstable atoms 62 % are carbons and 36 % nitrogens, one bond short or one over: in
 aromatic and conjugated rings bonds lie between the table's double and single ones, where half a picometre decides
 (benzene's carbons, at 139.5 pm, count three single bonds each). 71 % of the 6,181 unstable molecules have an aromatic
 ring, of all QM9 17 %; another 8 % hold charges, such as zwitterions.
 
-**Validity is never to be read alone.** Open valences are filled up with hydrogens and the largest fragment is taken, so
+Validity is never to be read alone. Open valences are filled up with hydrogens and the largest fragment is taken, so
 that a gas of separate atoms is 100 % valid (and 0 % stable), and a chlorobenzene that is misread as a cyclohexyl
 chloride is valid too. "completeness" and "stable_connected" of `evaluate` ask for more.
 """

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from browser import settle, until
+from bs4 import BeautifulSoup
 from PIL import Image
+from typeset import STRAY, prose_in
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -100,6 +102,33 @@ def test_page(name, book, open_page):
     settle(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
     _screenshot(page, name, "phone")
+
+
+def _untypeset(html: str) -> list[str]:
+    """What a reader would see of Markdown's marks, and the prose that got into formulas."""
+    article = BeautifulSoup(html, "html.parser").find("article") or BeautifulSoup(html, "html.parser")
+    found = [words for formula in article.select(".math") for words in prose_in(formula.extract().get_text())]
+    for other in article.select("pre, code, script, style, .cell_input, .cell_output, .headerlink, dt.sig"):
+        other.extract()
+    return found + [text for text in article.find_all(string=STRAY) if text.strip()]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_mark_is_left_over_and_no_prose_inside_mathematics(name, site):
+    assert not _untypeset((site / f"{name}.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("html", "count"),
+    [
+        ("<p>On the $d$-rigidity of <b>graphs</b></p>", 1),
+        ("<p>and **so** on, <code>$OUT</code></p>", 1),
+        (r'<p>Suppose <span class="math">\(p = 1 Add that over the data\)</span></p>', 3),
+        (r'<p>So <span class="math">\(D_{\mathrm{KL}} \text{ where it rises}\)</span></p><pre>$ make</pre>', 0),
+    ],
+)
+def test_what_is_left_over_is_found(html, count):
+    assert len(_untypeset(f"<article>{html}</article>")) == count
 
 
 @pytest.mark.parametrize("name", ["genindex", "py-modindex", "search"])

@@ -1,0 +1,129 @@
+"""What notebook 01 says, derived a second time."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from reading import ambiguous_names, code, notebook, printed, prose
+
+import elf
+
+DOUBLE = {"dtype": torch.float64}
+
+
+@pytest.fixture(scope="module")
+def book():
+    return notebook("01_boltzmann_and_reverse_kl")
+
+
+def _lowest(values: torch.Tensor, at: torch.Tensor) -> float:
+    """Where a curve is lowest, between the nodes: the vertex of the parabola through the lowest three."""
+    i = int(values.argmin())
+    a, b, c = values[i - 1 : i + 2].tolist()
+    return float(at[i] + (at[1] - at[0]) * 0.5 * (a - c) / (a - 2 * b + c))
+
+
+def _forward_bond(r: float, T: float) -> float:
+    """The length that forward KL answers with, the ring's Z as an integral over the radius."""
+    radius, lengths = torch.linspace(0, 6, 6001, **DOUBLE), torch.linspace(1.3, 1.6, 61, **DOUBLE)
+    log_z = torch.log(torch.trapezoid(radius * torch.exp(-((radius - lengths[:, None]) ** 2) / T), radius))
+    return _lowest((lengths - r) ** 2 / T + log_z, lengths)
+
+
+def _forward_triangle(side: float, T: float) -> float:
+    """The same of a triangle in the plane: one atom pinned, the second on the axis (its angle is a factor), a third."""
+    r, x = torch.linspace(1e-6, 3.4, 61, **DOUBLE), torch.linspace(-3.4, 3.4, 121, **DOUBLE)
+    second, along, across = torch.meshgrid(r, x, r, indexing="ij")
+    found = (second, (along**2 + across**2).sqrt(), ((along - second) ** 2 + across**2).sqrt())
+    sides = torch.linspace(1.3, 1.6, 7, **DOUBLE)
+    energies = (sum((d - s) ** 2 for d in found) for s in sides)
+    log_z = torch.stack([torch.logsumexp((second.log() - energy / T).flatten(), 0) for energy in energies])
+    return _lowest(3 * (sides - side) ** 2 / T + log_z, sides)
+
+
+def test_the_four_answers_to_a_bond_at_every_angle(book):
+    (line,) = re.findall(r"HEADLINE: .*", printed(book))
+    shown = [float(number) for number in re.findall(r"\d\.\d\d", line)]
+    assert shown == [0, 0, 1.5, pytest.approx(_forward_bond(1.5, 0.08), abs=0.006), 1.5]
+    # On paper: d/dr of (r - 1.5)^2 / T + log r.
+    assert _forward_bond(1.5, 0.08) == pytest.approx((1.5 + math.sqrt(1.5**2 - 2 * 0.08)) / 2, abs=1e-4)
+    assert "about $T/2r = 0.03$ angstrom" in prose(book)
+
+
+def test_a_triangle_keeps_its_size_in_both_directions_too(book):
+    assert "side 1.5 at $T = 0.2$ comes out at 1.48 forwards and at 1.50 in reverse" in prose(book)
+    assert round(_forward_triangle(1.5, 0.2), 2) == 1.48
+
+
+def test_without_log_z_the_directions_are_one_loss_for_symmetric_energies():
+    a, b = torch.randn(2, 7, 3, 2, generator=torch.Generator().manual_seed(0), **DOUBLE)
+    for energy in (elf.Harmonic(), elf.PairEnergy(springs=elf.springs.Constant())):
+        torch.testing.assert_close(energy(a, b), energy(b, a))
+
+
+def test_a_narrow_bump_compares_energies_and_a_point_is_infinitely_far(book):
+    assert "*narrow bump of fixed width*" in prose(book)
+    x, T = torch.linspace(-6, 6, 60001, **DOUBLE), 0.5
+    energy = (x**2 - 1) ** 2
+    log_p = -energy / T - torch.log(torch.trapezoid(torch.exp(-energy / T), x))
+
+    def divergence(place: float, width: float) -> float:
+        log_q = -((x - place) ** 2) / (2 * width**2) - math.log(width * math.sqrt(2 * math.pi))
+        return float(torch.trapezoid(log_q.exp() * (log_q - log_p), x))
+
+    difference = divergence(0.3, 0.01) - divergence(0.9, 0.01)
+    assert difference == pytest.approx(((0.3**2 - 1) ** 2 - (0.9**2 - 1) ** 2) / T, abs=1e-2)
+    assert divergence(0.3, 0.001) - divergence(0.3, 0.01) == pytest.approx(math.log(10), abs=1e-2)  # and on for ever
+
+
+def test_a_pair_costs_k_and_a_mechanical_spring_is_twice_that(book):
+    assert "so that $K = 2k$" in prose(book)
+    y, d = torch.tensor([[[0.0, 0.0], [1.5, 0.0]]], **DOUBLE), torch.tensor(1.5, requires_grad=True, **DOUBLE)
+    y_hat = torch.stack([torch.zeros(2, **DOUBLE), torch.stack([d, 0 * d])])[None]
+    (slope,) = torch.autograd.grad(elf.PairEnergy(springs=elf.springs.Constant())(y_hat, y).sum(), d, create_graph=True)
+    assert float(torch.autograd.grad(slope, d)[0]) == pytest.approx(2)
+    s = (1.5 / d) ** 6
+    (slope,) = torch.autograd.grad(s**2 - 2 * s, d, create_graph=True)
+    big_k = float(elf.springs.LennardJones(eps=1.0)(torch.tensor(1.5, **DOUBLE)))
+    assert float(torch.autograd.grad(slope, d)[0]) == pytest.approx(big_k)
+
+
+def test_the_time_on_the_barrier(book):
+    said = re.search(r"spends (\d+) % of its time at T = 0.3, (\d+) % at 0.5 and (\d+) % at 1", prose(book))
+    assert said
+    y = torch.linspace(-4, 4, 8001, **DOUBLE)
+    for percent, T in zip(said.groups(), (0.3, 0.5, 1.0), strict=True):
+        p = torch.exp(-((y**2 - 1) ** 2 + 0.15 * y) / T)
+        assert round(100 * float(p[y.abs() < 0.5].sum() / p.sum())) == int(percent)
+
+
+def test_the_surrogate_s_force_is_unbounded_and_jumps_where_atoms_meet(book):
+    text = prose(book)
+    assert "its gradient is unbounded, and it jumps where two atoms pass through each other" in text
+    target, energy = torch.tensor([[[0.0], [1.0]]], **DOUBLE), elf.PairEnergy(springs=elf.springs.Constant())
+
+    def slope(at: float) -> float:
+        moved = torch.tensor([[[0.0], [at]]], requires_grad=True, **DOUBLE)
+        return float(torch.autograd.grad(energy(moved, target).sum(), moved)[0][0, 1, 0])
+
+    assert slope(1e-9) == pytest.approx(-2)
+    assert slope(-1e-9) == pytest.approx(2)
+    assert slope(1001.0) == pytest.approx(10 * slope(101.0))
+
+
+def test_speed_is_left_to_the_benchmarks(book):
+    assert not [id for id, source in code(book).items() if "perf_counter" in source]
+    assert "slower one" not in prose(book)
+
+
+def test_orange_is_for_mse_alone(book):
+    gaussian = [source for source in code(book).values() if '"forward", style.INK' in source or "theta_hat" in source]
+    assert len(gaussian) >= 3
+    assert not [source for source in gaussian if 'COLORS["mse"]' in source]
+
+
+def test_cells_can_be_run_again(book):
+    assert not ambiguous_names(book)
