@@ -1,0 +1,137 @@
+"""What notebook 04 claims, derived here by a second way and held against the page as it is committed."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import permutations
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+BOOK = nbformat.read(Path(__file__).resolve().parents[2] / "notebooks" / "04_symmetry.ipynb", as_version=4)
+PROSE = " ".join("\n".join(cell.source for cell in BOOK.cells if cell.cell_type == "markdown").split())
+
+
+def _cell(fragment: str):
+    found = [cell for cell in BOOK.cells if cell.cell_type == "code" and fragment in cell.source]
+    assert len(found) == 1
+    return found[0]
+
+
+def _printed(fragment: str) -> str:
+    return "".join(out.text for out in _cell(fragment).outputs if out.output_type == "stream")
+
+
+def _rows(fragment: str) -> list[list[str]]:
+    """The table that a cell shows, without its header."""
+    text = _cell(fragment).outputs[0].data["text/plain"]
+    return [[entry.strip() for entry in line.split("|")] for line in text.splitlines()[1:]]
+
+
+def _misfit(moved: np.ndarray, target: np.ndarray, proper: bool) -> float:
+    """Squared distance of the best motion of `moved` to `target`, by an SVD of our own; proper motions only, or all."""
+    a, b = moved - moved.mean(0), target - target.mean(0)
+    u, singular, v = np.linalg.svd(a.T @ b)
+    sign = np.linalg.det(u @ v)
+    if proper and sign < 0:
+        singular = singular * np.array([1.0] * (len(singular) - 1) + [-1.0])
+    return float((a * a).sum() + (b * b).sum() - 2 * singular.sum())
+
+
+def _isometries(shape: np.ndarray) -> list[tuple[int, ...]]:
+    """Every relabelling that leaves all distances alone, by placing one point after the other."""
+    distances = np.linalg.norm(shape[:, None] - shape[None], axis=-1)
+    found = [()]
+    for i in range(len(shape)):
+        found = [
+            (*order, j)
+            for order in found
+            for j in range(len(shape))
+            if j not in order and all(abs(distances[j, order[k]] - distances[i, k]) < 1e-9 for k in range(i))
+        ]
+    return found
+
+
+def _ring(n: int, radius: float) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(n) / n
+    return radius * np.stack([np.cos(angles), np.sin(angles)], -1)
+
+
+HEPTAGON = _ring(7, 1.0)
+BENZENE = np.pad(np.concatenate([_ring(6, 1.39), _ring(6, 2.48)]), ((0, 0), (0, 1)))
+CORNERS = 0.63 * np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)])
+METHANE = np.concatenate([np.zeros((1, 3)), CORNERS])
+
+
+@pytest.mark.parametrize(("shape", "column"), [(HEPTAGON, 1), (BENZENE, 2), (METHANE, 3)], ids=("7", "C6H6", "CH4"))
+def test_relabellings_that_are_free_are_counted_as_their_motions_say(shape, column):
+    orders = _isometries(shape)
+    motions = {proper: sum(_misfit(shape[list(p)], shape, proper) < 1e-9 for p in orders) for proper in (True, False)}
+    assert motions[False] == len(orders)  # each is an isometry of the shape
+    shown = {row[0]: row[column] for row in _rows("zip(row, sizes, strict=True)")}
+    total = len(orders)
+    assert shown == {
+        "MSE": f"1 of {total}",
+        "Kabsch": f"{motions[True]} of {total}",
+        "Kabsch, with reflections": f"{total} of {total}",
+        "pair energy": f"{total} of {total}",
+    }
+
+
+def test_the_counts_are_those_of_the_prose():
+    assert [row[1:] for row in _rows("zip(row, sizes, strict=True)")][1] == ["7 of 14", "12 of 12", "12 of 24"]
+    assert len(list(permutations(range(4)))) == 24  # methane: any order of four hydrogens
+    assert "hence 7 of 14 and 12 of 24" in PROSE
+    assert "automorphisms" not in _cell('"a swap"').source.split("swap = ")[1]  # no "Kabsch: no" is printed for them
+
+
+def test_averages_of_turned_copies_shrink_with_the_root_of_their_number():
+    lines = _printed("# one draw is luck").splitlines()[1:]
+    for line in lines:
+        copies, radius, formula, share = line.split()
+        assert float(formula) == pytest.approx(3 / math.sqrt(int(copies)), abs=0.005)
+        assert float(radius) == pytest.approx(float(formula), rel=0.1)
+        assert share == "100%"
+        angles = np.random.default_rng(0).uniform(-np.pi, np.pi, (4000, int(copies)))
+        mean = 3 * abs(np.exp(1j * angles).mean(1))
+        assert math.sqrt((mean**2).mean()) == pytest.approx(float(radius), rel=0.1)
+
+
+def test_every_start_reaches_zero_and_no_ring_without_diagonals_is_the_heptagon():
+    rows = _rows('reach zero energy"')
+    assert [row[2] for row in rows] == ["100 of 100"] * 4
+    assert [row[3] for row in rows] == ["100 of 100"] * 2 + ["0 of 100"] * 2
+
+
+def test_poses_are_told_with_their_hands_and_are_straight():
+    alt = _cell("projection").outputs[0].data["text/plain"]
+    drift, mirrored = map(int, re.search(r"straight to (\d+)°; (\d+) of 12 go clockwise", alt).groups())
+    assert drift <= 10
+    assert 1 <= mirrored <= 11
+
+
+def test_the_slider_over_theta_holds_a_picture_for_every_place_and_needs_no_kernel():
+    assert not any("interact" in cell.source for cell in BOOK.cells)
+    state = BOOK.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    sliders = [entry["state"] for entry in state.values() if "pictures" in entry["state"]]
+    assert len(sliders) == 1
+    assert len(set(sliders[0]["pictures"])) == len(sliders[0]["labels"]) == 9
+    assert "image/png" in _cell("frames.flip").outputs[0].data
+
+
+def test_the_message_of_assert_invariant_is_shown_whole():
+    text = " ".join(_printed("textwrap.fill").split())
+    assert re.fullmatch(
+        r"not invariant: the translation \[.+\] of the prediction changes the value of sample 0 from \S+ to \S+, by "
+        r"\S+ in relative terms where 1e-11 is allowed",
+        text,
+    )
+
+
+def test_what_is_so_by_construction_is_not_sold_as_a_finding():
+    assert "by construction" in PROSE
+    assert "still to come" in PROSE
+    assert "searching" not in PROSE
