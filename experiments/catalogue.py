@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, str] = {
     "table3": f"{_PAPER}:table3",
     "table4": f"{_PAPER}:table4",
     "table5": "experiments.spins.table5",
+    "table5_aligned": "experiments.spins.table5_aligned",
     "table5_settings": "experiments.spins.table5_settings",
 }
 """Name of each experiment and its address: "module", or "module:name" where a module holds several."""

@@ -5,7 +5,16 @@ value = loss(logits, ground_state(couplings).spins, couplings)   # (batch,)
 """
 
 from elf.spins.annealing import anneal
-from elf.spins.energy import CrossEntropy, Ising, LocalField, Margin, Mattis, SpinEnergy, magnetization
+from elf.spins.energy import (
+    AlignedCrossEntropy,
+    CrossEntropy,
+    Ising,
+    LocalField,
+    Margin,
+    Mattis,
+    SpinEnergy,
+    magnetization,
+)
 from elf.spins.free_energy import FreeEnergy, entropy
 from elf.spins.ground_state import GroundState, ground_state
 from elf.spins.lattice import (
@@ -23,6 +32,7 @@ from elf.spins.symmetry import SYMMETRIES, Symmetry
 
 __all__ = [
     "SYMMETRIES",
+    "AlignedCrossEntropy",
     "Couplings",
     "CrossEntropy",
     "FreeEnergy",

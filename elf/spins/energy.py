@@ -1,5 +1,5 @@
 """Energies of spins around a target configuration, as functions of logits: Eq. 16 put right, its flip-symmetric rival,
-the true energy, and the two baselines of Table 5.
+the true energy, the two baselines of Table 5, and labels compared up to one global flip.
 
 Logits +-z make independent spins with mean m = tanh(z). Every energy here is linear in each spin, so that its mean over
 these spins is its value at m; the entropy is added by `elf.spins.FreeEnergy`.
@@ -151,8 +151,24 @@ class CrossEntropy(SpinEnergy):
 
     @override
     def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        # log(1 + e^x) is x from x = 40 on in float64 too; softplus' own threshold, 20, is 2e-9 off there.
-        return F.softplus(-2 * target * logits, threshold=40).sum((1, 2))
+        return _cross_entropy(logits, target)
+
+
+class AlignedCrossEntropy(SpinEnergy):
+    """Cross-entropy with the nearer of the two labels: min(CE(z, y), CE(z, -y)), one choice for the whole sample.
+
+    What Kabsch alignment is to MSE: a global flip costs nothing, but all spins are still judged by one sign. Of two
+    patches whose signs differ, the smaller one is wrong spin by spin, though only the bonds between them are.
+    """
+
+    @override
+    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
+        return torch.minimum(_cross_entropy(logits, target), _cross_entropy(logits, -target))
+
+
+def _cross_entropy(logits: Spins, target: Spins) -> Float[Tensor, " batch"]:
+    # log(1 + e^x) is x from x = 40 on in float64 too; softplus' own threshold, 20, is 2e-9 off there.
+    return F.softplus(-2 * target * logits, threshold=40).sum((1, 2))
 
 
 class Margin(SpinEnergy):

@@ -23,6 +23,7 @@ from elf.models.mean_field import MeanFieldNet
 from elf.models.resnet import SpinResNet
 from elf.spins import (
     SYMMETRIES,
+    AlignedCrossEntropy,
     Couplings,
     CrossEntropy,
     FreeEnergy,
@@ -43,8 +44,9 @@ from experiments.framework.tables import format_mean, summarise_by, text_table
 LOSSES = ("cross_entropy", "margin", "local_field", "pair", "ising")
 TITLES = {
     "cross_entropy": "cross-entropy", "margin": "margin", "local_field": "local field", "pair": "pair energy",
-    "ising": "true energy",
+    "ising": "true energy", "aligned": "aligned label",
 }  # fmt: skip
+"""Losses and what people call them: those of Table 5, and the one of `table5_aligned`."""
 OFFSET = {"local_field": 4.5, "pair": 0.5}
 """h0 of Eq. 16 and w0 of the pair energy, where nothing else is said.
 
@@ -125,17 +127,18 @@ def make_loss(name: str, temperature: float = 0.1, offset: float | None = None) 
     """The loss of this name: energies with the entropy of Eq. 15, the baselines as they are.
 
     Args:
-        name: one of `LOSSES`.
+        name: a key of `TITLES`.
         temperature: T of the free energy.
         offset: h0 of the local field or w0 of the pair energy; None means `OFFSET`.
 
     Raises:
         ValueError: an unknown loss.
     """
-    if name not in LOSSES:
-        raise ValueError(f"loss is {name!r}; it should be one of {', '.join(map(repr, LOSSES))}")
-    if name in ("cross_entropy", "margin"):
-        return CrossEntropy() if name == "cross_entropy" else Margin()
+    if name not in TITLES:
+        raise ValueError(f"loss is {name!r}; it should be one of {', '.join(map(repr, TITLES))}")
+    baselines = {"cross_entropy": CrossEntropy, "margin": Margin, "aligned": AlignedCrossEntropy}
+    if name in baselines:
+        return baselines[name]()
     if name == "ising":
         return FreeEnergy(Ising(), temperature)
     offset = OFFSET[name] if offset is None else offset
