@@ -128,8 +128,9 @@ class Mattis(SpinEnergy):
     """The pair energy of spins: sum_<ij> w_ij (1 - y_i y_j m_i m_j), with w_ij = |J_ij| + w0 > 0.
 
     The couplings w_ij y_i y_j of this magnet (D. C. Mattis, Phys. Lett. A 56, 421, 1976) are made of the target and
-    unfrustrated: on a connected lattice its minima are y and -y and no other. It judges bonds, not spins, as the pair
-    energy of atoms judges distances, not places; a global flip costs nothing. Zero at +-y.
+    unfrustrated: on a connected lattice its global minima are y and -y and no other; local ones have domain walls, as
+    in any ferromagnet. It judges bonds, not spins, as the pair energy of atoms judges distances, not places; a global
+    flip costs nothing. Zero at +-y.
 
     Args:
         offset: w0; every bond of the lattice weighs at least this much, those with J = 0 too.

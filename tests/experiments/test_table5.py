@@ -8,8 +8,17 @@ from torch import Tensor
 from elf.data import spin_glass
 from elf.models.mean_field import MeanFieldNet
 from elf.models.resnet import SpinResNet
-from elf.spins import Couplings, FreeEnergy, LocalField, Mattis, frustrated_plaquettes, ground_state, ising_energy
-from experiments.spins import table5, table5_settings
+from elf.spins import (
+    AlignedCrossEntropy,
+    Couplings,
+    FreeEnergy,
+    LocalField,
+    Mattis,
+    frustrated_plaquettes,
+    ground_state,
+    ising_energy,
+)
+from experiments.spins import table5, table5_aligned, table5_settings
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +54,7 @@ def test_losses_are_what_their_names_say():
     assert isinstance(field, FreeEnergy)
     assert isinstance(field.energy, LocalField)
     assert field.energy.offset == table5.OFFSET["local_field"]
+    assert isinstance(table5.make_loss("aligned"), AlignedCrossEntropy)
     with pytest.raises(ValueError, match="loss is 'hinge'; it should be one of 'cross_entropy'"):
         table5.make_loss("hinge")
 
@@ -133,8 +143,23 @@ def test_a_cell_is_reproducible_and_goes_on_where_it_was(tmp_path: Path, module)
     assert {"energy_per_spin_5", "energy_per_spin_8"} < results[0].keys()
 
 
+def test_the_aligned_label_is_trained_as_the_losses_of_the_table(tmp_path: Path):
+    ours, table = table5_aligned.EXPERIMENT, table5.EXPERIMENT
+    settings = ours.settings("smoke")
+    assert settings == table.settings("smoke")
+    assert ours.cells(settings, 2) == [{"loss": "aligned", "seed": 0}, {"loss": "aligned", "seed": 1}]
+    assert "aligned" not in {cell["loss"] for cell in table.cells(settings, 2)}
+    aligned, plain = (
+        table.run_cell(settings, {"loss": loss, "seed": 0}, tmp_path / loss, ())
+        for loss in ("aligned", "cross_entropy")
+    )
+    assert ours.run_cell is table.run_cell
+    assert aligned.keys() == plain.keys()
+    assert aligned["curve"] != plain["curve"]
+
+
 def test_tables_have_a_row_for_each_setting():
-    for module in (table5, table5_settings):
+    for module in (table5, table5_aligned, table5_settings):
         cells = module.EXPERIMENT.cells(module.EXPERIMENT.settings("laptop"), 3)
         result = dict.fromkeys(table5.SHOWN, 1.0)
         rows = [{"cell": cell, "result": result, "seconds": 1.0} for cell in cells]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from elf.spins import (
+    AlignedCrossEntropy,
     Couplings,
     CrossEntropy,
     FreeEnergy,
@@ -22,7 +23,14 @@ from elf.spins import (
 )
 
 MULTILINEAR = [Ising(), LocalField(0.5), Mattis(0.3)]
-ALL = [*MULTILINEAR, CrossEntropy(), Margin(), FreeEnergy(Ising(), 0.2), FreeEnergy(Mattis(), 0.1)]
+ALL = [
+    *MULTILINEAR,
+    CrossEntropy(),
+    AlignedCrossEntropy(),
+    Margin(),
+    FreeEnergy(Ising(), 0.2),
+    FreeEnergy(Mattis(), 0.1),
+]
 CERTAIN = 400.0
 
 
@@ -155,7 +163,41 @@ def test_what_a_global_flip_costs(make, generator, energy):
     z = torch.randn(couplings.shape, generator=generator, dtype=torch.float64)
     same = torch.allclose(energy(z, target, couplings), energy(-z, target, couplings))
     inner = energy.energy if isinstance(energy, FreeEnergy) else energy
-    assert same == isinstance(inner, Ising | Mattis)
+    assert same == isinstance(inner, Ising | Mattis | AlignedCrossEntropy)
+
+
+def test_the_aligned_label_by_brute_force(make, random_spins, generator):
+    couplings = make(40, 3, 4)
+    y = random_spins(couplings)
+    z = torch.randn(couplings.shape, generator=generator, dtype=torch.float64)
+    both = torch.stack([-torch.sigmoid(2 * sign * y * z).log().sum((1, 2)) for sign in (1, -1)])
+    value = AlignedCrossEntropy()(z, y, couplings)
+    torch.testing.assert_close(value, both.amin(0))
+    assert set(both.argmin(0).tolist()) == {0, 1}
+    # log(1 + e^2x) - log(1 + e^-2x) = 2x, so that the two labels differ by twice the sum of y z.
+    torch.testing.assert_close(value, CrossEntropy()(z, y, couplings) + (2 * (y * z).sum((1, 2))).clamp_max(0))
+
+
+def test_one_global_flip_is_not_enough_for_two_patches(make, random_spins):
+    """A wall through the middle costs its bonds in the pair energy, and half of all spins in the aligned label."""
+    couplings = make(1, 4, 6)
+    y = random_spins(couplings)
+    other = y.clone()
+    other[:, :, 3:] *= -1
+    wall = float(2 * (couplings.right[0, :, 2].abs() + 0.5).sum())
+    assert float(Mattis(0.5)(CERTAIN * other.double(), y, couplings)) == pytest.approx(wall)
+    assert float(AlignedCrossEntropy()(CERTAIN * other.double(), y, couplings)) == pytest.approx(12 * 2 * CERTAIN)
+    # If nobody knows the sign between the patches, the best answer in labels leaves one of them undecided.
+    sure, half = 3.0 * y.double(), 3.0 * y.double()
+    half[:, :, 3:] = 0
+    aligned, pair = AlignedCrossEntropy(), Mattis(0.5)
+    mean = {
+        (energy, name): float(energy(z, y, couplings) + energy(z, other, couplings)) / 2
+        for energy in (aligned, pair)
+        for name, z in (("sure", sure), ("half", half))
+    }
+    assert mean[aligned, "half"] < 0.5 * mean[aligned, "sure"]
+    assert mean[pair, "sure"] < 0.5 * mean[pair, "half"]
 
 
 def test_ising_is_the_energy_above_the_target(make, random_spins):
