@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 from itertools import permutations
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
+from reading import ambiguous_names, notebook, prose
 
-BOOK = nbformat.read(Path(__file__).resolve().parents[2] / "notebooks" / "04_symmetry.ipynb", as_version=4)
-PROSE = " ".join("\n".join(cell.source for cell in BOOK.cells if cell.cell_type == "markdown").split())
+BOOK = notebook("04_symmetry")
+PROSE = prose(BOOK)
 
 
 def _cell(fragment: str):
@@ -113,13 +112,27 @@ def test_poses_are_told_with_their_hands_and_are_straight():
     assert 1 <= mirrored <= 11
 
 
+def _slider() -> dict:
+    state = BOOK.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    [slider] = [entry["state"] for entry in state.values() if "pictures" in entry["state"]]
+    return slider
+
+
 def test_the_slider_over_theta_holds_a_picture_for_every_place_and_needs_no_kernel():
     assert not any("interact" in cell.source for cell in BOOK.cells)
-    state = BOOK.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
-    sliders = [entry["state"] for entry in state.values() if "pictures" in entry["state"]]
-    assert len(sliders) == 1
-    assert len(set(sliders[0]["pictures"])) == len(sliders[0]["labels"]) == 9
+    assert len(set(_slider()["pictures"])) == len(_slider()["labels"]) == 9
     assert "image/png" in _cell("frames.flip").outputs[0].data
+
+
+def test_every_picture_of_the_slider_has_the_radius_of_the_mean():
+    for words in _slider()["alts"]:
+        theta, radius = map(float, re.search(r"Theta (\S+) pi: .* draws radius (\S+),", words).groups())
+        angles = math.pi * theta * np.linspace(-1, 1, 20001)
+        assert radius == pytest.approx(3 * abs(np.exp(1j * angles).mean()), abs=0.1)
+
+
+def test_cells_can_be_run_again_in_any_order():
+    assert not ambiguous_names(BOOK)
 
 
 def test_the_message_of_assert_invariant_is_shown_whole():
