@@ -60,6 +60,8 @@ def require_coordinates(name: str, value: object, ndim: int) -> Tensor:
         raise TypeError(f"{name} has dtype {tensor.dtype}; it should be a floating-point type of 16, 32 or 64 bits")
     if tensor.ndim != ndim:
         layout = "(batch, atoms, dim)" if ndim == 3 else "(nodes, dim), as the argument batch is given"
+        if ndim == 3 and tensor.ndim == 2:
+            layout += f": {name}[None] for one sample; batch=... where nodes of several samples are in a row"
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it should be {layout}")
     if 0 in tensor.shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; no axis may be empty")
@@ -82,9 +84,14 @@ def require_mask(mask: object, like: Tensor, layout: str = "(batch, atoms)") -> 
     """A bool tensor of the shape of `like` without its last axis, on its device; True marks a real atom."""
     tensor = require_tensor("mask", mask)
     if tensor.dtype != torch.bool:
-        raise TypeError(f"mask has dtype {tensor.dtype}; it should be torch.bool, True for a real atom")
+        words = (
+            "mask > 0.5" if tensor.is_floating_point() else "mask.bool(); if it tells samples apart, it is batch=..."
+        )
+        raise TypeError(f"mask has dtype {tensor.dtype}; it should be torch.bool, True for a real atom: {words}")
     if tensor.shape != like.shape[:-1]:
-        raise ValueError(f"mask has shape {tuple(tensor.shape)}; it should be {layout} = {tuple(like.shape[:-1])}")
+        words = ": mask.squeeze(-1)" if tensor.shape == (*like.shape[:-1], 1) else ""
+        shapes = f"{tuple(tensor.shape)}; it should be {layout} = {tuple(like.shape[:-1])}{words}"
+        raise ValueError(f"mask has shape {shapes}")
     if tensor.device != like.device:
         raise ValueError(f"mask is on {tensor.device}; it should be on {like.device}, where the coordinates are")
 

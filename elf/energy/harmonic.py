@@ -59,12 +59,12 @@ class AlignedHarmonic(Energy):
     only; a Hessian of this energy by autograd lacks the terms with dR.
 
     Args:
-        normalize: see `Energy`.
+        normalize, nonfinite: see `Energy`.
         allow_reflection: minimise over mirror images too (E(d) instead of SE(d)), so that chirality costs nothing.
     """
 
-    def __init__(self, normalize: str = "sum", allow_reflection: bool = False) -> None:
-        super().__init__(normalize)
+    def __init__(self, normalize: str = "sum", allow_reflection: bool = False, nonfinite: str = "error") -> None:
+        super().__init__(normalize, nonfinite)
         require_bool("allow_reflection", allow_reflection)
         self.allow_reflection = allow_reflection
 

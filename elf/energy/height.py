@@ -51,14 +51,14 @@ class HeightEnergy(Energy):
     Args:
         k: in 1 / angstrom^2, as for `PairEnergy`.
         neighbours: nearest atoms whose planes count, at least D.
-        normalize: see `Energy`.
+        normalize, nonfinite: see `Energy`.
 
     Raises:
         ValueError: coordinates of other than 2 or 3 dimensions, or fewer `neighbours` than dimensions.
     """
 
-    def __init__(self, k: float = 1.0, neighbours: int = 4, normalize: str = "sum") -> None:
-        super().__init__(normalize)
+    def __init__(self, k: float = 1.0, neighbours: int = 4, normalize: str = "sum", nonfinite: str = "error") -> None:
+        super().__init__(normalize, nonfinite)
         self.k = require_positive("k", k)
         self.neighbours = require_count("neighbours", neighbours)
 

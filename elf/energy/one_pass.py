@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
+from itertools import repeat
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,7 +41,7 @@ def all_pairs(
     prediction: Float[Tensor, "batch atoms dim"],
     target: Float[Tensor, "batch atoms dim"],
     mask: Bool[Tensor, "batch atoms"] | None,
-    springs: SpringFunction,
+    springs: SpringFunction | Tensor,
     gradient: bool,
     *,
     tile: int | None = None,
@@ -51,7 +52,7 @@ def all_pairs(
         prediction, target: float32 or float64, finite.
         mask: True for a real atom.
         springs: k(r). What is not trusted is shown r = 1 where there is no pair of real atoms, and exactly 0 where
-            target atoms coincide.
+            target atoms coincide. Or symmetric constants themselves, (atoms, atoms) or (batch, atoms, atoms).
         gradient: whether to compute the gradient; None stands for it otherwise.
         tile: pairs at a time; None chooses.
     """
@@ -61,14 +62,20 @@ def all_pairs(
     if samples <= block:
         return _all_pairs_of_block(prediction, target, mask, springs, gradient, tile)
     masks = [None] * samples if mask is None else mask.split(block)
-    blocks = zip(prediction.split(block), target.split(block), masks, strict=False)
-    parts = [_all_pairs_of_block(*part, springs, gradient, tile) for part in blocks]
+    own = springs.split(block) if isinstance(springs, Tensor) and springs.ndim == 3 else repeat(springs)
+    blocks = zip(prediction.split(block), target.split(block), masks, own, strict=False)
+    parts = [_all_pairs_of_block(*part, gradient, tile) for part in blocks]
     forces = [force for _, force in parts if force is not None]
     return torch.cat([value for value, _ in parts]), torch.cat(forces) if gradient else None
 
 
 def _all_pairs_of_block(
-    prediction: Tensor, target: Tensor, mask: Tensor | None, springs: SpringFunction, gradient: bool, tile: int
+    prediction: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    springs: SpringFunction | Tensor,
+    gradient: bool,
+    tile: int,
 ) -> tuple[Tensor, Tensor | None]:
     samples, atoms, dim = prediction.shape
     shifts, places = atoms // 2, atoms * samples
@@ -82,6 +89,8 @@ def _all_pairs_of_block(
     length = space.twice.shape[-1]
     real = None if mask is None else torch.cat((mask.mT, mask.mT[:shifts])).to(prediction.dtype).view(length)
 
+    constants = _by_shifts(springs, shifts) if isinstance(springs, Tensor) else None
+
     energies = pull = None
     push = prediction.new_zeros(dim, length) if gradient else None
     for start in range(1, shifts + 1, space.full.count):
@@ -91,6 +100,8 @@ def _all_pairs_of_block(
         torch.sub(space.here, there, out=part.difference)
         (predicted, rest), reciprocal = _lengths(part.components, part.lengths, part.reciprocal)
         both = [] if real is None else [real[:places], real.as_strided(window, (samples, 1), offset)]
+        if constants is not None:
+            springs = constants[start - 1 :][: part.count].expand(-1, -1, samples).reshape(window)
         stretch, force = _stretch_and_force(predicted, rest, springs, both)
         if 2 * (start + part.count - 1) == atoms:
             force[-1] *= 0.5
@@ -110,17 +121,24 @@ def _all_pairs_of_block(
     return value, pull.mul_(2).view(dim, atoms, samples).permute(2, 1, 0).contiguous()
 
 
+def _by_shifts(k: Float[Tensor, "*batch atoms atoms"], shifts: int) -> Float[Tensor, "shifts atoms #batch"]:
+    """k of atom i and atom i + s (modulo N) at [s - 1, i], samples innermost; a view of the matrix written twice."""
+    twice = torch.cat((k, k[..., :shifts]), -1).view(-1, k.shape[-1], k.shape[-1] + shifts)
+    samples, atoms, width = twice.shape
+    return twice.as_strided((shifts, atoms, samples), (1, width + 1, atoms * width), 1)
+
+
 def along_edges(
     prediction: Float[Tensor, "*nodes dim"],
     target: Float[Tensor, "*nodes dim"],
     mask: Bool[Tensor, "*nodes"] | None,
     edges: Int[Tensor, "2 edges"],
-    springs: SpringFunction,
+    springs: SpringFunction | Tensor,
     gradient: bool,
     *,
     tile: int | None = None,
 ) -> tuple[Float[Tensor, " edges"], Float[Tensor, "*nodes dim"] | None]:
-    """k(r) (r - r_hat)^2 of every edge, and the gradient of their sum; arguments as in `all_pairs`.
+    """k(r) (r - r_hat)^2 of every edge, and the gradient of their sum; arguments as in `all_pairs`, constants (edges,).
 
     An edge that touches a masked node contributes nothing, nor does one from a node to itself.
     """
@@ -137,11 +155,12 @@ def along_edges(
         difference = difference.view(2, dim, -1)
         (predicted, rest), reciprocal = _lengths(difference.unbind(1))
         # A loop has no length in either configuration: only a filler would stretch it.
-        real = None if is_trusted(springs) else here != there
+        own = springs[start : start + tile] if isinstance(springs, Tensor) else springs
+        real = None if is_trusted(own) else here != there
         if mask is not None:
             both = mask[here] & mask[there]
             real = both if real is None else real & both
-        stretch, force = _stretch_and_force(predicted, rest, springs, [] if real is None else [real.to(rest.dtype)])
+        stretch, force = _stretch_and_force(predicted, rest, own, [] if real is None else [real.to(rest.dtype)])
         torch.mul(stretch, force, out=terms[start : start + tile])
         if total is not None:
             pulled = difference[0].mul_(reciprocal[0].mul_(force).mul_(2))
@@ -163,14 +182,14 @@ def _lengths(
 
 
 def _stretch_and_force(
-    predicted: Tensor, rest: Tensor, springs: SpringFunction, real: Sequence[Tensor]
+    predicted: Tensor, rest: Tensor, springs: SpringFunction | Tensor, real: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """r_hat - r and k(r) (r_hat - r), in the place of the lengths; zero where one of the factors `real` (0, 1) is."""
-    if not is_trusted(springs):
+    if not isinstance(springs, Tensor) and not is_trusted(springs):
         torch.threshold_(rest, 2 * torch.finfo(rest.dtype).tiny ** 0.5, 0.0)
         for factor in real:
             rest.masked_fill_(factor == 0, 1)
-    constants = spring_constants(springs, rest)
+    constants = springs if isinstance(springs, Tensor) else spring_constants(springs, rest)
     stretch = predicted.sub_(rest)
     for factor in real:
         stretch.mul_(factor)

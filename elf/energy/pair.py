@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from elf.checks import require_count, values_are_known
-from elf.energy import one_pass
-from elf.energy.base import Energy
+from elf.energy import constants, one_pass
+from elf.energy.base import Call, Energy
 from elf.energy.known_gradient import transforms_are_active, with_known_gradient
 from elf.energy.springs import Exponential, SpringFunction, is_trusted, spring_constants
-from elf.geometry.distances import cross_distances, edge_distances
+from elf.geometry.distances import checked_cell, cross_distances, edge_distances
 from elf.geometry.graphs import undirected_pairs
 
 
@@ -38,17 +38,30 @@ class PairEnergy(Energy):
     gradients to the target or to parameters of the springs, torch.func, torch.compile), autograd works through the
     formula as it stands (`all_pairs` and `along_edges` in this file), and its N x N arrays.
 
+    A call may say more, by keyword:
+
+    - k: the spring constants themselves, instead of springs (see `elf.energy.constants`), in the precision of the
+      coordinates. (N, N) for all samples, or (B, N, N), also for flat input, whose samples are then N nodes or fewer,
+      the largest of them N; with edges, (E,) or, for dense input, (B, E). Symmetric, finite, not negative; what stands
+      on the diagonal, or at masked atoms in (B, N, N), does not count. Gradients reach it.
+    - edges: as below, for this call, if the energy has none of its own.
+    - cell: periodic space. Distances are those to the nearest image, in prediction and target: (D,) lengths of a box,
+      or (D, D), whose rows are the vectors of a lattice. These should be reduced, none of them made shorter by adding
+      or subtracting others, as then the 3^D images around are enough. The energy is continuous, its gradient not, where
+      two images are equally near. Autograd's formula serves, not the pass over pairs.
+
     Args:
         springs: k(r), a callable that answers target distances (angstrom) with spring constants, each distance for
             itself: it is given distances in portions of any shape. None is `elf.springs.Exponential()`. It is asked
             about the distances of real pairs and, elsewhere, about r = 1 as a filler. It should answer with finite
             numbers, also at r = 0 if target atoms coincide, and none negative: a negative spring makes the energy
             unbounded below, and the target no longer a minimum.
-        normalize: see `Energy`.
+        normalize, nonfinite: see `Energy`.
         edges: sum over these pairs alone, in O(edges) time and memory (Sec. 4.3). Integers: (2, E), shared by all
             samples; or (B, 2, E), one list per sample, where columns (-1, -1) pad the shorter lists; or, for flat input
-            with `batch`, (2, E) node indices that join nodes of one sample. Each undirected pair stands there once.
-            Edges that touch a masked atom contribute nothing.
+            with `batch`, (2, E) node indices that join nodes of one sample. Each undirected pair stands there once: of
+            both directions (PyG's `edge_index`), `elf.geometry.undirected` keeps one. Edges that touch a masked atom
+            contribute nothing.
         chunk_size: where the formula as it stands is needed, work through this many rows of the distance matrix at a
             time: memory grows as chunk_size * N instead of N^2, in the backward pass too, which computes each chunk
             again. Value and gradient stay the same.
@@ -57,6 +70,7 @@ class PairEnergy(Energy):
         TypeError, ValueError: an argument is not as described; edges hold a self-loop, a duplicate or a bad index.
     """
 
+    takes = frozenset({"edges", "k", "cell"})
     edges: Tensor | None
 
     def __init__(
@@ -65,8 +79,9 @@ class PairEnergy(Energy):
         normalize: str = "sum",
         edges: Tensor | None = None,
         chunk_size: int | None = None,
+        nonfinite: str = "error",
     ) -> None:
-        super().__init__(normalize)
+        super().__init__(normalize, nonfinite)
         if springs is not None and not callable(springs):
             raise TypeError(
                 f"springs is a {type(springs).__name__}; it should be a callable of distances (elf.springs)"
@@ -75,65 +90,64 @@ class PairEnergy(Energy):
             raise ValueError("chunk_size is given together with edges, whose memory is linear anyway; drop one of them")
         self.springs = Exponential() if springs is None else springs
         self.chunk_size = None if chunk_size is None else require_count("chunk_size", chunk_size)
-        if edges is not None:
-            edges = undirected_pairs(edges, padded=isinstance(edges, Tensor) and edges.ndim == 3)
-            if edges.ndim > 3:
-                raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E)")
-        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("edges", edges := None if edges is None else _lists(edges), persistent=False)
         # A plain number: looking at it in each call costs no device synchronisation.
-        self._largest_node = int(edges.max()) if edges is not None and edges.numel() and values_are_known(edges) else -1
+        self._largest_node = -1 if edges is None else _largest(edges)
 
     def _energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
-        if self.edges is None:
-            return _Pairs(self.springs, self.chunk_size).energy(prediction, target, mask)
-        samples, atoms, _ = prediction.shape
-        edges = self._edges_among(atoms, prediction.device)
-        if edges.ndim == 3 and edges.shape[0] != samples:
-            raise ValueError(f"edges holds a list for each of {edges.shape[0]} samples, but the batch has {samples}")
+        self, prediction: Tensor, target: Tensor, mask: Tensor | None, *flat: Any, **given: Tensor
+    ) -> Float[Tensor, " samples"]:
+        batch, samples = flat or (None, prediction.shape[0])
+        pairs = self._pairs(Call(prediction, target, mask, batch, samples, given))
+        return pairs.energy(prediction, target, mask)
+
+    @override
+    def _flat_energy(self, *configuration: Any, **given: Tensor) -> Float[Tensor, " samples"]:
+        if self.edges is None and "edges" not in given:
+            return super()._flat_energy(*configuration, **given)
+        return self._energy(*configuration, **given)
+
+    @override
+    def _pairs_of(self, call: Call) -> Tensor | int:
+        if self.edges is None and "edges" not in call.options:
+            return super()._pairs_of(call)
+        return self._pairs(call).counts(call.mask)
+
+    def _pairs(self, call: Call) -> _Pairs:
+        """What a call sums over."""
+        prediction, _, mask, batch, samples, given = call
+        edges, k, cell = map(given.get, ("edges", "k", "cell"))
+        atoms, device = prediction.shape[-2], prediction.device
+        cell = None if cell is None else checked_cell(cell, prediction)
+        if self.edges is None and edges is None:
+            shapes = [(atoms, atoms), (samples, atoms, atoms)]
+            springs = self.springs if k is None else constants.checked(k, prediction, shapes, mask)
+            return _Pairs(springs, self.chunk_size, cell=cell)
+        edges = self._edges_among(atoms, device, edges)
+        _require_fit(edges, samples, batch)
+        lists, count = 1 if batch is not None else samples, edges.shape[-1]
         if edges.ndim == 3:
             edges = edges.clamp(min=0)  # (-1, -1) becomes the loop (0, 0), which has no length to stretch
-        if samples > 1:
-            first_nodes = atoms * torch.arange(samples, device=edges.device)
-            edges = (edges.expand(samples, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
-        return _Pairs(self.springs, None, edges.reshape(2, -1), samples).energy(prediction, target, mask)
+        if lists > 1:
+            first_nodes = atoms * torch.arange(lists, device=device)
+            edges = (edges.expand(lists, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
+        edges = edges.reshape(2, -1)
+        if k is None:
+            return _Pairs(self.springs, None, edges, samples, batch, cell)
+        k = constants.checked(k, prediction, [(count,), (lists, count)], _real_edges(edges, mask).view(lists, count))
+        return _Pairs(k.expand(lists, -1).flatten(), None, edges, samples, batch, cell)
 
-    def _flat_energy(
-        self,
-        prediction: Float[Tensor, "nodes dim"],
-        target: Float[Tensor, "nodes dim"],
-        mask: Bool[Tensor, " nodes"] | None,
-        batch: Int[Tensor, " nodes"],
-        samples: int,
-    ) -> Float[Tensor, " {samples}"]:
-        if self.edges is None:
-            return super()._flat_energy(prediction, target, mask, batch, samples)
-        edges = self._edges_among(prediction.shape[0], prediction.device)
-        if edges.ndim != 2:
-            raise ValueError(f"edges has shape {tuple(edges.shape)}; for flat input with batch, it should be (2, E)")
-        if values_are_known(batch) and not bool((inside := batch[edges[0]] == batch[edges[1]]).all()):
-            worst = int((~inside).nonzero()[0])
-            raise ValueError(
-                f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
-                "an edge should stay inside its sample"
-            )
-        return _Pairs(self.springs, None, edges, samples, batch).energy(prediction, target, mask)
-
-    def _edges_among(self, nodes: int, device: torch.device) -> Tensor:
-        assert self.edges is not None
-        if self.edges.device != device:
-            raise ValueError(
-                f"edges is on {self.edges.device}, the coordinates on {device}; move the energy there by .to"
-            )
-        if self._largest_node >= nodes:
-            raise ValueError(
-                f"edges mentions node {self._largest_node}; among {nodes} nodes it should be below {nodes}"
-            )
-        return self.edges
+    def _edges_among(self, nodes: int, device: torch.device, given: Tensor | None) -> Tensor:
+        if given is not None and self.edges is not None:
+            raise ValueError("edges is given, but the energy has edges of its own; drop one of them")
+        edges = self.edges if given is None else _lists(given)
+        assert edges is not None
+        if edges.device != device:
+            raise ValueError(f"edges is on {edges.device}, the coordinates on {device}; move the energy there by .to")
+        largest = self._largest_node if given is None else _largest(edges)
+        if largest >= nodes:
+            raise ValueError(f"edges mentions node {largest}; among {nodes} nodes it should be below {nodes}")
+        return edges
 
     @override
     def extra_repr(self) -> str:
@@ -143,13 +157,41 @@ class PairEnergy(Energy):
         return f"{springs}{super().extra_repr()}{edges}{chunks}"
 
 
+def _lists(edges: Tensor) -> Int[Tensor, "*batch 2 edges"]:
+    edges = undirected_pairs(edges, padded=isinstance(edges, Tensor) and edges.ndim == 3)
+    if edges.ndim > 3:
+        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E)")
+    return edges
+
+
+def _largest(edges: Int[Tensor, "*batch 2 edges"]) -> int:
+    return int(edges.max()) if edges.numel() and values_are_known(edges) else -1
+
+
+def _require_fit(edges: Int[Tensor, "*batch 2 edges"], samples: int, batch: Tensor | None) -> None:
+    """Raises unless the lists belong to these samples."""
+    if batch is None:
+        if edges.ndim == 3 and edges.shape[0] != samples:
+            raise ValueError(f"edges holds a list for each of {edges.shape[0]} samples, but the batch has {samples}")
+        return
+    if edges.ndim != 2:
+        raise ValueError(f"edges has shape {tuple(edges.shape)}; for flat input with batch, it should be (2, E)")
+    if values_are_known(batch, edges) and not bool((inside := batch[edges[0]] == batch[edges[1]]).all()):
+        worst = int((~inside).nonzero()[0])
+        raise ValueError(
+            f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
+            "an edge should stay inside its sample"
+        )
+
+
 def all_pairs(
     prediction: Float[Tensor, "batch atoms dim"],
     target: Float[Tensor, "batch atoms dim"],
     mask: Bool[Tensor, "batch atoms"] | None,
-    springs: SpringFunction,
+    springs: SpringFunction | Tensor,
     start: int,
     stop: int,
+    cell: Tensor | None = None,
 ) -> Float[Tensor, " batch"]:
     """Eq. 7 as it stands, for the atoms start <= i < stop and j > i; with 0 and N, all of it.
 
@@ -160,8 +202,10 @@ def all_pairs(
     real = upper.triu(1)  # (n, m): each pair once
     if mask is not None:
         real = real & mask[:, rows, None] & mask[:, None, columns]  # (B, n, m)
-    r_hat = cross_distances(prediction[:, rows], prediction[:, columns])  # (B, n, m)
-    r = cross_distances(target[:, rows], target[:, columns])  # (B, n, m)
+    r_hat = cross_distances(prediction[:, rows], prediction[:, columns], cell)  # (B, n, m)
+    r = cross_distances(target[:, rows], target[:, columns], cell)  # (B, n, m)
+    if isinstance(springs, Tensor):  # with equal gradients to k_ij and k_ji
+        springs = (springs[..., rows, columns] + springs[..., columns, rows].mT) / 2
     return _stretches(r_hat, r, real, springs).sum((-2, -1))  # (B,)
 
 
@@ -169,52 +213,70 @@ def along_edges(
     prediction: Float[Tensor, "*nodes dim"],
     target: Float[Tensor, "*nodes dim"],
     mask: Bool[Tensor, "*nodes"] | None,
-    springs: SpringFunction,
+    springs: SpringFunction | Tensor,
     edges: Int[Tensor, "2 edges"],
+    cell: Tensor | None = None,
 ) -> Float[Tensor, " edges"]:
     """The terms of Eq. 7 along edges of flat nodes; an edge from a node to itself is padding."""
-    real = edges[0] != edges[1]  # (E,)
-    if mask is not None:
-        real = real & mask.flatten()[edges].all(0)  # (E,)
-    r_hat = edge_distances(prediction.flatten(0, -2), edges)  # (E,)
-    r = edge_distances(target.flatten(0, -2), edges)  # (E,)
-    return _stretches(r_hat, r, real, springs)  # (E,)
+    r_hat = edge_distances(prediction.flatten(0, -2), edges, cell)  # (E,)
+    r = edge_distances(target.flatten(0, -2), edges, cell)  # (E,)
+    return _stretches(r_hat, r, _real_edges(edges, mask), springs)  # (E,)
+
+
+def _real_edges(edges: Int[Tensor, "2 edges"], mask: Bool[Tensor, "*nodes"] | None) -> Bool[Tensor, " edges"]:
+    real = edges[0] != edges[1]
+    return real if mask is None else real & mask.flatten()[edges].all(0)
 
 
 def _stretches(
-    r_hat: Float[Tensor, "*pairs"], r: Float[Tensor, "*pairs"], real: Bool[Tensor, "*#pairs"], springs: SpringFunction
+    r_hat: Float[Tensor, "*pairs"],
+    r: Float[Tensor, "*pairs"],
+    real: Bool[Tensor, "*#pairs"],
+    springs: SpringFunction | Float[Tensor, "*#pairs"],
 ) -> Float[Tensor, "*pairs"]:
-    """k(r) (r - r_hat)^2 at real pairs, zero elsewhere."""
+    """k (r - r_hat)^2 at real pairs, zero elsewhere; k as given, or k(r)."""
     r = r.masked_fill(~real, 1)
-    return (spring_constants(springs, r) * (r - r_hat).square()).masked_fill(~real, 0)
+    k = springs if isinstance(springs, Tensor) else spring_constants(springs, r)
+    return (k * (r - r_hat).square()).masked_fill(~real, 0)
 
 
 class _Pairs(NamedTuple):
     """What Eq. 7 is summed over; for autograd, and in one pass."""
 
-    springs: SpringFunction
+    springs: SpringFunction | Tensor
+    """k(r), or k: (N, N), (B, N, N), or (E,), zero where nothing counts."""
     chunk_size: int | None = None
     edges: Int[Tensor, "2 edges"] | None = None
     """Of nodes as if they were flat, (nodes, dim); None means all pairs of each sample."""
     samples: int = 0
     batch: Int[Tensor, " nodes"] | None = None
     """The sample of each node; None where all samples have equally many nodes, and equally many edges, in order."""
+    cell: Tensor | None = None
 
     def energy(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Float[Tensor, " samples"]:
         # What a function answers tells whether it refers to tensors that learn.
-        answer = None if is_trusted(self.springs) else self.springs(target.new_ones(1))
+        answer: object = self.springs
+        if not isinstance(self.springs, Tensor):
+            answer = None if is_trusted(self.springs) else self.springs(target.new_ones(1))
         given = prediction, target, mask
+        if self.cell is not None:
+            return self.formula(*given)
         return with_known_gradient(self.formula, self.one_pass, *given, batch=self.batch, depends_on=[answer])
+
+    def counts(self, mask: Tensor | None) -> Int[Tensor, " samples"]:
+        """How many edges of each sample count."""
+        assert self.edges is not None
+        return self._summed(_real_edges(self.edges, mask).long())
 
     def formula(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Float[Tensor, " samples"]:
         if self.edges is not None:
-            return self._summed(along_edges(prediction, target, mask, self.springs, self.edges))
+            return self._summed(along_edges(prediction, target, mask, self.springs, self.edges, self.cell))
         samples, atoms, _ = prediction.shape
         if self.chunk_size is None or transforms_are_active():
-            return all_pairs(prediction, target, mask, self.springs, 0, atoms)
+            return all_pairs(prediction, target, mask, self.springs, 0, atoms, self.cell)
         value = prediction.new_zeros(samples)
         for start in range(0, atoms, self.chunk_size):
-            arguments = prediction, target, mask, self.springs, start, min(start + self.chunk_size, atoms)
+            arguments = prediction, target, mask, self.springs, start, min(start + self.chunk_size, atoms), self.cell
             value = value + checkpoint(all_pairs, *arguments, use_reentrant=False, preserve_rng_state=False)
         return value
 
@@ -227,7 +289,7 @@ class _Pairs(NamedTuple):
         terms, forces = one_pass.along_edges(prediction, target, mask, self.edges, self.springs, gradient)
         return self._summed(terms), forces
 
-    def _summed(self, terms: Float[Tensor, " edges"]) -> Float[Tensor, " samples"]:
+    def _summed(self, terms: Shaped[Tensor, " edges"]) -> Shaped[Tensor, " samples"]:
         if self.batch is None or self.edges is None:
             return terms.view(self.samples, -1).sum(1)
         return terms.new_zeros(self.samples).index_add(0, self.batch[self.edges[0]], terms)

@@ -85,7 +85,7 @@ class Spring(ABC):
         """Spring constants (1 / angstrom^2) at these target distances (angstrom); same shape."""
 
 
-def is_trusted(springs: SpringFunction) -> bool:
+def is_trusted(springs: object) -> bool:
     """Whether these springs may be asked about anything, and their answers taken as they are."""
     return getattr(type(springs), "trusted", False) is True
 

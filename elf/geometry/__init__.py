@@ -3,6 +3,7 @@
 from elf.geometry import alignment, distances, graphs, rigidity, symmetry
 from elf.geometry.alignment import RigidMotion, align, center, centroid, kabsch, random_rotations
 from elf.geometry.distances import cross_distances, edge_distances, norm, pairwise_distances
+from elf.geometry.graphs import undirected
 
 __all__ = [
     "RigidMotion",
@@ -20,4 +21,5 @@ __all__ = [
     "random_rotations",
     "rigidity",
     "symmetry",
+    "undirected",
 ]

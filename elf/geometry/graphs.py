@@ -141,8 +141,21 @@ def undirected_pairs(edges: object, n: int | None = None, *, padded: bool = Fals
     keys = (low * base + high).where(~filler, nowhere).sort(-1).values
     if bool((twice := keys.diff() == 0).any()):
         pair = divmod(int(keys[..., 1:][twice][0]), base)
-        raise ValueError(f"edges holds the pair {pair} more than once, in one or both directions; once is enough")
+        raise ValueError(
+            f"edges holds the pair {pair} more than once, in one or both directions; once is enough: "
+            "elf.geometry.undirected(edges) keeps one of each"
+        )
     return edges
+
+
+def undirected(edge_index: Int[Tensor, "2 directed"]) -> Int[Tensor, "2 edges"]:
+    """Each pair of a list with both directions (PyTorch Geometric's `edge_index`) once; loops are left out.
+
+    Returns:
+        int64, i < j in each column, columns in lexicographic order. `edge_index[0] < edge_index[1]` picks, of a list
+        that PyG has coalesced, the same columns in the same order: for what belongs to the edges.
+    """
+    return edge_index.long().sort(0).values[:, edge_index[0] != edge_index[1]].unique(dim=1)
 
 
 def require_graph(n: int, edges: Int[Tensor, "*batch 2 edges"]) -> None:

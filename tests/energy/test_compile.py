@@ -15,6 +15,7 @@ for energy in (
     elf.PairEnergy(elf.springs.BondAware()),
     elf.PairEnergy(chunk_size=2),
     elf.PairEnergy(lambda r: 1 / (1 + r), edges=edges),
+    elf.PairEnergy(None, normalize="pairs", nonfinite="nan") + 0.5 * elf.Harmonic(nonfinite="nan"),
 ):
     torch.compiler.reset()
     compiled = torch.compile(energy, backend="eager", fullgraph=True)
@@ -28,10 +29,28 @@ for energy in (
         exported = torch.export.export(energy, (prediction.detach(), target, mask), strict=strict).module()
         torch.testing.assert_close(exported(prediction.detach(), target, mask), values[0].detach())
     print("compiled")
+constants = torch.rand(3, 5, 5, generator=generator)
+constants = (constants + constants.mT).requires_grad_()
+for options in (
+    {"k": constants},
+    {"k": constants[0]},
+    {"k": constants[0, 0, :3], "edges": edges},
+    {"cell": torch.tensor([2.0, 3.0, 2.0])},
+    {"cell": torch.tensor([[2.0, 0, 0], [1.0, 1.8, 0], [0, 0, 2.0]])},
+):
+    torch.compiler.reset()
+    energy = elf.PairEnergy()
+    compiled = torch.compile(energy, backend="eager", fullgraph=True)
+    values = [call(prediction, target, mask, **options) for call in (energy, compiled)]
+    torch.testing.assert_close(*values)
+    wanted = [prediction, constants] if "k" in options else [prediction]
+    gradients = [torch.autograd.grad(value.sum(), wanted) for value in values]
+    torch.testing.assert_close(*gradients)
+    print("compiled")
 """
 
 
 def test_energies_compile_to_one_graph() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compiled"] * 4
+    assert done.stdout.split() == ["compiled"] * 10

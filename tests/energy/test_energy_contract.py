@@ -16,11 +16,15 @@ ENERGIES = {
     "AlignedHarmonic, reflections": elf.AlignedHarmonic(allow_reflection=True),
     "PairEnergy": elf.PairEnergy(),
     "PairEnergy, chunks": elf.PairEnergy(elf.springs.InverseSquare(), chunk_size=3),
+    "Sum": elf.PairEnergy() + 30 * elf.Harmonic(normalize="atoms"),
     "PairEnergy, edges": elf.PairEnergy(edges=torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 0, 1]])),
 }
 every_energy = pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES.keys())
 DENSE = {name: energy for name, energy in ENERGIES.items() if name != "PairEnergy, edges"}
 every_dense_energy = pytest.mark.parametrize("energy", DENSE.values(), ids=DENSE.keys())
+with_heights = pytest.mark.parametrize(
+    "energy", [*DENSE.values(), elf.HeightEnergy()], ids=[*DENSE.keys(), "HeightEnergy"]
+)
 
 
 def samples(
@@ -71,6 +75,93 @@ def test_atoms_divides_by_the_number_of_real_atoms(energy: elf.Energy, generator
     everything = energy(prediction, target)
     energy.normalize = "sum"
     torch.testing.assert_close(everything, energy(prediction, target) / 6)
+
+
+@pytest.mark.parametrize("energy", [*ENERGIES.values(), elf.HeightEnergy()], ids=[*ENERGIES.keys(), "HeightEnergy"])
+def test_pairs_divides_by_the_number_of_pairs(energy: elf.Energy, generator: torch.Generator) -> None:
+    prediction, target, mask = samples(generator)
+    whole, masked = energy(prediction, target), energy(prediction, target, mask)
+    energy.normalize = "pairs"
+    try:
+        # The edges are 01 12 23 30 41: of 5, 5, 1 and 0 of the first atoms, 5, 5, 1 and none.
+        counts = ([5] * 4, [5, 5, 1, 1]) if getattr(energy, "edges", None) is not None else ([15] * 4, [15, 10, 1, 1])
+        torch.testing.assert_close(energy(prediction, target), whole / torch.tensor(counts[0]))
+        torch.testing.assert_close(energy(prediction, target, mask), masked / torch.tensor(counts[1]))
+        batch = torch.arange(4).repeat_interleave(6)
+        if counts[0] == [15] * 4:
+            flat = energy(prediction.flatten(0, 1), target.flatten(0, 1), mask.flatten(), batch=batch)
+            torch.testing.assert_close(flat, masked / torch.tensor(counts[1]))
+        else:
+            edges = torch.cat([energy.edges + 6 * b for b in range(4)], 1)
+            flat = elf.PairEnergy(edges=edges, normalize="pairs")
+            value = flat(prediction.flatten(0, 1), target.flatten(0, 1), mask.flatten(), batch=batch)
+            torch.testing.assert_close(value, masked / torch.tensor(counts[1]))
+    finally:
+        energy.normalize = "sum"
+
+
+@with_heights
+@pytest.mark.parametrize("flat", [False, True])
+def test_nonfinite_samples_are_nan_and_alone(energy: elf.Energy, flat: bool, generator: torch.Generator) -> None:
+    prediction, target, mask = samples(generator)
+    batch = torch.arange(4).repeat_interleave(6)
+
+    def call(x: Tensor, y: Tensor, given: Tensor | None) -> Tensor:
+        if not flat:
+            return energy(x, y, given)
+        given = None if given is None else given.flatten()
+        return energy(x.flatten(0, 1), y.flatten(0, 1), given, batch=batch)
+
+    good = prediction.clone().requires_grad_()
+    expected = [call(good, target, given) for given in (None, mask)]
+    gradients = [torch.autograd.grad(v.sum(), good)[0] for v in expected]
+    energy.nonfinite = "nan"
+    try:
+        for junk in (math.nan, math.inf, 1e200):
+            x = prediction.clone()
+            x[1, 2, 0] = junk
+            x[3, 4] = math.nan  # masked
+            for given, value, gradient in zip((None, mask), expected, gradients, strict=True):
+                x.requires_grad_()
+                found = call(x, target, given)
+                (slope,) = torch.autograd.grad(found.sum(), x)
+                bad = [1, 3] if given is None else [1]
+                assert found.isnan().nonzero().flatten().tolist() == bad
+                rest = [b for b in range(4) if b not in bad]
+                torch.testing.assert_close(found[rest], value[rest], rtol=1e-12, atol=0)
+                torch.testing.assert_close(slope[rest], gradient[rest], rtol=1e-12, atol=1e-12)
+                real = torch.ones_like(mask) if given is None else mask
+                assert slope[bad][real[bad]].isnan().all()  # a gradient scaler sees it
+        assert call(prediction, target / torch.tensor([1.0, 0, 1, 1])[:, None, None], None).isnan().tolist() == [
+            False, True, False, False,
+        ]  # fmt: skip
+        empty = mask & torch.tensor([True, True, False, True])[:, None]
+        assert call(prediction, target, empty).isnan().tolist() == [False, False, True, False]
+    finally:
+        energy.nonfinite = "error"
+
+
+@with_heights
+def test_nan_for_bad_samples_needs_no_look_at_coordinates(energy: elf.Energy, generator: torch.Generator) -> None:
+    looks = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: object, types: object, args: tuple = (), kwargs: dict | None = None
+        ) -> object:
+            if "_local_scalar_dense" in str(func):
+                looks.append(func)
+            return func(*args, **(kwargs or {}))
+
+    prediction, target, mask = samples(generator)
+    for nonfinite in ("error", "nan"):
+        energy.nonfinite, looks[:] = nonfinite, []
+        try:
+            with Watch():
+                energy(prediction, target, mask)
+        finally:
+            energy.nonfinite = "error"
+        assert bool(looks) == (nonfinite == "error") or isinstance(energy, elf.HeightEnergy | elf.AlignedHarmonic)
 
 
 @every_dense_energy
@@ -174,6 +265,7 @@ BAD_CALLS = [
     ((X.long(), X), {}, TypeError, "prediction has dtype torch.int64; it should be a floating-point"),
     ((X, X.long()), {}, TypeError, "target has dtype torch.int64"),
     ((X[0], X[0]), {}, ValueError, r"prediction has shape \(3, 3\); it should be \(batch, atoms, dim\)"),
+    ((X[0], X[0]), {}, ValueError, r"\(batch, atoms, dim\): prediction\[None\] for one sample; batch=\.\.\."),
     ((X, X[:, :2]), {}, ValueError, r"prediction has shape \(2, 3, 3\), target has \(2, 2, 3\)"),
     ((X, X[..., :2]), {}, ValueError, r"prediction has shape \(2, 3, 3\), target has \(2, 3, 2\)"),
     ((X, X[:1]), {}, ValueError, r"target has \(1, 3, 3\)"),
@@ -182,9 +274,10 @@ BAD_CALLS = [
     ((X, X.to("meta")), {}, ValueError, "prediction is on cpu, target on meta"),
     ((NAN, X), {}, ValueError, r"prediction holds 1 atoms with a NaN .* first at index \(0, 1\)"),
     ((X, X / 0), {}, ValueError, r"target holds 6 atoms with a NaN or infinite"),
-    ((X, X, REAL.float()), {}, TypeError, "mask has dtype torch.float32; it should be torch.bool"),
+    ((X, X, REAL.float()), {}, TypeError, "mask has dtype torch.float32; it should be torch.bool.*: mask > 0.5"),
+    ((X, X, REAL.long()), {}, TypeError, r"torch.int64; it should be torch.bool.*: mask.bool\(\); .* it is batch="),
     ((X, X, REAL[:1]), {}, ValueError, r"mask has shape \(1, 3\); it should be \(batch, atoms\) = \(2, 3\)"),
-    ((X, X, REAL[..., None]), {}, ValueError, r"mask has shape \(2, 3, 1\)"),
+    ((X, X, REAL[..., None]), {}, ValueError, r"mask has shape \(2, 3, 1\).*: mask.squeeze\(-1\)"),
     ((X, X, REAL.to("meta")), {}, ValueError, "mask is on meta; it should be on cpu"),
     ((X, X, REAL & torch.tensor([[True], [False]])), {}, ValueError, "mask leaves sample 1 without a real atom"),
     ((X, X), {"batch": torch.zeros(2).long()}, ValueError, r"\(2, 3, 3\); it should be \(nodes, dim\)"),
@@ -239,7 +332,7 @@ def test_errors_name_the_argument(energy: elf.Energy, args: tuple, kwargs: dict,
 
 @pytest.mark.parametrize("kind", [elf.Harmonic, elf.Absolute, elf.AlignedHarmonic, elf.PairEnergy])
 def test_normalize_is_checked(kind: type[elf.Energy]) -> None:
-    with pytest.raises(ValueError, match="normalize is 'mean'; it should be one of 'sum', 'atoms'"):
+    with pytest.raises(ValueError, match="normalize is 'mean'; it should be one of 'sum', 'atoms', 'pairs'"):
         kind(normalize="mean")
 
 
