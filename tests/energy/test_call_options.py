@@ -243,6 +243,50 @@ def test_periodic_distances(lengths: list, options: dict, dtype: torch.dtype, ge
     torch.testing.assert_close(energy(moved, y, cell=cell), torch.zeros(2, dtype=dtype), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("lengths", [[2.0, 3.0, 2.5], HEXAGONAL], ids=["box", "hexagonal"])
+def test_derivatives_and_transforms_in_a_cell(lengths: list, generator: torch.Generator) -> None:
+    x, y = torch.randn(2, 2, 4, 3, dtype=torch.float64, generator=generator)
+    cell = torch.tensor(lengths, dtype=torch.float64, requires_grad=True)
+    x.requires_grad_()
+    energy = PairEnergy()
+    springs = (lambda p, c: energy(p, y, cell=c)), (x, cell)
+    assert torch.autograd.gradcheck(*springs)
+    assert torch.autograd.gradgradcheck(*springs)
+    (gradient,) = torch.autograd.grad(energy(x, y, cell=cell.detach()).sum(), x)
+    each = torch.func.vmap(torch.func.grad(lambda p, t: energy(p[None], t[None], cell=cell.detach())[0]))
+    torch.testing.assert_close(each(x.detach(), y), gradient)
+    flat = energy(x.flatten(0, 1), y.flatten(0, 1), batch=torch.arange(8) // 4, cell=cell)
+    torch.testing.assert_close(flat, energy(x, y, cell=cell))
+
+
+def test_constants_that_learn(generator: torch.Generator) -> None:
+    x, y, _ = samples(generator)
+    numbers = torch.randint(3, (3, 7), generator=generator)
+    table = torch.nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
+    wanted = torch.rand(3, 3, dtype=torch.float64, generator=generator)
+    measured = PairEnergy()(x.detach(), y, k=constants.by_elements(numbers, wanted + wanted.mT))
+    optimizer = torch.optim.SGD([table], lr=1e-4)
+    losses = []
+    for _ in range(30):
+        k = constants.by_elements(numbers, (table + table.mT).exp())
+        loss = (PairEnergy()(x.detach(), y, k=k) - measured).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_bonds_of_masked_atoms_do_not_matter(generator: torch.Generator) -> None:
+    x, y, _ = samples(generator)
+    mask = torch.arange(7) < torch.tensor([[7], [5], [2]])
+    orders = (torch.rand(3, 7, 7, generator=generator) < 0.3).triu(1)
+    orders = orders | orders.mT
+    clean = PairEnergy()(x, y, mask, k=constants.by_bonds(orders, y))
+    junk = y.masked_fill(~mask[..., None], math.nan)
+    torch.testing.assert_close(PairEnergy()(x, junk, mask, k=constants.by_bonds(orders, junk)), clean)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_images_of_reduced_lattices_are_the_nearest(dim: int, generator: torch.Generator) -> None:
     steps = torch.cartesian_prod(*[torch.arange(-3.0, 4, dtype=torch.float64)] * dim).view(-1, dim)
