@@ -100,7 +100,7 @@ class Energy(nn.Module, ABC):
         prediction: Tensor,
         target: Tensor,
         mask: Tensor | None = None,
-        *,
+        *unnamed: object,
         batch: Tensor | None = None,
         num_samples: int | None = None,
         edges: Tensor | None = None,
@@ -131,6 +131,8 @@ class Energy(nn.Module, ABC):
                 `batch` is unsorted. Checks of values (not of shapes) are left out for meta and fake tensors, under
                 torch.compile, torch.export and torch.vmap, and while a CUDA graph is captured.
         """
+        if unnamed:
+            raise TypeError("an argument after the mask has no name; it should have one: batch=... tells samples apart")
         given = {name: x for name, x in (("edges", edges), ("k", k), ("cell", cell)) if x is not None}
         for name in given:
             if (who := self._without(name)) is not None:

@@ -262,6 +262,8 @@ NAN = torch.tensor([[[0.0, 0, 0], [0, math.nan, 0], [1, 1, 1]], [[0, 0, 0], [1, 
 REAL = torch.ones(2, 3, dtype=torch.bool)
 FLAT = torch.zeros(5, 3)
 BAD_CALLS = [
+    ((X, X, None, X), {}, TypeError, "an argument after the mask has no name; it should have one: batch=..."),
+    ((FLAT, FLAT, torch.zeros(5).long()), {}, ValueError, r"batch=\.\.\. where nodes of several samples are in a row"),
     ((X.long(), X), {}, TypeError, "prediction has dtype torch.int64; it should be a floating-point"),
     ((X, X.long()), {}, TypeError, "target has dtype torch.int64"),
     ((X[0], X[0]), {}, ValueError, r"prediction has shape \(3, 3\); it should be \(batch, atoms, dim\)"),
