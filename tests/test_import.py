@@ -23,7 +23,7 @@ def test_import_is_quick_and_lazy() -> None:
     )
     seconds, modules = out.splitlines()
     assert float(seconds) < 0.3
-    assert modules == "elf"
+    assert set(modules.split()) == {"elf", "elf._lazy"}
 
 
 def test_no_socket_is_opened() -> None:

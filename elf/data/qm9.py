@@ -144,7 +144,8 @@ def _data_folder() -> Path:
 def _everything(cache_dir: Path) -> Molecules:
     folder = _data_folder()
     stamp = _stamp(folder)
-    cache = cache_dir / f"qm9-{VERSION}.safetensors"
+    # Of this layout: what another version of elf keeps beside it stays whole.
+    cache = cache_dir / f"{FORMAT.replace('/', '-')}-{VERSION}.safetensors"
     arrays = read_cache(cache, FORMAT, stamp)
     if arrays is not None and not _fits(arrays):
         warnings.warn(f"the cache {cache} is made again: its arrays do not fit together", stacklevel=3)
