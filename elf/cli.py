@@ -1,4 +1,4 @@
-"""The command line: `elf info | run | lab | reproduce`, also as `python -m elf`.
+"""The command line: `elf info | run | lab | reproduce | train | sample | evaluate`, also as `python -m elf`.
 
 The one file of the library that knows `experiments`, which lie beside it in a checkout; it asks when it needs them.
 """
@@ -15,6 +15,8 @@ from typing import Any
 import elf
 from elf.scales import SCALES, current_scale
 
+COMMANDS = ("info", "run", "lab", "reproduce", "train", "sample", "evaluate")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted."""
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = args.run(args)
         sys.stdout.flush()  # a reader that is gone (`| head`) or a full disk shows here, not after the end
         return status
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has no reader
         print(f"elf {args.command}: {_reason(error)}", file=sys.stderr)
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="elf", description="Energy loss functions for physical systems.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"elf {elf.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | run | lab | reproduce")
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
 
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str, **more: Any) -> argparse.ArgumentParser:
         # No abbreviations: `--device 2` would be taken for `--devices 2`.
@@ -105,6 +107,21 @@ def _parser() -> argparse.ArgumentParser:
     fabric.add_argument("--num-nodes", type=_count, help="nodes (1)")
     fabric.add_argument("--strategy", help="ddp, ... (auto); each process keeps the whole network")
     fabric.add_argument("--precision", help="32-true, bf16-mixed, ... (32-true)")
+
+    train = command("train", _train, "train a network on your own molecules")
+    train.add_argument("file", type=Path, help="molecules: .sdf, .mol, .xyz, or .smi with a SMILES a line")
+    train.add_argument("--loss", default="energy", help="energy, mse, kabsch or heights (energy)")
+    train.add_argument("--steps", type=_count, help="steps of training (500)")
+    train.add_argument("--run", type=Path, dest="folder", help="its folder; the same one resumes (runs/NAME.LOSS)")
+    sample = command("sample", _sample, "draw molecules from a trained network")
+    sample.add_argument("folder", type=Path, help="folder of the run")
+    sample.add_argument("-n", type=_count, default=100, help="molecules (100)")
+    sample.add_argument("-o", "--output", type=Path, help="the SDF file; a picture goes beside it (RUN/samples.sdf)")
+    for seeded in (train, sample):
+        seeded.add_argument("--seed", type=int, default=0, help="seed of all randomness (0)")
+    evaluate = command("evaluate", _evaluate, "score generated molecules, and real ones before them")
+    evaluate.add_argument("file", type=Path, help="molecules: .sdf, .mol, .xyz")
+    evaluate.add_argument("--reference", type=Path, help="real molecules, whose own scores come first")
     return parser
 
 
@@ -180,6 +197,25 @@ def _reproduce(args: argparse.Namespace) -> int:
     )
     print(f"wrote {path}")
     return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from elf import workflow
+
+    steps = args.steps or workflow.STEPS
+    return workflow.train(args.file, args.loss, steps=steps, run=args.folder, seed=args.seed)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from elf import workflow
+
+    return workflow.sample(args.folder, args.n, output=args.output, seed=args.seed)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from elf import evaluation
+
+    return evaluation.evaluate(args.file, args.reference)
 
 
 def _info(args: argparse.Namespace) -> int:

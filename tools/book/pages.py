@@ -113,7 +113,10 @@ def api(root: Path) -> dict[str, str]:
             lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]
         pages[f"api/{name}.md"] = "\n".join(lines) + "\n"
     index += ["", "The experiments behind the tables are in `experiments/` of the repository, beside the package."]
-    index += ["", "The commands `elf info`, `elf run`, `elf lab` and `elf reproduce` explain themselves: `elf --help`."]
+    index += [
+        "",
+        "The commands (`elf info`, `elf run`, `elf train` and others) explain themselves: `elf --help`.",
+    ]
     pages["api/index.md"] = "\n".join(index) + "\n"
     return pages
 

@@ -1,0 +1,237 @@
+"""Train on molecules of your own, and sample: what `elf train` and `elf sample` do.
+
+A small version of the paper's molecules (Sec. 4.2): `elf.generative.molecules.KarrasDenoiser` around an equivariant
+transformer, any elements, the loss on positions by choice. A run is a folder: `training.safetensors` is its checkpoint,
+`weights.safetensors` (averaged weights, and how they came about) its end. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from elf.checks import require_count, require_one_of, require_seed
+from elf.chemistry import read, write
+from elf.data.batching import bucketed_batches
+from elf.data.molecules import Molecules, SmilesList
+from elf.elements import PERIODIC_TABLE, VALENCE
+from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
+from elf.files import load_tensors, locked, tensors_sha256, write_atomically
+from elf.generative.molecules import KarrasDenoiser, denoising_loss
+from elf.generative.samplers import draw_counts, sample_molecules
+from elf.generative.schedules import Karras
+from elf.geometry.alignment import center
+from elf.models.transformer import EquivariantTransformer
+from elf.training import FitSettings, ProgressBar, fit, load_weights, save_weights
+from elf.training.checkpoint import WEIGHTS_FORMAT
+
+STEPS, BATCH = 500, 16
+"""Half a minute on two cores with drug-like molecules."""
+NETWORK = {"channels": 64, "heads": 4, "layers": 4}
+LEARNING_RATE, EMA_DECAY, GRADIENT_CLIP, WARMUP = 2e-3, 0.998, 1.0, 100
+SAMPLER_STEPS, CHURN = 50, 0.4
+PICTURED = 8
+
+
+@final
+class _Sum(Energy):
+    def __init__(self, *parts: Energy) -> None:
+        super().__init__(normalize="atoms")
+        self.parts = nn.ModuleList(parts)
+
+    def _energy(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        first, *others = (part._energy(prediction, target, mask) for part in self.parts)  # type: ignore[operator]
+        return sum(others, start=first)
+
+
+LOSSES: dict[str, Callable[[], Energy]] = {
+    "energy": lambda: PairEnergy(springs.Exponential(k=5.0), normalize="atoms"),
+    "mse": lambda: Harmonic(normalize="atoms"),
+    "kabsch": lambda: AlignedHarmonic(normalize="atoms"),
+    "heights": lambda: _Sum(PairEnergy(springs.Exponential(k=5.0)), HeightEnergy(k=0.3)),
+}
+"""Losses on positions: pairs (Eq. 7), mean squared error, the same after alignment, pairs and heights together."""
+
+
+def read_file(path: Path, *, bonds: bool = True) -> read.Read:
+    """Molecules of an SDF, MOL, XYZ or SMILES file (.smi: a SMILES a line, then what you like), by its ending."""
+    if path.suffix in (".sdf", ".sd", ".mol"):
+        return read.from_sdf(path, bonds=bonds)
+    if path.suffix == ".xyz":
+        return read.from_xyz(path)
+    if path.suffix == ".smi":
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return replace(read.from_smiles([line.split()[0] for line in lines if line.strip()]), source=path.name)
+    raise ValueError(
+        f"{path.name} ends in {path.suffix or 'nothing'!r}; it should end in .sdf, .sd, .mol, .xyz or .smi"
+    )
+
+
+def train(path: Path, loss: str = "energy", *, steps: int = STEPS, run: Path | None = None, seed: int = 0) -> int:
+    """Train on a file's molecules; the same call after a kill goes on, to the same weights. 130 where interrupted.
+
+    Raises:
+        ValueError: nothing in the file can be used; a loss that is none; `run` holds another run.
+        OSError: a file cannot be read or written, or another process trains in `run`.
+        FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
+    """
+    require_one_of("loss", loss, tuple(LOSSES))
+    steps, seed = require_count("steps", steps), require_seed("seed", seed)
+    found = read_file(path)
+    print(found, flush=True)
+    molecules, run = found.molecules, run or Path("runs") / f"{path.stem}.{loss}"
+    about = _about(molecules, loss, steps, seed, path.name)
+    print(f"{_spread(molecules)}; loss {loss}, {steps} steps, in {run}", flush=True)
+    with locked(run, "elf train"):
+        _require_same(run, about)
+        settings = FitSettings(
+            steps=steps,
+            learning_rate=LEARNING_RATE,
+            warmup_steps=min(WARMUP, steps // 3),
+            gradient_clip=GRADIENT_CLIP,
+            ema_decay=EMA_DECAY,
+            seed=seed,
+            checkpoint_every=min(100, -(-steps // 10)),
+        )
+        watch = [ProgressBar(f"training {loss}", lines=10)]
+        parts = _denoiser(about), *_task(molecules, LOSSES[loss](), seed), settings
+        record = fit(*parts, checkpoint=run / "training.safetensors", callbacks=watch)
+        if record.interrupted:
+            print(f"stopped after step {record.steps} of {steps}; the same command goes on from there")
+            return 130
+        assert record.ema_model is not None
+        save_weights(run / "weights.safetensors", record.ema_model, {"run": about})
+    print(f"wrote {run / 'weights.safetensors'}; next: elf sample {run}")
+    return 0
+
+
+def _about(molecules: Molecules, loss: str, steps: int, seed: int, name: str) -> dict[str, Any]:
+    """What a run is: all that its weights depend on, and what its samples need."""
+    spread = center(molecules.positions, molecules.mask).square().sum() / (3 * molecules.counts.sum())
+    sizes = molecules.counts.unique(return_counts=True)
+    return {
+        "file": name,
+        "data": tensors_sha256({"positions": molecules.positions, "numbers": molecules.numbers}),
+        "loss": loss,
+        "steps": steps,
+        "seed": seed,
+        "elements": [int(number) for number in molecules.numbers.unique() if number],
+        "size": round(float(spread.sqrt()), 4),
+        "sizes": [[int(size), int(count)] for size, count in zip(*sizes, strict=True)],
+        "network": NETWORK,
+    }
+
+
+def _require_same(run: Path, about: dict[str, Any]) -> None:
+    """Write down what the run is, or raise ValueError where the folder holds another one."""
+    path = run / "run.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else about
+        different = [f"{key} {before[key]!r}, not {value!r}" for key, value in about.items() if before[key] != value]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{path} is damaged; choose another folder by --run") from None
+    if different:
+        raise ValueError(f"{run} holds a run with {different[0]}; choose another folder by --run")
+    write_atomically(path, json.dumps(about).encode())
+
+
+def _spread(molecules: Molecules) -> str:
+    counts, kinds = molecules.counts, [PERIODIC_TABLE[int(number)] for number in molecules.numbers.unique() if number]
+    charged = 0 if molecules.charges is None else int(molecules.charges.ne(0).any(1).sum())
+    return f"{int(counts.min())} to {int(counts.max())} atoms of {', '.join(kinds)}; {charged} with charges"
+
+
+def _denoiser(about: dict[str, Any]) -> KarrasDenoiser:
+    """An untrained network for a run's elements and sizes."""
+    size = about["size"]
+    schedule = Karras(sigma_data=size, log_mean=-1.0, log_std=1.3, sigma_max=10 * size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(about["seed"])
+        network = EquivariantTransformer(len(about["elements"]), size=size, **about["network"])
+    return KarrasDenoiser(network, schedule, tuple(about["elements"]))
+
+
+def _task(molecules: Molecules, energy: Energy, seed: int) -> tuple[Callable[..., Tensor], Callable[[int], Any]]:
+    """The loss, and the batch of each step."""
+    sizes = molecules.counts
+    rows = bucketed_batches(sizes, min(BATCH, len(sizes)), seed)
+
+    def batch(step: int) -> dict[str, Tensor]:
+        chosen = rows(step)
+        widest = int(sizes[chosen].max())
+        return {"positions": molecules.positions[chosen, :widest], "numbers": molecules.numbers[chosen, :widest]}
+
+    def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"], generator)
+        return parts.positions + parts.features
+
+    return loss, batch
+
+
+def sample(run: Path, n: int = 100, *, output: Path | None = None, seed: int = 0) -> int:
+    """Draw molecules from a trained run, with sizes as in its file: an SDF file, and a picture (PNG) of the first.
+
+    Raises:
+        FileNotFoundError: the run has no weights yet.
+        ValueError: the weights are damaged, or of something else.
+    """
+    path, n, seed = run / "weights.safetensors", require_count("n", n), require_seed("seed", seed)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; a training that has ended (elf train) writes it")
+    about = load_tensors(path, WEIGHTS_FORMAT)[1].get("run")
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} holds weights of another kind; it should be one that elf train wrote")
+    denoiser = _denoiser(about)
+    load_weights(path, denoiser)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sizes = torch.tensor(about["sizes"], dtype=torch.int64, device="cpu")
+    samples = sample_molecules(
+        denoiser.to(device),
+        draw_counts(sizes[:, 0].repeat_interleave(sizes[:, 1]), n, seed),
+        torch.Generator(device).manual_seed(seed),
+        steps=SAMPLER_STEPS,
+        churn=CHURN,
+        closed_shell=set(about["elements"]) <= set(VALENCE),
+        batch_size=32,
+        progress=_progress(f"sampling {n}"),
+    )
+    rows = torch.arange(1, n + 1, dtype=torch.int64, device="cpu")
+    drawn = Molecules(samples.positions.cpu(), samples.numbers.cpu(), SmilesList.from_strings([""] * n), rows)
+    output = output or run / "samples.sdf"
+    write.to_sdf(output, drawn)
+    picture = output.with_suffix(".png")
+    write_atomically(picture, _picture(drawn[:PICTURED]))
+    print(f"wrote {output} and {picture}; next: elf evaluate {output} --reference {about['file']}")
+    return 0
+
+
+def _progress(label: str) -> Callable[[int, int], None]:
+    """Steps done and time left: one line rewritten in a terminal, five lines elsewhere."""
+    begun = monotonic()
+
+    def tell(done: int, total: int) -> None:
+        terminal = sys.stdout.isatty()
+        if terminal or done * 5 // total > (done - 1) * 5 // total:
+            left = round((monotonic() - begun) / done * (total - done))
+            ends = "\r" if terminal and done < total else "\n"
+            print(f"{label}: step {done}/{total}, {left // 60}:{left % 60:02d} left", end=ends, flush=True)
+
+    return tell
+
+
+def _picture(molecules: Molecules) -> bytes:
+    from elf.viz.molecules import gallery
+
+    atoms = [mask.nonzero()[:, 0] for mask in molecules.mask]
+    positions = [x[real] for x, real in zip(molecules.positions, atoms, strict=True)]
+    numbers = [z[real] for z, real in zip(molecules.numbers, atoms, strict=True)]
+    titles = [molecules.formula(i) for i in range(len(molecules))]
+    return gallery(positions, numbers, titles=titles, width=1000).picture
