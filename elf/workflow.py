@@ -89,7 +89,8 @@ def train(path: Path, loss: str = "energy", *, steps: int = STEPS, run: Path | N
     print(found, flush=True)
     molecules, run = found.molecules, run or Path("runs") / f"{path.stem}.{loss}"
     about = _about(molecules, loss, steps, seed, path.name)
-    print(f"{_spread(molecules)}; loss {loss}, {steps} steps, in {run}", flush=True)
+    kinds = ", ".join(PERIODIC_TABLE[number] for number in about["elements"])
+    print(f"elements {kinds}; loss {loss}, {steps} steps, in {run}", flush=True)
     with locked(run, "elf train"):
         _require_same(run, about)
         settings = FitSettings(
@@ -141,12 +142,6 @@ def _require_same(run: Path, about: dict[str, Any]) -> None:
     if different:
         raise ValueError(f"{run} holds a run with {different[0]}; choose another folder by --run")
     write_atomically(path, json.dumps(about).encode())
-
-
-def _spread(molecules: Molecules) -> str:
-    counts, kinds = molecules.counts, [PERIODIC_TABLE[int(number)] for number in molecules.numbers.unique() if number]
-    charged = 0 if molecules.charges is None else int(molecules.charges.ne(0).any(1).sum())
-    return f"{int(counts.min())} to {int(counts.max())} atoms of {', '.join(kinds)}; {charged} with charges"
 
 
 def _denoiser(about: dict[str, Any]) -> KarrasDenoiser:
@@ -230,8 +225,7 @@ def _progress(label: str) -> Callable[[int, int], None]:
 def _picture(molecules: Molecules) -> bytes:
     from elf.viz.molecules import gallery
 
-    atoms = [mask.nonzero()[:, 0] for mask in molecules.mask]
-    positions = [x[real] for x, real in zip(molecules.positions, atoms, strict=True)]
-    numbers = [z[real] for z, real in zip(molecules.numbers, atoms, strict=True)]
+    positions = [x[real] for x, real in zip(molecules.positions, molecules.mask, strict=True)]
+    numbers = [z[z > 0] for z in molecules.numbers]
     titles = [molecules.formula(i) for i in range(len(molecules))]
     return gallery(positions, numbers, titles=titles, width=1000).picture

@@ -59,7 +59,7 @@ def test_train_sample_and_evaluate_follow_each_other(elf, drugs, tmp_path):
     status, out, err = elf("train", drugs, "--steps", 10, "--run", run)
     assert (status, err) == (0, [])
     assert out[0] == "20 molecules from drugs.sdf"
-    assert out[1] == f"9 to 26 atoms of H, C, N, O, S, Cl; 2 with charges; loss energy, 10 steps, in {run}"
+    assert out[1] == f"elements H, C, N, O, S, Cl; loss energy, 10 steps, in {run}"
     assert re.fullmatch(r"training energy: step 5/10, loss [0-9.]+, 0:0[0-9], 0:0[0-9] left", out[6])
     assert out[-1] == f"wrote {run / 'weights.safetensors'}; next: elf sample {run}"
     files = {path.name for path in run.iterdir() if not path.name.startswith(".lock")}

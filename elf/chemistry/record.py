@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from elf.data.molecules import Molecules, SmilesList
 
@@ -100,13 +101,8 @@ def _reasons(skipped: dict[str, list[str]]) -> str:
 
 
 def _padded(rows: Sequence[Row], index: Sequence[int]) -> Molecules:
-    size = max(len(row.numbers) for row in rows)
-    positions = torch.zeros(len(rows), size, 3, dtype=torch.float32, device="cpu")
-    numbers, charges = torch.zeros(2, len(rows), size, dtype=torch.int64, device="cpu")
-    for i, row in enumerate(rows):
-        n = len(row.numbers)
-        positions[i, :n] = torch.from_numpy(row.positions)
-        numbers[i, :n], charges[i, :n] = torch.from_numpy(row.numbers), torch.from_numpy(row.charges)
+    columns = ([torch.from_numpy(row[i]) for row in rows] for i in range(3))
+    numbers, positions, charges = (pad_sequence(column, batch_first=True) for column in columns)
     smiles = SmilesList.from_strings(row.smiles for row in rows)
     return Molecules(positions, numbers, smiles, torch.tensor(index, dtype=torch.int64, device="cpu"), charges)
 

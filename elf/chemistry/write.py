@@ -53,13 +53,13 @@ def to_rdkit(molecules: Molecules, i: SupportsIndex) -> Mol:
 def _bonded(positions: Tensor, numbers: Tensor) -> Mol:
     from rdkit.Chem import rdDetermineBonds
 
-    if set(numbers.tolist()) <= set(GEOM.symbols):
-        mol = molecular_graph.mol_of(numbers.tolist(), orders_of(positions[None], numbers[None], GEOM)[0])
-        molecular_graph.add_conformer(mol, positions)
-        return mol
-    mol = molecular_graph.mol_of(numbers.tolist(), numbers.new_zeros(len(numbers), len(numbers)))
+    known = set(numbers.tolist()) <= set(GEOM.symbols)
+    none = numbers.new_zeros(len(numbers), len(numbers))
+    orders = orders_of(positions[None], numbers[None], GEOM)[0] if known else none
+    mol = molecular_graph.mol_of(numbers.tolist(), orders)
     molecular_graph.add_conformer(mol, positions)
-    rdDetermineBonds.DetermineConnectivity(mol)
+    if not known:
+        rdDetermineBonds.DetermineConnectivity(mol)
     return mol
 
 
