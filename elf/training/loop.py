@@ -141,6 +141,18 @@ def save(run: Run, checkpoint: str | Path | None) -> None:
         run.state.saved = run.state.step
 
 
+def advance(
+    run: Run, loss_fn: LossFn, batches: BatchFn, interrupts: Interrupts, checkpoint: str | Path | None
+) -> None:
+    """One step and, when it is due, its checkpoint."""
+    # A step that changes buffers (batch norm) or meets other processes in its middle cannot be left half-way.
+    with interrupts.shield(run.distributed or any(True for _ in run.state.model.buffers())):
+        one_step(run, loss_fn, batches, interrupts)
+    with interrupts.shield():
+        if run.state.step % run.state.settings.checkpoint_every == 0:
+            save(run, checkpoint)
+
+
 def fit(
     model: nn.Module,
     loss_fn: LossFn,
@@ -181,8 +193,6 @@ def fit(
     state = run.state
     if checkpoint is not None:
         split_state(model)  # says now what could not be saved later
-    # A step that changes buffers (batch norm) or meets other processes in its middle cannot be left half-way.
-    whole_steps = run.distributed or any(True for _ in model.buffers())
     with Interrupts(raises=not run.distributed) as interrupts, run.random, _finishing(run) as started:
         if checkpoint is not None and resume and Path(checkpoint).exists():
             load_run(checkpoint, run)
@@ -192,11 +202,7 @@ def fit(
                 started.append(callback)
                 _tell([callback], "start", state)
             while not leave(run, interrupts):
-                with interrupts.shield(whole_steps):
-                    one_step(run, loss_fn, batches, interrupts)
-                with interrupts.shield():
-                    if state.step % settings.checkpoint_every == 0:
-                        save(run, checkpoint)
+                advance(run, loss_fn, batches, interrupts, checkpoint)
                 _tell(callbacks, "__call__", state)
             interrupts.mute()
         except KeyboardInterrupt:

@@ -192,11 +192,7 @@ class Trajectory(Widget):
             kinds = molecule["kinds"]
             kinds = kinds[self.frame] if isinstance(kinds[0], list) else kinds
             if kinds[0] == _POINT:
-                for i, j in molecule.get("edges", ()):
-                    ax.plot(*positions[[i, j], :2].T, color="#8a8f98", linewidth=3, zorder=1)
-                ax.scatter(positions[:, 0], positions[:, 1], s=60, color=COLORS["prediction"], zorder=2)
-                ax.set_aspect("equal", adjustable="datalim")
-                ax.set_axis_off()
+                _draw_points(ax, positions, molecule.get("edges", ()))
             else:
                 forces = molecule["forces"][self.frame] if "forces" in molecule else None
                 eye = torch.eye(3, dtype=torch.float64, device="cpu")
@@ -206,6 +202,14 @@ class Trajectory(Widget):
                 draw_scene(ax, shown)
             ax.set_title(molecule["title"], fontsize=10, loc="left", parse_math=False)
         return png(figure, dpi=92, tight=False)
+
+
+def _draw_points(ax: Any, positions: Any, edges: Any) -> None:
+    for i, j in edges:
+        ax.plot(*positions[[i, j], :2].T, color="#8a8f98", linewidth=3, zorder=1)
+    ax.scatter(positions[:, 0], positions[:, 1], s=60, color=COLORS["prediction"], zorder=2)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_axis_off()
 
 
 def _molecule(
