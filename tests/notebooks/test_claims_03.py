@@ -1,0 +1,119 @@
+"""What notebook 03 claims of rigid motion in the prices of a twist, derived a second way."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from scipy.stats import spearmanr
+from torch import Tensor
+
+import elf
+from elf.chemistry import molecular_graph as graphs
+from elf.chemistry.force_field import ForceField
+from elf.data import qm9
+from experiments.molecules import springs as experiment
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "03_springs.ipynb"
+BOND, HALF = (1, 2), [2, 3, 4, 5, 9, 10, 11]  # the atoms on the far side of the bond
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return nbformat.read(NOTEBOOK, as_version=4).cells
+
+
+@pytest.fixture(scope="module")
+def text(cells) -> str:
+    return " ".join(" ".join(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+
+
+@pytest.fixture(scope="module")
+def field() -> ForceField:
+    return ForceField(graphs.to_rdkit(qm9.find("glyceraldehyde"), 0))
+
+
+@pytest.fixture(scope="module")
+def minimum(field) -> Tensor:
+    return field.minimise()
+
+
+def squared(x: Tensor, y: Tensor) -> float:
+    return float((x - y).square().sum())
+
+
+def aligned(x: Tensor, y: Tensor) -> float:
+    """Squared error after SciPy's alignment."""
+    a, b = ((t - t.mean(0)).numpy() for t in (x, y))
+    return float(Rotation.align_vectors(b, a)[1] ** 2)
+
+
+def twisted(y: Tensor, degrees: float) -> Tensor:
+    axis = (y[BOND[1]] - y[BOND[0]]).numpy()
+    turn = Rotation.from_rotvec(math.radians(degrees) * axis / (axis**2).sum() ** 0.5)
+    moved = y.clone()
+    moved[HALF] = torch.from_numpy(turn.apply((y[HALF] - y[BOND[1]]).numpy())) + y[BOND[1]]
+    return moved
+
+
+def stretched(y: Tensor, length: float) -> Tensor:
+    moved = y.clone()
+    moved[HALF] += length * torch.nn.functional.normalize(y[BOND[1]] - y[BOND[0]], dim=0)
+    return moved
+
+
+def test_the_twist_is_partly_rigid_motion(minimum, text):
+    end = twisted(minimum, 40)
+    assert squared(end, minimum) == pytest.approx(7.45, abs=0.005)
+    assert aligned(end, minimum) == pytest.approx(2.13, abs=0.005)
+    assert "7.45 Å², and 2.13 Å² after alignment" in text
+
+
+def test_mse_overcharges_a_hundredfold_and_kabsch_nearly_as_much(field, minimum, text):
+    end, true = twisted(minimum, 40), {}
+    cost = float(field.energy(end) - field.energy(minimum))
+    few = [stretched(minimum, length) for length in (-1e-3, 1e-3)]
+    curvature = sum(float(field.energy(x) - field.energy(minimum)) for x in few)
+    for name, error in (("mse", squared), ("kabsch", aligned)):
+        true[name] = curvature / sum(error(x, minimum) for x in few) * error(end, minimum) / cost
+    assert true["mse"] == pytest.approx(104.5, abs=0.5)
+    assert true["kabsch"] == pytest.approx(79, abs=0.5)
+    assert "**Kabsch still overcharges 79-fold**" in text
+
+
+def test_the_ranked_distortions_need_no_alignment_and_the_twist_does(field, minimum, text):
+    generator = torch.Generator().manual_seed(0)
+    for kind in experiment.DISTORTIONS:
+        found = experiment.distort(kind, field, minimum, (0.1,), 5, generator).displacements[0]
+        for move in found:
+            assert aligned(minimum + move, minimum) == pytest.approx(squared(minimum + move, minimum), rel=1e-6)
+    assert "For them the best alignment is none" in text
+    assert "All distortions above leave position and orientation alone" not in text
+
+
+def test_rank_correlation_is_what_the_page_says_it_is(minimum, text):
+    generator = torch.Generator().manual_seed(1)
+    moved = minimum + 0.1 * torch.randn(30, *minimum.shape, generator=generator, dtype=minimum.dtype)
+    first, second = (energy(moved, minimum.expand_as(moved)) for energy in (elf.Harmonic(), elf.PairEnergy()))
+    ours = float(experiment.rank_correlation(first, second))
+    assert ours == pytest.approx(float(spearmanr(first, second).statistic))
+    assert ours == pytest.approx(float(experiment.rank_correlation(3 * first**3, second)))  # no scale, no units
+    assert "Spearman's rank correlation" in text
+
+
+@pytest.mark.parametrize(
+    ("definition", "use"),
+    [
+        ("*bond-aware* is one constant", 'name == "bond-aware"'),
+        ("*fitted*, a spring", '"fitted": "fitted"'),
+        ("**Spearman's rank correlation** numbers", "rank corr."),
+    ],
+)
+def test_a_word_is_explained_before_it_is_used(cells, definition, use):
+    sources = [" ".join(cell.source.split()) for cell in cells]
+    explained, used = (next(i for i, source in enumerate(sources) if words in source) for words in (definition, use))
+    assert explained < used
