@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,22 +41,13 @@ SAMPLER_STEPS, CHURN = 50, 0.4
 PICTURED = 8
 
 
-@final
-class _Sum(Energy):
-    def __init__(self, *parts: Energy) -> None:
-        super().__init__(normalize="atoms")
-        self.parts = nn.ModuleList(parts)
-
-    def _energy(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        first, *others = (part._energy(prediction, target, mask) for part in self.parts)  # type: ignore[operator]
-        return sum(others, start=first)
-
-
 LOSSES: dict[str, Callable[[], Energy]] = {
     "energy": lambda: PairEnergy(springs.Exponential(k=5.0), normalize="atoms"),
     "mse": lambda: Harmonic(normalize="atoms"),
     "kabsch": lambda: AlignedHarmonic(normalize="atoms"),
-    "heights": lambda: _Sum(PairEnergy(springs.Exponential(k=5.0)), HeightEnergy(k=0.3)),
+    "heights": lambda: (
+        PairEnergy(springs.Exponential(k=5.0), normalize="atoms") + 0.3 * HeightEnergy(normalize="atoms")
+    ),
 }
 """Losses on positions: pairs (Eq. 7), mean squared error, the same after alignment, pairs and heights together."""
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 from elf.checks import require_count, require_positive, values_are_known
 from elf.energy.base import Energy
 from elf.energy.known_gradient import with_known_gradient
+from elf.geometry.alignment import center
 
 FEW, MANY = 2, 8
 """Further neighbours looked at first (more, while the last of them counts); and where values are not known."""
@@ -76,15 +77,22 @@ class HeightEnergy(Energy):
         if prediction.shape[1] <= dim:
             return 0 * prediction.sum((-2, -1))
         with torch.no_grad():
+            spread = torch.stack([center(x, mask).abs().amax((1, 2)) for x in (prediction, target)])
+            # Areas squared leave the range of numbers soon: each side has a unit of its own, a power of two, which
+            # rounds nothing. A sample that is a point has none.
+            unit, own = (torch.where(s > 0, s.log2().floor().exp2(), 1) for s in (spread.amax(0), spread[1]))
+            target = target / own[:, None, None]
             corners, weight = near_bases(target, mask, self.neighbours)
+            weight = weight * self.k
 
         def one_pass(prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> _Found:
-            return _energies(prediction, target, corners, weight * self.k, gradient)
+            return _energies(prediction, target, corners, weight, own / unit, gradient)
 
         def formula(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-            return _energies(prediction, target, corners, weight * self.k, False)[0]
+            return _energies(prediction, target, corners, weight, own / unit, False)[0]
 
-        return with_known_gradient(formula, one_pass, prediction, target, mask)
+        prediction = prediction / unit[:, None, None]
+        return with_known_gradient(formula, one_pass, prediction, target, mask) * unit.square()
 
     @override
     def extra_repr(self) -> str:
@@ -96,9 +104,10 @@ def _energies(
     target: Float[Tensor, "batch atoms dim"],
     corners: Int[Tensor, "corners bases"],
     weight: Float[Tensor, " bases"],
+    ratio: Float[Tensor, " batch"],
     gradient: bool,
 ) -> _Found:
-    """The sum of w (h(y_hat) - h(y))^2 in each sample; and its gradient, written out, tile by tile."""
+    """The sum of w (h(y_hat) - ratio h(y))^2 in each sample; and its gradient, written out, tile by tile."""
     samples, atoms, dim = prediction.shape
     # Coordinates as rows, those of the prediction first: (2 dim, nodes).
     both = torch.cat((prediction, target), 2).flatten(0, 1).mT.contiguous()
@@ -115,18 +124,21 @@ def _energies(
         if dim == 3:
             edges = torch.cat((*sides, sides[0] - sides[1]), 1)[1].detach().square().sum(0)
             share = share * (12 * area / edges.square().clamp_min(least))
-        inverse = (squared + (FLOOR**2 * area).clamp_min(least)).rsqrt()
+        sample = here[0].div(atoms, rounding_mode="floor")
+        scale = ratio[sample]
+        floor = FLOOR**2 * torch.stack((area * scale.pow(2 * (dim - 1)), area))
+        inverse = (squared + floor.clamp_min(least)).rsqrt()
         volume = (up * normal).sum(1)
         heights = volume * inverse
-        difference = heights[0] - heights[1]
+        difference = heights[0] - scale * heights[1]
         push = share * difference
-        value = value.index_add(0, here[0].div(atoms, rounding_mode="floor"), push * difference)
+        value = value.index_add(0, sample, push * difference)
         if forces is None:
             continue
         # dh/d(up) = n/a and dh/dn = up/a - V n/a^3 (n: normal, a: area, V: volume); n is the product of the sides.
-        scale = 2 * push * inverse[0]
-        on_up = normal[0] * scale
-        on_normal = up[0] * scale - normal[0] * (scale * volume[0] * inverse[0].square())
+        pull = 2 * push * inverse[0]
+        on_up = normal[0] * pull
+        on_normal = up[0] * pull - normal[0] * (pull * volume[0] * inverse[0].square())
         on_sides = _normal_backward([side[0] for side in sides], on_normal)
         for corner, force in zip(here, (on_up, -on_up - sum(on_sides), *on_sides), strict=True):
             forces.index_add_(1, corner, force)

@@ -141,9 +141,7 @@ def save(run: Run, checkpoint: str | Path | None) -> None:
         run.state.saved = run.state.step
 
 
-def advance(
-    run: Run, loss_fn: LossFn, batches: BatchFn, interrupts: Interrupts, checkpoint: str | Path | None
-) -> None:
+def advance(run: Run, loss_fn: LossFn, batches: BatchFn, interrupts: Interrupts, checkpoint: str | Path | None) -> None:
     """One step and, when it is due, its checkpoint."""
     # A step that changes buffers (batch norm) or meets other processes in its middle cannot be left half-way.
     with interrupts.shield(run.distributed or any(True for _ in run.state.model.buffers())):

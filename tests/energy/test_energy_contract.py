@@ -184,7 +184,7 @@ def test_flat_batches_agree_with_masks(energy: elf.Energy, normalize: str, gener
     torch.testing.assert_close(masked, expected)
 
 
-@every_energy
+@pytest.mark.parametrize("energy", [*ENERGIES.values(), elf.HeightEnergy()], ids=[*ENERGIES.keys(), "HeightEnergy"])
 def test_coordinates_up_to_the_largest_have_finite_values(energy: elf.Energy, dtype: torch.dtype) -> None:
     prediction, target, mask = samples(torch.Generator().manual_seed(0), dtype)
     for size in (1e-15, 1e14 if dtype == torch.float32 else 1e149):

@@ -192,6 +192,22 @@ def test_masks_flat_batches_and_batch_mates(some_molecules, generator: torch.Gen
     torch.testing.assert_close(energy(x, y, mask), value)
 
 
+def test_the_unit_of_length_scales_the_energy_and_nothing_else(dtype: torch.dtype, generator: torch.Generator) -> None:
+    y = torch.randn(1, 8, 3, dtype=dtype, generator=generator)
+    x = y + 0.2 * torch.randn(y.shape, dtype=dtype, generator=generator)
+    value = HeightEnergy()(x, y)
+    for unit in (2.0**-8, 2.0**20, 2.0**40):
+        far = (unit * x).requires_grad_()
+        found = HeightEnergy()(far, unit * y)
+        torch.testing.assert_close(found / unit**2, value)
+        (gradient,) = torch.autograd.grad(found.sum(), far)
+        near = x.clone().requires_grad_()
+        torch.testing.assert_close(gradient / unit, torch.autograd.grad(HeightEnergy()(near, y).sum(), near)[0])
+    # A batch mate far away changes no bit.
+    mates = HeightEnergy()(torch.cat((x, 2.0**40 * x)), torch.cat((y, 2.0**40 * y)))
+    assert torch.equal(mates[:1], value)
+
+
 def test_many_equal_neighbours_all_count() -> None:
     """Twelve neighbours at one distance, as in a crystal, with four asked for: none is left out."""
     steps = [(a, b, 0) for a in (-1, 1) for b in (-1, 1)]
