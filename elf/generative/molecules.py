@@ -13,6 +13,7 @@ trains faster at small budgets: the notebooks have it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -70,7 +71,7 @@ class Featuriser:
         return kinds[features[..., : len(self.elements)].argmax(dim=-1)] * mask
 
 
-class MoleculeDenoiser(nn.Module):
+class MoleculeDenoiser(nn.Module, ABC):
     """A network with the schedule of its noise; a subclass says what the network's answer means.
 
     Args:
@@ -87,17 +88,17 @@ class MoleculeDenoiser(nn.Module):
         super().__init__()
         self.network, self.schedule, self.featuriser = network, schedule, featuriser
 
+    @abstractmethod
     def forward(self, x_t: State, t: Times, mask: Mask) -> State:
         """The network's answer to noisy states, of which `clean` makes the denoised ones."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clean(self, x_t: State, answer: State, t: Times, mask: Mask) -> State:
         """The denoised state x_hat that an answer implies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features_missed(self, answer: State, clean: State, noise: State) -> Features:
         """The features' loss, number by number, from the answer, the clean state and the noise that was added."""
-        raise NotImplementedError
 
     def denoise(self, x_t: State, t: Times, mask: Mask) -> State:
         """x_hat(x_t, t): what the samplers ask for."""
