@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from elf.generative.schedules import Karras, Polynomial, Schedule, Straight
+from elf.generative.schedules import Karras, Polynomial, Schedule, Straight, add_noise, noise_of
 
 ALL = (Karras(), Polynomial(), Straight())
 
@@ -64,6 +64,16 @@ def test_karras_time_is_its_noise():
     t = torch.tensor([0.01, 1.0, 15.0])
     assert torch.equal(Karras().sigma(t), t)
     assert torch.equal(Karras().alpha(t), torch.ones(3))
+
+
+def test_straight_noise_by_hand():
+    """Eq. 2 with alpha = 1 - t and sigma = t, and the noise that a denoised sample implies."""
+    x, noise = torch.tensor([[[2.0, -4.0]]]), torch.tensor([[[1.0, 8.0]]])
+    t = torch.tensor([0.25])
+    assert Straight().alpha(t).item() == 0.75
+    x_t = add_noise(x, noise, t, Straight())
+    assert x_t.flatten().tolist() == [1.75, -1.0]
+    assert noise_of(x_t, x, t, Straight()).flatten().tolist() == [1.0, 8.0]
 
 
 def test_karras_grid_and_weight():

@@ -11,6 +11,7 @@ from elf.spins import (
     local_fields,
     unsatisfied_bonds,
 )
+from elf.spins.lattice import plaquettes
 
 
 def dense(couplings: Couplings, sample: int) -> torch.Tensor:
@@ -89,6 +90,19 @@ def test_descent_ends_where_no_flip_gains(make, random_spins, dtype, height, wid
     assert (flip_energies(end, couplings) > -1e-5).all()
     assert (ising_energy(end, couplings) <= ising_energy(spins, couplings) + 1e-5).all()
     assert height == 1 or (ising_energy(end, couplings) < ising_energy(spins, couplings) - 1).any()
+
+
+def test_bonds_around_squares_by_hand():
+    """Which bonds are broken, which squares are frustrated (a coupling of zero counts as positive), and their bonds."""
+    spins = torch.tensor([[[1.0, 1.0], [1.0, -1.0]]])
+    right, down = unsatisfied_bonds(spins, Couplings(torch.tensor([[[2.0], [-1.0]]]), torch.tensor([[[-1.0, 1.0]]])))
+    assert (right.flatten().tolist(), down.flatten().tolist()) == ([False, False], [True, True])
+    for right, down, odd in (([0, 1], [1, 1], False), ([1, 1], [0, 1], False), ([-1, 0], [1, 1], True)):
+        square = Couplings(torch.tensor(right).view(1, 2, 1).float(), torch.tensor(down).view(1, 1, 2).float())
+        assert bool(frustrated_plaquettes(square)) is odd
+    assert plaquettes(3, 3, periodic=False).tolist() == [[0, 2, 6, 7], [1, 3, 7, 8], [2, 4, 9, 10], [3, 5, 10, 11]]
+    torus = plaquettes(3, 3, periodic=True).tolist()
+    assert len(torus) == 9 and (torus[0], torus[-1]) == ([0, 3, 9, 10], [8, 2, 17, 15])
 
 
 def test_a_batch_is_indexed_and_converted(make):
