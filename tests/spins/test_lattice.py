@@ -102,7 +102,8 @@ def test_bonds_around_squares_by_hand():
         assert bool(frustrated_plaquettes(square)) is odd
     assert plaquettes(3, 3, periodic=False).tolist() == [[0, 2, 6, 7], [1, 3, 7, 8], [2, 4, 9, 10], [3, 5, 10, 11]]
     torus = plaquettes(3, 3, periodic=True).tolist()
-    assert len(torus) == 9 and (torus[0], torus[-1]) == ([0, 3, 9, 10], [8, 2, 17, 15])
+    assert len(torus) == 9
+    assert (torus[0], torus[-1]) == ([0, 3, 9, 10], [8, 2, 17, 15])
 
 
 def test_a_batch_is_indexed_and_converted(make):
