@@ -97,9 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_choice,
         metavar="KEY=VALUE,...",
-        help="just the cells with these values, say --only loss=energy,mse --only seed=0",
+        help="just the cells with these values, say --only loss=energy,mse --only seed=0; "
+        "until all cells are there, the result is partial.json in the folder of runs",
     )
-    reproduce.add_argument("--output", type=Path, help="the JSON file (results/NAME.SCALE.json)")
+    reproduce.add_argument("--output", type=Path, help="the JSON file of a whole result (results/NAME.SCALE.json)")
     reproduce.add_argument("--workdir", type=Path, help="folder of checkpoints; the same one resumes (see elf info)")
     fabric = reproduce.add_argument_group("Lightning Fabric")
     fabric.add_argument("--accelerator", help="cpu, cuda, mps (auto)")

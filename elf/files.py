@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -47,6 +48,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     own, partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "it is a device or a pipe, which a file would replace")
         _write_new(partial, data)
         os.replace(partial, path)
         _sweep(path.parent, own)

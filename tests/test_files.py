@@ -388,3 +388,12 @@ def test_processes_that_are_and_are_not(monkeypatch):
 
     monkeypatch.setattr(os, "kill", forbid)
     assert files.is_running(1)
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="could not write pipe"):
+        files.write_atomically(pipe, b"x")
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

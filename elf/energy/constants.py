@@ -3,8 +3,8 @@
     k = elf.energy.constants.by_bonds(orders, target, bonded=9.0, other=9.0)
     value = energy(prediction, target, mask, k=k)
 
-What stands on the diagonal of k is nobody's. Anything else that answers with a symmetric (B, N, N) will do: a network,
-too, as gradients reach k.
+What stands on the diagonal of k does not count. Anything else that answers with a symmetric (B, N, N) will do: a
+network, too, as gradients reach k.
 """
 
 from __future__ import annotations
@@ -45,7 +45,14 @@ def by_bonds(
 def by_elements(
     numbers: Int[Tensor, "*batch atoms"], table: Float[Tensor, "kinds kinds"]
 ) -> Float[Tensor, "*batch atoms atoms"]:
-    """k = table[z_i, z_j], of atomic numbers, or whatever numbers kinds of particles; the table is symmetric."""
+    """k = table[z_i, z_j], of atomic numbers, or whatever numbers kinds of particles; the table is symmetric.
+
+    Raises:
+        ValueError: a number has no row in the table.
+    """
+    if values_are_known(numbers) and numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(table):
+        worst = int(numbers.min()) if int(numbers.min()) < 0 else int(numbers.max())
+        raise ValueError(f"numbers holds {worst}; it should be between 0 and {len(table) - 1}, the last row of table")
     return table[numbers.unsqueeze(-1), numbers.unsqueeze(-2)]
 
 

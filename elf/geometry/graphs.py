@@ -148,13 +148,21 @@ def undirected_pairs(edges: object, n: int | None = None, *, padded: bool = Fals
     return edges
 
 
-def undirected(edge_index: Int[Tensor, "2 directed"]) -> Int[Tensor, "2 edges"]:
+def undirected(edge_index: Tensor) -> Int[Tensor, "2 edges"]:
     """Each pair of a list with both directions (PyTorch Geometric's `edge_index`) once; loops are left out.
 
     Returns:
         int64, i < j in each column, columns in lexicographic order. `edge_index[0] < edge_index[1]` picks, of a list
         that PyG has coalesced, the same columns in the same order: for what belongs to the edges.
+
+    Raises:
+        TypeError, ValueError: `edge_index` is no tensor of integers (2, edges).
     """
+    edge_index = require_tensor("edge_index", edge_index)
+    if edge_index.is_floating_point() or edge_index.dtype == torch.bool:
+        raise TypeError(f"edge_index has dtype {edge_index.dtype}; it should be an integer type (torch.int64)")
+    if edge_index.ndim != 2 or len(edge_index) != 2:
+        raise ValueError(f"edge_index has shape {tuple(edge_index.shape)}; it should be (2, edges)")
     return edge_index.long().sort(0).values[:, edge_index[0] != edge_index[1]].unique(dim=1)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_coordinates, require_finite, require_mask
+from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_seed
 from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
 from elf.geometry.distances import pairwise_distances
@@ -150,14 +150,24 @@ def report_card(
     require_coordinates("targets", targets, 3)
     if mask is not None:
         require_mask(mask, targets)
+        require_occupied(mask)
     require_finite("targets", targets, mask)
+    seed = require_seed("seed", seed)
+    if labels is not None and (not isinstance(labels, Tensor) or labels.shape != targets.shape[:2]):
+        raise ValueError(f"labels is {labels!r}; it should be a tensor {tuple(targets.shape[:2])}, one for each atom")
+    if reference is not None and not callable(reference):
+        raise TypeError(f"reference is {reference!r}; it should be a function of a target's number and positions")
+    least = targets.shape[1] if mask is None else int(mask.sum(1).min())
+    if least < 2:
+        raise ValueError(f"targets has a sample of {least} atom; each should have at least 2")
+    _require_energy(energy, targets, mask)
     y = targets.detach().cpu().double()
     real = torch.ones(y.shape[:2], dtype=torch.bool, device="cpu") if mask is None else mask.cpu()
     single = [sample[kept][None] for sample, kept in zip(y, real, strict=True)]
     generator = torch.Generator().manual_seed(seed)
     noisy = [x + NOISE * torch.randn(x.shape, dtype=x.dtype, device="cpu", generator=generator) for x in single]
     pairs = list(zip(noisy, single, strict=True))
-    scale = max(median(float(energy(x, target)) for x, target in pairs), torch.finfo(y.dtype).tiny)
+    scale = max(median(abs(float(energy(x, target))) for x, target in pairs), torch.finfo(y.dtype).tiny)
     push = median(float(_gradient(energy, x, target).norm()) for x, target in pairs)
     push = max(push, torch.finfo(y.dtype).tiny)
 
@@ -184,6 +194,19 @@ def report_card(
         cost=_cost(energy, pairs[0]),
         stiffness=[mode.all for mode in modes],
     )
+
+
+def _require_energy(energy: EnergyCall, targets: Tensor, mask: Tensor | None) -> None:
+    """One value a sample, with a gradient: what a reduced loss, or a class not yet called, does not answer."""
+    if not callable(energy) or isinstance(energy, type):
+        raise TypeError(f"energy is {energy!r}; it should be called energy(prediction, target, mask)")
+    x = targets.detach().clone().requires_grad_()
+    value = energy(x, targets, mask)
+    if not isinstance(value, Tensor) or value.shape != targets.shape[:1]:
+        found = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"energy answers with {found}; it should be one value a sample, {tuple(targets.shape[:1])}")
+    if not value.requires_grad:
+        raise ValueError("energy answers without a gradient; it should depend on the prediction differentiably")
 
 
 def _gradient(energy: EnergyCall, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -157,6 +157,7 @@ def _make_plan(
     if processes == 1 and not is_first_process():
         ranks = {rank: os.environ[rank] for rank in RANKS if rank in os.environ}
         raise ValueError(f"devices is 1 with {ranks} in the environment; these should be unset, or devices more")
+    _require_options(fabric)
     address = address_of(name)
     experiment = load(address)
     settings = experiment.settings(scale)
@@ -188,11 +189,31 @@ def _choose(cells: list[Cell], only: Mapping[str, Any] | None) -> list[Cell]:
     return chosen
 
 
+def _require_options(fabric: dict[str, Any]) -> None:
+    """Raises ValueError, before any folder is touched, where Fabric cannot compute so on this machine."""
+    if not fabric:
+        return
+    from lightning_fabric import Fabric
+
+    from elf.training import FitSettings, fabric_options, with_fabric_options
+
+    with fabric_options(**fabric):
+        settings = with_fabric_options(FitSettings(steps=1, learning_rate=1.0))
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    try:
+        Fabric(**{name: getattr(settings, name) for name in names})
+    except Exception as error:  # Fabric's errors have no class in common
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the options are {fabric}; they should be ones that this machine has: {reason}") from error
+
+
 def _require_writable(path: Path) -> None:
     from elf.files import write_atomically
 
     if path.is_dir():
         raise IsADirectoryError(f"output is {path}, a folder; it should be a file")
+    if path.exists() and not path.is_file():
+        raise OSError(f"output is {path}, a device or a pipe; it should be a file")
     probe = path.with_name(f".{path.name}.probe")
     try:
         write_atomically(probe, b"")
@@ -221,6 +242,10 @@ def _settle(plan: Plan) -> None:
     if changed:
         aside = _move_aside(plan.folder)
         plan.say(f"settings changed ({'; '.join(changed)}): cells start anew, the old ones are in {aside}")
+        if (earlier := _set_aside_before(plan.folder, now)) is not None:
+            _move(earlier, plan.folder)
+            earlier.rmdir()
+            plan.say("cells of the present settings had been set aside; they are back")
     elif old.get("threads", plan.threads) != plan.threads:
         plan.say(f"begun with {old['threads']} threads, goes on with {plan.threads}: last digits may differ")
     write_json(path, {**now, "threads": plan.threads})
@@ -233,11 +258,25 @@ def _move_aside(folder: Path) -> Path:
     names = (folder.with_name(f"{folder.name}.{mark}.{number}") for number in range(1_000_000))
     aside = next(path for path in names if not path.exists())
     aside.mkdir()
-    # The lock stays. The settings go last: until then, whoever finds the folder half empty sees whose it is.
-    content = [path for path in folder.iterdir() if not path.name.startswith(".lock") and path != settings]
-    for path in [*content, settings]:
-        path.rename(aside / path.name)
+    _move(folder, aside)
     return aside
+
+
+def _move(source: Path, target: Path) -> None:
+    # The lock stays. The settings go last: until then, whoever finds the folder half empty sees whose it is.
+    settings = source / "settings.json"
+    content = [path for path in source.iterdir() if not path.name.startswith(".lock") and path != settings]
+    for path in [*content, settings]:
+        path.rename(target / path.name)
+
+
+def _set_aside_before(folder: Path, now: dict[str, Any]) -> Path | None:
+    """A folder of the same experiment with just these settings, if there is one."""
+    for path in sorted(folder.parent.glob(f"{folder.name}.*.*/settings.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if {part: kept.get(part) for part in now} == now:
+            return path.parent
+    return None
 
 
 def _compute(plan: Plan) -> None:

@@ -99,6 +99,38 @@ def test_changed_settings_start_anew_and_keep_the_old(tmp_path, monkeypatch, cap
     assert "precision: None -> 'bf16-mixed'" in capsys.readouterr().out
 
 
+def test_cells_set_aside_come_back_with_their_settings(tmp_path, capsys, monkeypatch):
+    first = run(tmp_path)
+    monkeypatch.setenv("TOY_STEPS", "12")
+    run(tmp_path)
+    monkeypatch.delenv("TOY_STEPS")
+    capsys.readouterr()
+    again = run(tmp_path)
+    out = capsys.readouterr().out
+    assert "cells of the present settings had been set aside; they are back" in out
+    assert "4 cells, 4 of them finished before" in out
+    assert again["cells"] == first["cells"]
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith("toy.smoke.")]) == 1
+
+
+@pytest.mark.parametrize(
+    "fabric", [{"precision": "12"}, {"strategy": "foo"}, {"accelerator": "mps"}, {"devices": 0}], ids=str
+)
+def test_a_mistyped_option_moves_no_finished_cell(tmp_path, fabric):
+    run(tmp_path)
+    with pytest.raises(ValueError, match=next(iter(fabric))):
+        run(tmp_path, fabric=fabric)
+    assert len(calls(tmp_path)) == 4
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("toy.smoke.")] == []
+
+
+def test_the_output_may_not_be_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "toy.json")
+    with pytest.raises(OSError, match=r"toy\.json, a device or a pipe; it should be a file"):
+        run(tmp_path)
+    assert not (tmp_path / "toy.smoke" / "calls.txt").exists()
+
+
 def test_fabric_options_reach_the_training_and_the_command(tmp_path):
     result = run(tmp_path, fabric={"accelerator": "cpu", "precision": "bf16-mixed"})
     assert result["command"] == "elf reproduce toy --scale smoke --seeds 2 --accelerator cpu --precision bf16-mixed"

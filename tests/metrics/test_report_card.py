@@ -122,3 +122,29 @@ def test_in_the_plane_and_as_numbers() -> None:
     assert numbers["rank_correlation"] is None
     with pytest.raises(ValueError, match="targets has shape"):
         elf.report_card(elf.PairEnergy(), pentagon[0])
+
+
+X = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (
+            (lambda p, t, m=None: (p - t).square().mean(), X),
+            {},
+            ValueError,
+            r"energy answers with a tensor \(\); it should",
+        ),
+        ((lambda p, t, m=None: None, X), {}, ValueError, "energy answers with None; it should be one value a sample"),
+        ((lambda p, t, m=None: t.sum((1, 2)), X), {}, ValueError, "energy answers without a gradient"),
+        ((elf.PairEnergy, X), {}, TypeError, "it should be called energy"),
+        ((elf.PairEnergy(), X[:, :1]), {}, ValueError, "targets has a sample of 1 atom; each should have at least 2"),
+        ((elf.PairEnergy(), X), {"labels": torch.ones(3)}, ValueError, "labels is .*; it should be a tensor"),
+        ((elf.PairEnergy(), X), {"mask": torch.zeros(2, 5, dtype=torch.bool)}, ValueError, "mask leaves sample 0"),
+        ((elf.PairEnergy(), X), {"seed": -1}, ValueError, "seed is -1; it should be at least 0"),
+    ],
+)
+def test_what_is_no_energy_is_told_in_words(arguments, options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        elf.report_card(*arguments, **options)
