@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,3 +174,37 @@ def test_smaller_training_sets_are_part_of_the_larger():
     small, large = spin_glass.load(16, 6), spin_glass.load(32, 6)
     assert torch.equal(small.couplings.values, large.couplings.values[:16])
     assert torch.equal(small.spins, large.spins[:16])
+
+
+def test_numbers_of_a_cell_by_hand(monkeypatch, tmp_path: Path):
+    """Energies are divided by the spins of each size; a fifth of the test lattices, rounded up, is for other sizes."""
+    asked, clock = [], iter((100.0, 103.5))
+
+    def load(n: int, size: int, *, seed: int) -> list[int]:
+        asked.append((n, size, seed))
+        return list(range(n))
+
+    monkeypatch.setattr(table5, "load", load)
+    monkeypatch.setattr(table5, "time", SimpleNamespace(process_time=lambda: next(clock)))
+    monkeypatch.setattr(table5, "train", lambda *_, **__: SimpleNamespace(model=None, seconds=7.04))
+    monkeypatch.setattr(table5, "scores", lambda *_: {"energy": 9.0})
+    monkeypatch.setattr(table5, "more_scores", lambda *_: {})
+    how = table5.Training(steps=1, samples=6)
+    settings = table5.Settings(size=2, training=how, evaluated=21, other_sizes=(3,))
+    result, _ = table5.train_and_test(settings, how, table5.make_loss("margin"), 0, tmp_path, ())
+    assert asked == [(6, 2, 0), (21, 2, table5.TEST_SEED), (5, 3, table5.TEST_SEED)]
+    assert (result["core_seconds"], result["training_seconds"]) == (3.5, 7.0)
+    assert (result["energy_per_spin"], result["energy_per_spin_3"]) == (2.25, 1.0)
+
+
+def test_the_curve_has_evenly_spread_points(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(table5, "predict", lambda *_: torch.ones(1, device="cpu", dtype=torch.float32))
+    monkeypatch.setattr(table5, "excess_energy", lambda spins, *_: spins)
+    data, model = SimpleNamespace(couplings=None, spins=None), torch.nn.Linear(1, 1)
+    curve = table5.TestCurve(data, 4, tmp_path / "curve.json")
+    for step in range(1, 11):
+        curve(SimpleNamespace(step=step, steps=10, model=model, rank=0))
+    assert [point["step"] for point in curve.curve] == [3, 5, 8, 10]
+    again = table5.TestCurve(data, 4, tmp_path / "curve.json")
+    again.start(SimpleNamespace(step=5))
+    assert [point["step"] for point in again.curve] == [3, 5]
