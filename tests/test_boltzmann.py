@@ -158,13 +158,17 @@ def test_a_window_that_cuts_off_mass_is_an_error_that_names_the_side(dtype, wind
         distribution(trap, grid(*windows, points=201, dtype=dtype), 1.0)
 
 
-def test_the_tolerance_is_about_the_mass_that_is_missing():
-    window = grid((-2.5, 2.5), dtype=torch.float64)
+@pytest.mark.parametrize("others", [[], [(-12.0, 12.0)]], ids=["line", "plane"])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_tolerance_is_about_the_mass_that_is_missing(temperature, others):
+    end = 2.5 * math.sqrt(temperature)
+    window = grid((-end, end), *others, points=201, dtype=torch.float64)
     missing = math.erfc(2.5)
     with pytest.raises(ValueError, match="times the mass inside lies beyond"):
-        distribution(trap, window, 1.0, tolerance=missing / 4)
-    loose = distribution(trap, window, 1.0, tolerance=4 * missing)
-    assert float(loose.log_z.exp()) == pytest.approx(math.sqrt(math.pi) * (1 - missing), rel=1e-5)
+        distribution(trap, window, temperature, tolerance=missing / 4)
+    loose = distribution(trap, window, temperature, tolerance=4 * missing)
+    everything = math.sqrt(math.pi * temperature) ** (1 + len(others))
+    assert float(loose.log_z.exp()) == pytest.approx(everything * (1 - missing), rel=1e-5)
 
 
 def test_energies_without_a_normalisable_distribution_are_refused():

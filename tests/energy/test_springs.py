@@ -96,6 +96,7 @@ def test_other_parameters_are_checked_too() -> None:
         lambda: InverseSquare(r_min=1e-30),
         lambda: Inverse(k=1e-300, r_min=1e300),
         lambda: BondAware(k_bond=1e31),
+        lambda: BondAware(k_pair=2e30, cutoff=1.2),  # beyond 1e30 just past the cutoff, and at no power of ten
         lambda: Exponential(length=1e-300),
     ],
 )
@@ -126,6 +127,13 @@ def test_trust_is_not_inherited() -> None:
     assert not springs.is_trusted(lambda r: r)
     with pytest.raises(ValueError, match=r"springs answers distance .* with -"):
         springs.spring_constants(Mine(), torch.ones(2))
+
+
+def test_untrusted_springs_may_answer_with_zero_and_with_several_numbers_but_not_with_infinity() -> None:
+    r = torch.tensor([2.0, 0.5, 0.0])
+    torch.testing.assert_close(springs.spring_constants(lambda r: 3 * r, r), torch.tensor([6.0, 1.5, 0.0]))
+    with pytest.raises(ValueError, match=r"springs answers distance 0\.0 with inf"):
+        springs.spring_constants(lambda r: 1 / r, r)
 
 
 def test_springs_are_values() -> None:

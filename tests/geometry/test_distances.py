@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from elf.geometry import cross_distances, edge_distances, norm, pairwise_distances
+from elf.geometry.distances import checked_cell, nearest_image
 
 
 def test_matches_a_loop(dtype: torch.dtype, rtol: float, generator: torch.Generator) -> None:
@@ -61,3 +62,24 @@ def test_edges_shared_and_per_sample(dtype: torch.dtype, generator: torch.Genera
     assert torch.equal(edge_distances(x, own), expected)
     with pytest.raises(ValueError, match=r"edges has shape \(3, 2, 3\)"):
         edge_distances(x, own[[0, 0, 0]])
+
+
+def test_the_nearest_image_by_hand(dtype: torch.dtype, rtol: float) -> None:
+    d = torch.tensor([[1.6, -2.0], [-0.9, 1.4], [4.1, 7.0]], dtype=dtype)
+    box = torch.tensor([2.0, 3.0], dtype=dtype)
+    near = torch.tensor([[-0.4, 1.0], [-0.9, 1.4], [0.1, 1.0]], dtype=dtype)
+    torch.testing.assert_close(nearest_image(d, box), near, rtol=10 * rtol, atol=rtol)
+    torch.testing.assert_close(nearest_image(d, box.diag()), near, rtol=10 * rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_whether_a_cell_will_do_depends_on_no_unit(unit: float) -> None:
+    like = torch.zeros(2, 3, dtype=torch.float64)
+    hexagonal = unit * torch.tensor([[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, 1.7]], dtype=torch.float64)
+    assert torch.equal(checked_cell(hexagonal, like), hexagonal)
+    flat = unit * torch.tensor([[1, 0, 0], [0, 1, 0], [0.4, 0.4, 1e-7]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="its rows should span space"):
+        checked_cell(flat, like)
+    long = unit * torch.tensor([[1, 0, 0], [0.51, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="it should be reduced"):
+        checked_cell(long, like)

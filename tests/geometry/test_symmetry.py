@@ -150,3 +150,31 @@ def test_given_permutations(generator: torch.Generator) -> None:
 def test_unknown_group_elements(generator: torch.Generator) -> None:
     with pytest.raises(ValueError, match="group is 'boosts'"):
         assert_invariant(elf.PairEnergy(), *samples(generator), group=("boosts",))
+
+
+def test_changes_are_relative_to_the_value() -> None:
+    x = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def large(a: torch.Tensor, b: torch.Tensor, mask: object = None) -> torch.Tensor:
+        return 1e6 + a[:, 0, 0] - b[:, 0, 0]
+
+    assert_invariant(large, x, x.flip(0), group=("translations",), tolerance=1e-4)
+    with pytest.raises(AssertionError, match="not invariant: the translation"):
+        assert_invariant(large, x, x.flip(0), group=("translations",), tolerance=1e-9)
+
+
+def test_elements_turn_about_the_centroid_and_shift_by_the_size_of_the_target() -> None:
+    x = 100 * torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    target = x.flip(0) + 300
+    middle = target.mean(1, keepdim=True)
+    seen = []
+
+    def about_the_middle(a: torch.Tensor, b: torch.Tensor, mask: object = None) -> torch.Tensor:
+        seen.append(a)
+        return (a - middle).square().sum((1, 2)) + (b - middle).square().sum((1, 2))
+
+    assert_invariant(about_the_middle, x, target, group=("rotations", "reflections"))
+    seen.clear()
+    assert_invariant(about_the_middle, x, target, group=("translations",), samples=50, tolerance=1e9)
+    shift = torch.stack([(a - x)[0, 0] for a in seen]).square().sum(-1).mean().sqrt()
+    assert 50 < float(shift) < 500
