@@ -178,6 +178,18 @@ def test_coordinates_in_half_precision_take_constants_in_single(generator: torch
         torch.testing.assert_close(value, PairEnergy()(x.bfloat16().float(), y.bfloat16().float(), k=half.float()))
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+def test_how_symmetric_constants_should_be_depends_on_no_unit(unit: float) -> None:
+    x = torch.randn(1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    k = torch.full((3, 3), unit, dtype=torch.float64)
+    expected = PairEnergy()(2 * x, x, k=k)
+    k[0, 1] *= 1 + 5e-6  # rounding of a matrix that was computed
+    torch.testing.assert_close(PairEnergy()(2 * x, x, k=k), expected, rtol=1e-5, atol=0)
+    k[0, 1] *= 1 + 1e-4
+    with pytest.raises(ValueError, match="it should be symmetric"):
+        PairEnergy()(2 * x, x, k=k)
+
+
 X = torch.zeros(2, 3, 3)
 PATH = torch.tensor([[0, 1], [1, 2]])
 ONES = torch.ones(3, 3)

@@ -361,3 +361,20 @@ def test_repr_tells_the_settings() -> None:
     assert repr(energy) == "PairEnergy(springs=Inverse(k=2.0, r_min=0.01), normalize='atoms', edges=(2, 3))"
     assert repr(PairEnergy(chunk_size=4)).endswith("normalize='sum', chunk_size=4)")
     assert elf.PairEnergy().springs == springs.Exponential()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_weights_of_samples_multiply_their_gradients(flat: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 2, 4, 3, dtype=torch.float64, generator=generator)
+    weights = torch.tensor([3.0, -0.25], dtype=torch.float64)
+    alone = []
+    for sample in range(2):
+        p = x[sample : sample + 1].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(elf.PairEnergy()(p, y[sample : sample + 1]).sum(), p)
+        alone.append(weights[sample] * gradient)
+    x.requires_grad_()
+    options = {"batch": torch.arange(8) // 4} if flat else {}
+    arguments = (x.flatten(0, 1), y.flatten(0, 1)) if flat else (x, y)
+    (gradient,) = torch.autograd.grad((weights * elf.PairEnergy()(*arguments, **options)).sum(), x)
+    torch.testing.assert_close(gradient, torch.cat(alone))
