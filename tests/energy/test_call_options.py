@@ -178,6 +178,12 @@ def test_coordinates_in_half_precision_take_constants_in_single(generator: torch
         torch.testing.assert_close(value, PairEnergy()(x.bfloat16().float(), y.bfloat16().float(), k=half.float()))
 
 
+def test_the_first_row_of_a_table_need_not_be_used() -> None:
+    table = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]])
+    expected = torch.tensor([[6.0, 5.0], [5.0, 4.0]])
+    assert torch.equal(constants.by_elements(torch.tensor([2, 1]), table), expected)
+
+
 @pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
 def test_how_symmetric_constants_should_be_depends_on_no_unit(unit: float) -> None:
     x = torch.randn(1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -76,7 +76,9 @@ def test_the_nearest_image_by_hand(dtype: torch.dtype, rtol: float) -> None:
 def test_whether_a_cell_will_do_depends_on_no_unit(unit: float) -> None:
     like = torch.zeros(2, 3, dtype=torch.float64)
     hexagonal = unit * torch.tensor([[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, 1.7]], dtype=torch.float64)
-    assert torch.equal(checked_cell(hexagonal, like), hexagonal)
+    box = unit * torch.tensor([1, 2, 0.5], dtype=torch.float64)
+    for good in (hexagonal, box):
+        assert torch.equal(checked_cell(good, like), good)
     flat = unit * torch.tensor([[1, 0, 0], [0, 1, 0], [0.4, 0.4, 1e-7]], dtype=torch.float64)
     with pytest.raises(ValueError, match="its rows should span space"):
         checked_cell(flat, like)

@@ -167,7 +167,7 @@ def test_elements_turn_about_the_centroid_and_shift_by_the_size_of_the_target() 
     x = 100 * torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     target = x.flip(0) + 300
     middle = target.mean(1, keepdim=True)
-    seen = []
+    seen: list[torch.Tensor] = []
 
     def about_the_middle(a: torch.Tensor, b: torch.Tensor, mask: object = None) -> torch.Tensor:
         seen.append(a)
