@@ -364,3 +364,22 @@ def test_both_directions_become_one() -> None:
     assert edges.tolist() == [[0, 0, 1, 2], [1, 2, 2, 3]]
     assert edges.dtype == torch.int64
     assert elf.geometry.undirected(edges).tolist() == edges.tolist()
+
+
+@pytest.mark.parametrize(("numbers", "said"), [([-1, 1], "-1"), ([1, 5], "5")])
+def test_numbers_without_a_row_in_the_table_are_named(numbers: list[int], said: str) -> None:
+    table = torch.ones(3, 3)
+    with pytest.raises(ValueError, match=f"numbers holds {said}; it should be between 0 and 2, the last row of table"):
+        constants.by_elements(torch.tensor(numbers), table)
+
+
+@pytest.mark.parametrize(
+    ("edge_index", "error", "message"),
+    [
+        (torch.tensor([0, 1]), ValueError, r"edge_index has shape \(2,\); it should be \(2, edges\)"),
+        (torch.rand(2, 3), TypeError, "edge_index has dtype torch.float32; it should be an integer type"),
+    ],
+)
+def test_what_is_no_edge_index_is_told(edge_index, error, message) -> None:
+    with pytest.raises(error, match=message):
+        elf.geometry.undirected(edge_index)
