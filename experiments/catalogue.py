@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 _SHAPES, _STEP = "experiments.clouds.shapes", "experiments.cost.step"
+_GIFTS = "experiments.molecules.gifts"
 _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tables"
 
 EXPERIMENTS: dict[str, str] = {
     "conformers": "experiments.molecules.conformers",
     "figure4": f"{_PAPER}:figure4",
+    "gift_rates": f"{_GIFTS}:gift_rates",
     "loss_cost": "experiments.cost.points",
     "molecule_checkpoints": f"{_SMALL}:molecule_checkpoints",
     "molecule_distributions": "experiments.molecules.committed",
@@ -32,5 +34,7 @@ EXPERIMENTS: dict[str, str] = {
     "table5": "experiments.spins.table5",
     "table5_aligned": "experiments.spins.table5_aligned",
     "table5_settings": "experiments.spins.table5_settings",
+    "two_gifts": f"{_GIFTS}:two_gifts",
+    "two_gifts_long": f"{_GIFTS}:two_gifts_long",
 }
 """Name of each experiment and its address: "module", or "module:name" where a module holds several."""

@@ -1,9 +1,10 @@
-"""An equivariant transformer for point clouds: attention on invariants, vectors carried along.
+"""Transformers for point clouds: an equivariant one, and a plain one that has to learn what a rotation is.
 
-Every atom has `channels` numbers that do not change under rotation and `channels` vectors that turn with the molecule.
-Attention weights come from the invariant part and from distances only, so the output turns exactly as the input does
-(the tests check it). Close to TorchMD-NET (arXiv:2202.02541) and PaiNN (arXiv:2102.03150), reduced to what small
-molecules need, and dense: for up to some thirty atoms a masked N x N matrix beats an edge list.
+In the first every atom has `channels` numbers that do not change under rotation and `channels` vectors that turn with
+the molecule. Attention weights come from the invariant part and from distances only, so the output turns exactly as the
+input does (the tests check it). Close to TorchMD-NET (arXiv:2202.02541) and PaiNN (arXiv:2102.03150), reduced to what
+small molecules need. The second sees coordinates as features like any others; only its attention is told the distances.
+Both are dense: for up to some thirty atoms a masked N x N matrix beats an edge list.
 """
 
 from __future__ import annotations
@@ -95,11 +96,53 @@ class Block(nn.Module):
         return scalars + scalar_update, vectors + vector_gate[:, None] * first
 
 
-class EquivariantTransformer(nn.Module):
+class _Transformer(nn.Module):
+    """What both share: the noise level's embedding, and distances as features of pairs.
+
+    Distances enter twice, in angstrom and divided by the size of the noisy cloud, so that the same network sees
+    structure at every noise level.
+    """
+
+    frequencies: Tensor
+    centers: Tensor
+
+    def __init__(self, inputs: int, channels: int, heads: int, radial: int, cutoff: float, size: float) -> None:
+        super().__init__()
+        cutoff, size = require_positive("cutoff", cutoff), require_positive("size", size)
+        if channels % heads:
+            raise ValueError(f"channels is {channels}; it should be a multiple of heads={heads}")
+        self.heads, self.size = heads, size
+        self.embed = nn.Linear(inputs, channels)
+        self.noise = nn.Sequential(nn.Linear(32, channels), nn.SiLU(), nn.Linear(channels, channels))
+        weight = self.embed.weight
+        octaves = torch.linspace(math.log(0.25), math.log(8.0), 16, dtype=weight.dtype, device=weight.device)
+        self.register_buffer("frequencies", octaves.exp(), persistent=False)
+        # Distances are seen through Gaussians on a grid.
+        centers = torch.linspace(0, cutoff, radial, dtype=weight.dtype, device=weight.device)
+        self.register_buffer("centers", centers, persistent=False)
+        self.width = cutoff / radial
+
+    def embed_noise(self, sigma: Levels) -> Float[Tensor, "batch channels"]:
+        """Sines and cosines of log sigma through two layers."""
+        phase = 0.5 * sigma.log()[:, None] * self.frequencies
+        return self.noise(torch.cat([phase.sin(), phase.cos()], dim=-1))
+
+    def shrink(self, sigma: Levels) -> Float[Tensor, "batch 1 1"]:
+        """What brings a noisy cloud to the size of clean data."""
+        return (self.size / (sigma.square() + self.size**2).sqrt())[:, None, None]
+
+    def radial(
+        self, distances: Float[Tensor, "batch atoms atoms"], sigma: Levels
+    ) -> Float[Tensor, "batch atoms atoms radial"]:
+        """Distances, and distances in units of the cloud, through the Gaussians."""
+        away = torch.stack([distances, distances * self.shrink(sigma)], dim=-1)[..., None] - self.centers
+        return torch.exp(-0.5 * (away / self.width).square()).flatten(-2)
+
+
+class EquivariantTransformer(_Transformer):
     """Noisy positions and features of atoms -> a displacement and feature logits an atom.
 
-    Equivariant under rotations, reflections and permutations, invariant under translations. Distances enter twice, in
-    angstrom and divided by the size of the noisy cloud, so that the same network sees structure at every noise level.
+    Equivariant under rotations, reflections and permutations, invariant under translations.
 
     Args:
         features: size of the feature vector of an atom (5: one-hot of H, C, N, O, F).
@@ -109,9 +152,6 @@ class EquivariantTransformer(nn.Module):
         size: root-mean-square coordinate of clean data, angstrom (sigma_data).
         pair_features: size of the feature vector of a pair of atoms, such as its bond; 0 for none.
     """
-
-    frequencies: Tensor
-    centers: Tensor
 
     def __init__(
         self,
@@ -124,24 +164,11 @@ class EquivariantTransformer(nn.Module):
         size: float = 1.5,
         pair_features: int = 0,
     ) -> None:
-        super().__init__()
         features, channels, heads, layers, radial = require_counts(
             features=features, channels=channels, heads=heads, layers=layers, radial=radial
         )
-        cutoff, size = require_positive("cutoff", cutoff), require_positive("size", size)
+        super().__init__(features, channels, heads, radial, cutoff, size)
         pair_features = require_integer("pair_features", pair_features, least=0)
-        if channels % heads:
-            raise ValueError(f"channels is {channels}; it should be a multiple of heads={heads}")
-        self.heads, self.size = heads, size
-        self.embed = nn.Linear(features, channels)
-        self.noise = nn.Sequential(nn.Linear(32, channels), nn.SiLU(), nn.Linear(channels, channels))
-        weight = self.embed.weight
-        octaves = torch.linspace(math.log(0.25), math.log(8.0), 16, dtype=weight.dtype, device=weight.device)
-        self.register_buffer("frequencies", octaves.exp(), persistent=False)
-        # Distances are seen through Gaussians on a grid.
-        centers = torch.linspace(0, cutoff, radial, dtype=weight.dtype, device=weight.device)
-        self.register_buffer("centers", centers, persistent=False)
-        self.width = cutoff / radial
         self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
         self.pair_embed = nn.Linear(pair_features, self.pair.out_features, bias=False) if pair_features else None
         self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
@@ -164,16 +191,12 @@ class EquivariantTransformer(nn.Module):
         if (pairs is None) != (self.pair_embed is None):
             raise ValueError(f"pairs is {type(pairs).__name__}, but the network has pair_embed={self.pair_embed}")
         batch, atoms, _ = positions.shape
-        phase = 0.5 * sigma.log()[:, None] * self.frequencies
-        noise = self.noise(torch.cat([phase.sin(), phase.cos()], dim=-1))
+        noise = self.embed_noise(sigma)
         difference = positions[:, :, None] - positions[:, None]
         distances = norm(difference)
         directions = (difference / (1 + distances)[..., None]).permute(0, 3, 1, 2)[:, None].contiguous()
-        shrink = (self.size / (sigma.square() + self.size**2).sqrt())[:, None, None]
-        away = torch.stack([distances, distances * shrink], dim=-1)[..., None] - self.centers
-        basis = torch.exp(-0.5 * (away / self.width).square()).flatten(-2)
         # (2 layers + 1, batch, heads, atoms, atoms), so that each block's share lies in one piece.
-        pair = self.pair(basis)
+        pair = self.pair(self.radial(distances, sigma))
         if self.pair_embed is not None:
             pair = pair + self.pair_embed(pairs)
         pair = pair.view(batch, atoms, atoms, -1, self.heads).permute(3, 0, 4, 1, 2).contiguous()
@@ -195,3 +218,80 @@ class EquivariantTransformer(nn.Module):
         along_pairs = (pull[:, None] * directions[:, 0]).sum(dim=-1)  # (batch, 3, atoms)
         displacements = self.vector_out(vectors)[..., 0] + along_pairs
         return NetworkOutput(displacements.transpose(1, 2), self.logits(scalars))
+
+
+class PlainBlock(nn.Module):
+    """One round of a transformer whose norms are told the noise level."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mixing_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.modulation = nn.Linear(channels, 4 * channels)
+        self.project = nn.Linear(channels, 3 * channels, bias=False)
+        self.attended = nn.Linear(channels, channels)
+        self.hidden, self.mixed = nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels)
+        for layer in (self.attended, self.mixed):  # each block starts close to the identity
+            nn.init.normal_(layer.weight, std=0.03 / math.sqrt(layer.in_features))
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        atoms: Float[Tensor, "batch atoms channels"],
+        bias: Float[Tensor, "batch heads atoms atoms"],
+        noise: Float[Tensor, "batch channels"],
+    ) -> Float[Tensor, "batch atoms channels"]:
+        """The atoms' features after this round."""
+        scale, shift, mixing_scale, mixing_shift = self.modulation(noise)[:, None].chunk(4, dim=-1)
+        normed = torch.addcmul(shift, self.attention_norm(atoms), 1 + scale)
+        parts = self.project(normed).view(*atoms.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        query, key, value = parts.unbind(0)
+        weights = torch.baddbmm(bias.flatten(0, 1), query, key.mT, alpha=query.shape[-1] ** -0.5).softmax(dim=-1)
+        arrived = (weights @ value).view(len(atoms), self.heads, atoms.shape[1], -1).transpose(1, 2).flatten(2)
+        atoms = atoms + self.attended(arrived)
+        normed = torch.addcmul(mixing_shift, self.mixing_norm(atoms), 1 + mixing_scale)
+        return atoms + self.mixed(F.silu(self.hidden(normed)))
+
+
+class PlainTransformer(_Transformer):
+    """Noisy positions and features of atoms -> a displacement and feature logits an atom, without any symmetry but that
+    of permutations.
+
+    Coordinates are features like any others: what a rotation does has to be learned from molecules in random
+    orientations. Translations are not its own either, but its callers centre what they hand in. Attention is biased by
+    the distances of the noisy cloud. The counterpart of the paper's GDM-aug (Sec. 6.2), at the size of
+    `EquivariantTransformer` in time, not in weights. Arguments as there.
+    """
+
+    def __init__(
+        self,
+        features: int = 5,
+        channels: int = 96,
+        heads: int = 6,
+        layers: int = 5,
+        radial: int = 24,
+        cutoff: float = 8.0,
+        size: float = 1.5,
+    ) -> None:
+        features, channels, heads, layers, radial = require_counts(
+            features=features, channels=channels, heads=heads, layers=layers, radial=radial
+        )
+        super().__init__(features + 3, channels, heads, radial, cutoff, size)
+        self.pair = nn.Linear(2 * radial, layers * heads)
+        self.blocks = nn.ModuleList(PlainBlock(channels, heads) for _ in range(layers))
+        self.final_norm = nn.LayerNorm(channels)
+        self.out = nn.Linear(channels, 3 + features)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, positions: Positions, features: Features, sigma: Levels, mask: Mask) -> NetworkOutput:
+        """As `EquivariantTransformer.forward`."""
+        noise = self.embed_noise(sigma)
+        distances = norm(positions[:, :, None] - positions[:, None])
+        pair = self.pair(self.radial(distances, sigma))
+        pair = pair.view(*distances.shape, -1, self.heads).permute(3, 0, 4, 1, 2)
+        hidden = torch.zeros_like(distances).masked_fill(~mask[:, None], -1e9)[:, None]  # nobody attends to padding
+        atoms = self.embed(torch.cat([positions * self.shrink(sigma) / self.size, features], dim=-1)) + noise[:, None]
+        for block, bias in zip(self.blocks, pair + hidden, strict=True):
+            atoms = block(atoms, bias, noise)
+        displacements, logits = self.out(self.final_norm(atoms)).split([3, features.shape[-1]], dim=-1)
+        return NetworkOutput(displacements, logits)

@@ -24,8 +24,9 @@ from elf.energy import Energy
 from elf.generative.molecules import KarrasDenoiser, denoising_loss
 from elf.generative.samplers import Samples, draw_counts, sample_molecules
 from elf.generative.schedules import Karras
+from elf.geometry.alignment import random_rotations
 from elf.metrics import molecules as metrics
-from elf.models.transformer import EquivariantTransformer
+from elf.models.transformer import EquivariantTransformer, PlainTransformer
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
@@ -40,6 +41,8 @@ class Settings:
         steps, losses, learning_rates, shares: a cell for each combination; a share of 1/2 trains on half of the data.
         samples: molecules drawn from each trained network.
         heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
+        network: one of `NETWORKS`, with `channels`, `heads` and `layers`.
+        turned: whether every molecule is turned at random before it is noised, as a network without symmetry needs.
         sampler_steps, sampler_churn, closed_shell: see `elf.generative.samplers.sample_molecules`.
         log_mean, log_std: noise levels in training are exp(N(log_mean, log_std^2)) angstrom.
     """
@@ -52,6 +55,8 @@ class Settings:
     heavy_atoms: tuple[int, int] = (1, 7)
     atoms: tuple[int, int] = (5, 29)
     batch_size: int = 32
+    network: str = "equivariant"
+    turned: bool = False
     channels: int = 64
     heads: int = 4
     layers: int = 4
@@ -157,11 +162,14 @@ def training_smiles(settings: Settings, share: float = 1.0) -> frozenset[str]:
     return metrics.canonical_smiles(training_molecules(settings, share).smiles)
 
 
+NETWORKS = {"equivariant": EquivariantTransformer, "plain": PlainTransformer}
+
+
 def make_denoiser(settings: Settings, seed: int) -> KarrasDenoiser:
     """An untrained network; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = EquivariantTransformer(
+        network = NETWORKS[settings.network](
             channels=settings.channels,
             heads=settings.heads,
             layers=settings.layers,
@@ -193,7 +201,10 @@ def train(
         return {"positions": molecules.positions[chosen, :widest], "numbers": molecules.numbers[chosen, :widest]}
 
     def loss(model: torch.nn.Module, batch: dict[str, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-        parts = denoising_loss(model, energy, batch["positions"], batch["numbers"].long(), generator, far=far)
+        positions = batch["positions"]
+        if settings.turned:
+            positions = positions @ random_rotations(len(positions), generator=generator, dtype=positions.dtype)
+        parts = denoising_loss(model, energy, positions, batch["numbers"].long(), generator, far=far)
         return parts.positions + parts.features
 
     fit_settings = FitSettings(

@@ -1,0 +1,228 @@
+"""Symmetry in the network or in the loss: {plain, equivariant} x {losses} on small QM9 molecules, at equal compute.
+
+The recipe of `experiments.molecules.small`, with every molecule turned at random before it is noised, for both
+networks. They cost about the same a step (the plain one has 667,000 weights, the equivariant one 381,000). The unit is
+the trained network: seeds are paired, so that networks of one seed and architecture start from the same weights and see
+the same molecules, noise and rotations. Figures of fewer than `LEAST` molecules are not printed.
+
+The learning rates come from "gift_rates", the mended energy from "mended_energies": on other seeds than the reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from elf.generative.molecules import KarrasDenoiser
+from elf.metrics import molecules as metrics
+from elf.training import save_weights
+from experiments.framework.experiment import Experiment
+from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
+from experiments.molecules import small
+from experiments.molecules.distribution_figures import distribution_figures
+from experiments.molecules.losses import LOSSES
+
+LEAST = 30
+"""Molecules that a figure of a subset (valid, strained ones) should be taken from."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One scale.
+
+    Attributes:
+        networks: name (see `small.NETWORKS`) -> what it changes of `recipe`.
+        rates: name -> the learning rates that are tried.
+        losses, steps: a cell for each combination.
+        first_seed: the seeds are first_seed, first_seed + 1, ...
+        reference: molecules of the test split that samples are compared with.
+    """
+
+    recipe: small.Settings
+    networks: Mapping[str, Mapping[str, Any]]
+    rates: Mapping[str, Sequence[float]]
+    losses: tuple[str, ...]
+    steps: tuple[int, ...]
+    first_seed: int = 0
+    reference: int = 2000
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "plain": {"channels": 96, "heads": 6, "layers": 5},
+    "equivariant": {"channels": 64, "heads": 4, "layers": 4},
+}
+RATES = {"plain": (1e-3,), "equivariant": (2e-3,)}
+TINY: dict[str, dict[str, Any]] = {name: {"channels": 16, "heads": 2, "layers": 1} for name in NETWORKS}
+THREE = ("mse", "kabsch", "energy")
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "two_gifts": ("a plain and an equivariant network, with every loss", {"losses": THREE, "steps": (2400,)}),
+    "two_gifts_long": (
+        "a plain and an equivariant network, five times as long",
+        {"losses": THREE, "steps": (12_000,), "samples": 1000},
+    ),
+    "gift_rates": (
+        "learning rates for each network and loss, short runs",
+        {
+            "losses": THREE,
+            "steps": (800,),
+            "samples": 200,
+            "first_seed": 10,
+            "rates": {"plain": (5e-4, 1e-3, 2e-3), "equivariant": (1e-3, 2e-3, 4e-3)},
+        },
+    ),
+}
+"""Experiment -> its title, and what it has of its own at laptop scale."""
+
+
+def settings_of(name: str, scale: str) -> Settings:
+    """The settings of one of the `VARIANTS`."""
+    own = dict(VARIANTS[name][1])
+    recipe = replace(small.SETTINGS[scale], turned=True)
+    if scale == "laptop":
+        recipe = replace(recipe, samples=own.pop("samples", recipe.samples))
+    else:
+        own = {**own, "steps": recipe.steps}
+        own.pop("samples", None)
+    networks = TINY if scale == "smoke" else NETWORKS
+    reference = 20 if scale == "smoke" else 2000
+    return Settings(**{"recipe": recipe, "networks": networks, "rates": RATES, "reference": reference, **own})
+
+
+def recipe_of(settings: Settings, network: str) -> small.Settings:
+    """What one network is trained and sampled with."""
+    return replace(settings.recipe, network=network, **settings.networks[network])
+
+
+def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+    """One run for every number of steps, seed, network, loss and learning rate."""
+    return [
+        {"network": network, "loss": loss, "steps": steps, "learning_rate": rate, "seed": settings.first_seed + seed}
+        for steps in settings.steps
+        for seed in range(seeds)
+        for network in settings.networks
+        for loss in settings.losses
+        for rate in settings.rates[network]
+    ]
+
+
+def run_cell(
+    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
+) -> dict[str, Any]:
+    """Train one network with one loss, draw molecules, and measure all of them."""
+    recipe = recipe_of(settings, cell["network"])
+    record = small.train(
+        recipe,
+        LOSSES[cell["loss"]](),
+        steps=cell["steps"],
+        seed=cell["seed"],
+        learning_rate=cell["learning_rate"],
+        checkpoint=workdir / "training.safetensors",
+        callbacks=callbacks,
+    )
+    assert isinstance(record.ema_model, KarrasDenoiser)
+    save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
+    samples = small.sample(record.ema_model, recipe, seed=cell["seed"])
+    known = small.training_smiles(recipe)
+    figures = {
+        **metrics.evaluate(samples.positions, samples.numbers, training_smiles=known),
+        **distribution_figures(recipe.heavy_atoms, recipe.atoms, settings.reference, recipe.samples, samples),
+    }
+    return {
+        **rounded(figures),
+        "seconds": round(record.seconds, 1),
+        "loss_curve": small.loss_curve([row["loss"] for row in record.history]),
+    }
+
+
+COLUMNS = {
+    "atom_stability": ("stable atoms (%)", 1, 100),
+    "molecule_stability": ("molecules (%)", 1, 100),
+    "stable_connected": ("stable in one piece (%)", 1, 100),
+    "connected": ("in one piece (%)", 1, 100),
+    "validity": ("valid (%)", 1, 100),
+    "mmd_bond": ("MMD bonds", 2, 1),
+    "mmd_angle": ("angles", 2, 1),
+    "mmd_dihedral": ("dihedrals", 3, 1),
+    "fcd": ("FCD", 1, 1),
+    "posebusters": ("PoseBusters (%)", 1, 100),
+    "strain": ("strain (kcal/mol)", 1, 1),
+}
+"""Figure -> its heading, digits, factor."""
+
+KEYS = ("network", "loss", "steps", "learning_rate")
+"""What tells the rows of the table apart."""
+
+
+def enough(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without the figures that rest on fewer than `LEAST` molecules."""
+    result = dict(row["result"])
+    if result["strained"] < LEAST:
+        result["strain"] = None
+    if result["validity"] * result["molecules"] < LEAST:
+        result["fcd"] = None
+    return {**row, "result": result}
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over networks; see `LEAST`."""
+    return summarise_by([enough(row) for row in rows], *KEYS)
+
+
+def leads(
+    cells: Sequence[Mapping[str, Any]], figure: str, network: str, loss: str, other: str = "mse"
+) -> dict[str, float]:
+    """By how much one loss leads the other in a figure, over networks of the same seed.
+
+    Args:
+        cells: of a result, all of the same number of steps.
+
+    Returns:
+        "mean", and "low" and "high", a bootstrap interval of 95 % for the mean over pairs of networks (9,999 draws,
+        BCa); "n", the pairs.
+    """
+    found = {
+        name: {c["cell"]["seed"]: c["result"][figure] for c in cells if (c["cell"]["network"], c["cell"]["loss"]) == at}
+        for name in (loss, other)
+        for at in [(network, name)]
+    }
+    pairs = sorted(found[loss].keys() & found[other].keys())
+    differences = np.array([found[loss][seed] - found[other][seed] for seed in pairs])
+    drawn = bootstrap((differences,), np.mean, n_resamples=9999, rng=np.random.default_rng(0))
+    low, high = drawn.confidence_interval
+    return {"mean": float(differences.mean()), "low": float(low), "high": float(high), "n": len(pairs)}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Mean ± standard deviation over networks (number of networks); no column for what never varies."""
+    summary = result["summary"]
+    keys = [key for key in KEYS if key in ("network", "loss") or len({row[key] for row in summary}) > 1]
+    return text_table(
+        [
+            {
+                **{key: row[key] for key in keys},
+                **{head: format_mean(row, c, *how) if c in row else "-" for c, (head, *how) in COLUMNS.items()},
+            }
+            for row in summary
+        ]
+    )
+
+
+EXPERIMENTS = {
+    name: Experiment(
+        name=name,
+        title=f"QM9, up to 7 heavy atoms: {title}",
+        settings=partial(settings_of, name),
+        cells=cells,
+        run_cell=run_cell,
+        summarise=summarise,
+        table=table,
+    )
+    for name, (title, _) in VARIANTS.items()
+}
