@@ -26,6 +26,7 @@ from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
+from experiments.molecules.errors import error_figures
 from experiments.molecules.losses import LOSSES
 
 LEAST = 30
@@ -42,6 +43,7 @@ class Settings:
         losses, steps: a cell for each combination.
         first_seed: the seeds are first_seed, first_seed + 1, ...
         reference: molecules of the test split that samples are compared with.
+        probed: molecules of the test split on which errors are taken, see `experiments.molecules.errors`.
     """
 
     recipe: small.Settings
@@ -51,6 +53,7 @@ class Settings:
     steps: tuple[int, ...]
     first_seed: int = 0
     reference: int = 2000
+    probed: int = 300
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -91,8 +94,8 @@ def settings_of(name: str, scale: str) -> Settings:
         own = {**own, "steps": recipe.steps}
         own.pop("samples", None)
     networks = TINY if scale == "smoke" else NETWORKS
-    reference = 20 if scale == "smoke" else 2000
-    return Settings(**{"recipe": recipe, "networks": networks, "rates": RATES, "reference": reference, **own})
+    tests = {"reference": 20, "probed": 40} if scale == "smoke" else {}
+    return Settings(**{"recipe": recipe, "networks": networks, "rates": RATES, **tests, **own})
 
 
 def recipe_of(settings: Settings, network: str) -> small.Settings:
@@ -134,8 +137,9 @@ def run_cell(
         **metrics.evaluate(samples.positions, samples.numbers, training_smiles=known),
         **distribution_figures(recipe.heavy_atoms, recipe.atoms, settings.reference, recipe.samples, samples),
     }
+    wrong = error_figures(record.ema_model, recipe.heavy_atoms, recipe.atoms, cell["seed"], molecules=settings.probed)
     return {
-        **rounded(figures),
+        **rounded({**figures, **wrong}),
         "seconds": round(record.seconds, 1),
         "loss_curve": small.loss_curve([row["loss"] for row in record.history]),
     }
