@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 RUNS ?= 20
+SLOWED ?= 4
 # Every cell must run; cells that begin with "# NBVAL_CHECK_OUTPUT" must print what the committed notebook shows.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 
@@ -42,8 +43,8 @@ fuzz: setup      ## throw hundreds of thousands of odd inputs at everything that
 bench: setup     ## measure speed and memory: benchmarks/bench.json and bench.png
 	$(PY) -m benchmarks
 
-e2e: setup       ## the site and JupyterLab in a real browser, RUNS times over (20)
-	$(PY) tools/repeat.py $(RUNS)
+e2e: setup       ## the site and JupyterLab in a real browser SLOWED times slower (4), RUNS times over (20)
+	$(PY) tools/repeat.py $(RUNS) $(SLOWED)
 
 format: setup    ## rewrite the code as the linter wants it
 	$(PY) -m ruff check --fix .

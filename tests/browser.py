@@ -164,7 +164,8 @@ def settle(page: Any) -> None:
 def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(address, dark=..., width=..., height=..., reduced_motion=..., touch=..., slowed=..., allow=...)`.
 
-    `slowed`: the page's processor is that many times slower than the machine's.
+    `slowed`: the page's processor is that many times slower than the machine's; unless a test says otherwise, as many
+    times as ELF_SLOWED says, which `make e2e` sets.
     """
     contexts: list[Any] = []
     watched: list[tuple[list[str], str | None]] = []
@@ -177,7 +178,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         height: int = 800,
         reduced_motion: bool = False,
         touch: bool = False,
-        slowed: float = 1,
+        slowed: float | None = None,
         allow: str | None = None,
     ) -> Any:
         context = chromium.new_context(
@@ -190,8 +191,9 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         watched.append((watch(page), allow))
-        if slowed != 1:
-            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slowed})
+        rate = float(os.environ.get("ELF_SLOWED", 1)) if slowed is None else slowed
+        if rate != 1:
+            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
         page.goto(address)
         return page
 

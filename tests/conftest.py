@@ -31,6 +31,13 @@ LIMIT = 3600 if os.environ.get("ELF_FUZZ") else 900
 """Seconds a test may take on any machine: no measure of speed, but an end of what would never end."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what drives a browser."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+
+
 @pytest.fixture(autouse=True)
 def time_limit(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that hangs fails; one that hangs outside Python ends the run, with every thread's traceback."""

@@ -1,18 +1,24 @@
-"""Run the end-to-end tests again and again: `make e2e RUNS=20`. Ends with 1 unless every run was green."""
+"""Run the end-to-end tests again and again: `make e2e RUNS=20 SLOWED=4`. Ends with 1 unless every run was green.
+
+They are the tests that drive a browser: those of the built site that open a page, and JupyterLab's. `SLOWED`: how many
+times slower than the machine's the pages' processor is.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 
 
-def main(runs: int) -> int:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "tests/book", "tests/lab"]
+def main(runs: int, slowed: float) -> int:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-m", "browser", "tests/book", "tests/lab"]
+    environment = {**os.environ, "ELF_SLOWED": str(slowed)}
     green = 0
     for number in range(1, runs + 1):
         begin = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
         green += done.returncode == 0
         color, seconds = "RED" if done.returncode else "green", time.perf_counter() - begin
@@ -24,4 +30,4 @@ def main(runs: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))
