@@ -11,6 +11,7 @@ EXPERIMENTS: dict[str, str] = {
     "figure4": f"{_PAPER}:figure4",
     "gift_rates": f"{_GIFTS}:gift_rates",
     "loss_cost": "experiments.cost.points",
+    "mended_energies": f"{_GIFTS}:mended_energies",
     "molecule_checkpoints": f"{_SMALL}:molecule_checkpoints",
     "molecule_distributions": "experiments.molecules.committed",
     "molecule_noise": f"{_SMALL}:molecule_noise",

@@ -27,7 +27,7 @@ from experiments.framework.tables import format_mean, rounded, summarise_by, tex
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.errors import error_figures
-from experiments.molecules.losses import LOSSES
+from experiments.molecules.losses import FAR, LOSSES, MENDED
 
 LEAST = 30
 """Molecules that a figure of a subset (valid, strained ones) should be taken from."""
@@ -69,6 +69,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "two_gifts_long": (
         "a plain and an equivariant network, five times as long",
         {"losses": THREE, "steps": (12_000,), "samples": 1000},
+    ),
+    "mended_energies": (
+        "pair energies that feel flat groups bend, on seeds of their own",
+        {"losses": (*THREE, *MENDED), "steps": (2400,), "first_seed": 10},
     ),
     "gift_rates": (
         "learning rates for each network and loss, short runs",
@@ -123,6 +127,7 @@ def run_cell(
     record = small.train(
         recipe,
         LOSSES[cell["loss"]](),
+        far=FAR.get(cell["loss"]),
         steps=cell["steps"],
         seed=cell["seed"],
         learning_rate=cell["learning_rate"],

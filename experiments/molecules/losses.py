@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
+from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
 from elf.geometry.graphs import PADDING, complete_edges
 from elf.geometry.rigidity import draw_rigid_graph
 
@@ -84,11 +84,27 @@ LOSSES: dict[str, Callable[[], Energy]] = {
     "inverse": pair(springs.Inverse(k=1.13)),
     "constant": pair(springs.Constant(k=0.462)),
 }
+WINDOWS = (0.2, 0.5, 0.7)
+"""Angstrom of noise from which on Kabsch takes the pair energy's place, in the losses "window_0.2" and so on."""
+
+MENDED: dict[str, Callable[[], Energy]] = {
+    "half_kabsch": lambda: 0.5 * LOSSES["energy"]() + 0.5 * LOSSES["kabsch"](),
+    "fifth_kabsch": lambda: 0.8 * LOSSES["energy"]() + 0.2 * LOSSES["kabsch"](),
+    "heights_0.1": lambda: 0.87 * (LOSSES["energy"]() + HeightEnergy(0.1, normalize="atoms")),
+    "heights_1": lambda: 0.4 * (LOSSES["energy"]() + HeightEnergy(1.0, normalize="atoms")),
+    "heights_10": lambda: 0.0623 * (LOSSES["energy"]() + HeightEnergy(10.0, normalize="atoms")),
+    "inverse_heights": lambda: 0.4 * (LOSSES["inverse"]() + HeightEnergy(1.0, normalize="atoms")),
+    **{f"window_{border}": pair(EXPONENTIAL) for border in WINDOWS},
+}
+"""Pair energies that may feel what the pair energy cannot: flat groups that bend, and hands. Not in the paper."""
+
+LOSSES |= MENDED
 """Name -> the loss. "energy" has springs 5 exp(-r), "short" exp(-r / 0.5 angstrom); "near" and "far": see `FAR`."""
 
 FAR: dict[str, tuple[Energy, float]] = {
     "near": (LOSSES["mse"](), 0.5),
     "far": (LOSSES["energy"](), 0.5),
+    **{f"window_{border}": (LOSSES["kabsch"](), border) for border in WINDOWS},
 }
 """Losses that turn into another energy from a noise level on, in angstrom: "near" is the pair energy below 0.5 and MSE
 above, "far" the other way round. Not in the paper, whose Prop. 4.4 speaks for the energy at small noise only."""

@@ -10,7 +10,7 @@ import torch
 from elf.energy import PairEnergy, springs
 from elf.geometry import center, random_rotations
 from experiments.molecules import small as molecules
-from experiments.molecules.losses import GRAPHS, LOSSES, SparsePairEnergy, rigid_graphs
+from experiments.molecules.losses import GRAPHS, LOSSES, MENDED, SparsePairEnergy, rigid_graphs
 
 SPRINGS = springs.Exponential(k=2.0)
 
@@ -28,8 +28,10 @@ def test_losses_are_alike_in_size_on_noisy_molecules(generator):
     size = {
         name: make()(data.positions + noise, data.positions, data.mask).mean().item() for name, make in LOSSES.items()
     }
-    for name in ("sparse", "short", "inverse_square", "inverse", "constant"):
+    loud = ("half_kabsch", "fifth_kabsch")  # between the pair energy and Kabsch
+    for name in {"sparse", "short", "inverse_square", "inverse", "constant", *MENDED} - {*loud}:
         assert size[name] == pytest.approx(size["energy"], rel=0.15)
+    assert size["kabsch"] < size["half_kabsch"] < size["fifth_kabsch"] < size["energy"]
     for name in ("mse", "kabsch"):
         assert 0.3 < size[name] / size["energy"] < 1
 
