@@ -21,6 +21,8 @@ EXPERIMENTS: dict[str, str] = {
     "molecule_step": f"{_STEP}:molecule_step",
     "molecules": f"{_SMALL}:molecules",
     "paper_models": f"{_STEP}:paper_models",
+    "paper_rates": f"{_PAPER}:paper_rates",
+    "paper_spring_rates": f"{_PAPER}:paper_spring_rates",
     "rigidity": "experiments.clouds.rigidity",
     "samplers": "experiments.molecules.samplers",
     "score": "experiments.clouds.score",

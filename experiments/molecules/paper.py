@@ -99,13 +99,16 @@ def make_predictor(settings: Settings, model: str, seed: int) -> NoisePredictor:
     return NoisePredictor(network, Polynomial(levels=settings.levels), featuriser)
 
 
-def fit_settings(settings: Settings, model: str, loss: str, molecules: int, seed: int) -> FitSettings:
-    """The training's settings: C.2's learning rate or the scale's own, and its number of epochs as steps."""
+def fit_settings(
+    settings: Settings, model: str, loss: str, molecules: int, seed: int, learning_rate: float | None = None
+) -> FitSettings:
+    """The training's settings: the learning rate given, the scale's own or C.2's; its number of epochs as steps."""
+    own = settings.learning_rates.get(model, {}).get(loss)
     batch = settings.batch_size or MODELS[model].batch_size
     steps = settings.epochs * (molecules // batch) if settings.epochs else settings.steps
     return FitSettings(
         steps=steps,
-        learning_rate=settings.learning_rate or LOSSES[loss].tuned(model).rate,
+        learning_rate=learning_rate or own or LOSSES[loss].tuned(model).rate,
         warmup_steps=settings.warmup_steps,
         schedule=settings.schedule,
         gradient_clip=settings.gradient_clip,
@@ -122,6 +125,7 @@ def train(
     *,
     seed: int,
     data: TrainingSet,
+    learning_rate: float | None = None,
     checkpoint: Path | None = None,
     callbacks: Sequence[Callable[[Any], object]] = (),
 ) -> TrainRecord:
@@ -149,13 +153,16 @@ def train(
         predictor,
         objective,
         lambda step: data.batch(rows(step)),
-        fit_settings(settings, model, loss, len(data), seed),
+        fit_settings(settings, model, loss, len(data), seed, learning_rate),
         checkpoint=checkpoint,
         callbacks=callbacks,
     )
 
 
-NOT_OF_TRAINING = ("models", "losses", "shares", "samples", "sample_batch", "reference", "checked")
+NOT_OF_TRAINING = (
+    *("models", "losses", "shares", "learning_rates", "rates", "first_seed"),  # each cell says its own
+    *("samples", "sample_batch", "reference", "checked"),
+)
 """Settings that change what is trained, drawn or measured, but no training."""
 
 
@@ -167,7 +174,9 @@ def training_name(settings: Settings, cell: Mapping[str, Any], molecules: int) -
     threads.
     """
     depends = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_OF_TRAINING}
-    fitted = with_fabric_options(fit_settings(settings, cell["model"], cell["loss"], molecules, cell["seed"]))
+    fitted = with_fabric_options(
+        fit_settings(settings, cell["model"], cell["loss"], molecules, cell["seed"], cell.get("learning_rate"))
+    )
     key = json.dumps(
         [depends, dataclasses.asdict(fitted), dict(cell), versions(), torch.get_num_threads()], sort_keys=True
     )
@@ -226,6 +235,7 @@ def run_cell(
             cell["loss"],
             seed=cell["seed"],
             data=data,
+            learning_rate=cell.get("learning_rate"),
             checkpoint=folder / "training.safetensors",
             callbacks=callbacks,
         )
@@ -244,13 +254,17 @@ def run_cell(
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
-    """One run for every model, loss, share of the data and seed; then the data themselves."""
+    """One run for every model, loss, share of the data, learning rate and seed; then the data themselves."""
+    tried = [{"learning_rate": rate} for rate in settings.rates] or [{}]
+    numbers = range(settings.first_seed, settings.first_seed + seeds)
     runs = [
-        {"model": model, "loss": loss, "share": share, "seed": seed}
-        for seed in range(seeds)
+        {"model": model, "loss": loss, "share": share, "seed": seed, **rate}
+        for seed in numbers
         for model in settings.models
         for loss in settings.losses
         if not (model == "edm" and loss.startswith("sparse"))  # the paper has none
         for share in settings.shares
+        for rate in tried
     ]
-    return runs + [{"model": "data", "loss": "-", "share": 1.0, "seed": seed} for seed in range(seeds)]
+    data = [] if settings.rates else [{"model": "data", "loss": "-", "share": 1.0, "seed": seed} for seed in numbers]
+    return runs + data

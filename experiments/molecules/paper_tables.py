@@ -7,7 +7,7 @@ not part of this package: its rows are printed as the paper has them, under its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -105,22 +105,39 @@ def _figure_4() -> dict[str, Settings]:
     }
 
 
+TWO, FOUR = ("mse", "mae", "kabsch", "sparse", "energy"), ("energy", "inverse_square", "inverse", "constant")
+"""Losses of Tables 2 and 4."""
+
+
+def _rates(models: tuple[str, ...], losses: tuple[str, ...], tiny: tuple[str, str]) -> dict[str, Settings]:
+    """Three rates, on a seed that no table reports."""
+    found = scales(models, losses, smoke=((tiny[0],), (tiny[1],)))
+    return {scale: replace(own, rates=(1e-3, 2e-3, 4e-3), first_seed=10) for scale, own in found.items()}
+
+
 SETTINGS: dict[str, dict[str, Settings]] = {
+    "paper_rates": _rates(("gdm", "gdm-aug", "edm"), TWO, ("edm", "mse")),
+    "paper_spring_rates": _rates(("gdm-aug", "edm"), FOUR[1:], ("gdm-aug", "inverse")),
     "table1": _table_1(),
     "table2": scales(
         ("gdm", "gdm-aug", "edm"),
-        ("mse", "mae", "kabsch", "sparse", "energy"),
+        TWO,
         smoke=(("gdm-aug", "edm"), ("mse", "energy")),
     ),
     "table3": _table_3(),
     "table4": scales(
         ("gdm-aug",),
-        ("energy", "inverse_square", "inverse", "constant"),
+        FOUR,
         smoke=(("gdm-aug",), ("inverse_square", "constant")),
     ),
     "figure4": _figure_4(),
 }
 """Experiment -> scale -> settings."""
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Over seeds; a row for each learning rate where it is swept."""
+    return summarise_by(rows, *KEYS, *[key for key in ("learning_rate",) if key in rows[0]["cell"]])
 
 
 def table(printed: Printed, result: dict[str, Any]) -> str:
@@ -130,7 +147,7 @@ def table(printed: Printed, result: dict[str, Any]) -> str:
     for row in result["summary"]:
         published = printed.get(row["model"], {}).get(row["loss"], ("-",) * len(COLUMNS))
         shown = {name: format_mean(row, name, 1, 100) if name in row else "-" for name in COLUMNS}
-        keys = {key: row[key] for key in KEYS if key != "share" or varied}
+        keys = {key: row[key] for key in (*KEYS, "learning_rate") if key in row and (key != "share" or varied)}
         beside = {f"paper: {name}": text for name, text in zip(COLUMNS, published, strict=True)}
         lines.append({"model": "", "loss": "", **keys, **shown, **beside})
     settings = result["settings"]
@@ -172,6 +189,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "table2": ("QM9: GDM, GDM-aug and EDM with five losses (Tables 2 and 8)", partial(table, TABLE_8)),
     "table3": ("QM9: distributions of bonds, angles, dihedrals and of molecules (Table 3)", table_3),
     "table4": ("QM9, GDM-aug: exponential, inverse square, inverse, constant springs", partial(table, TABLE_4)),
+    "paper_spring_rates": ("QM9: learning rates for each spring, on a seed of its own", partial(table, {})),
+    "paper_rates": ("QM9: learning rates for each model and loss, on a seed of its own", partial(table, {})),
     "figure4": ("QM9, GDM-aug: stability against the share of the data (Fig. 4)", figure_4),
 }
 """Experiment -> its title, and its result as text."""
@@ -183,7 +202,9 @@ EXPERIMENTS = {
         settings=SETTINGS[name].__getitem__,
         cells=cells,
         run_cell=run_cell,
-        summarise=lambda rows: summarise_by(rows, *KEYS),
+        summarise=lambda rows: summarise_by(
+            rows, *KEYS, *(["learning_rate"] if "learning_rate" in rows[0]["cell"] else [])
+        ),
         table=show,
     )
     for name, (title, show) in TABLES.items()
