@@ -231,9 +231,6 @@ class PlainBlock(nn.Module):
         self.project = nn.Linear(channels, 3 * channels, bias=False)
         self.attended = nn.Linear(channels, channels)
         self.hidden, self.mixed = nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels)
-        for layer in (self.attended, self.mixed):  # each block starts close to the identity
-            nn.init.normal_(layer.weight, std=0.03 / math.sqrt(layer.in_features))
-            nn.init.zeros_(layer.bias)
 
     def forward(
         self,

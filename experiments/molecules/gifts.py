@@ -60,7 +60,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {"channels": 96, "heads": 6, "layers": 5},
     "equivariant": {"channels": 64, "heads": 4, "layers": 4},
 }
-RATES = {"plain": (1e-3,), "equivariant": (2e-3,)}
+RATES = {"plain": (2e-3,), "equivariant": (2e-3,)}
 TINY: dict[str, dict[str, Any]] = {name: {"channels": 16, "heads": 2, "layers": 1} for name in NETWORKS}
 THREE = ("mse", "kabsch", "energy")
 
@@ -81,7 +81,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "steps": (800,),
             "samples": 200,
             "first_seed": 10,
-            "rates": {"plain": (5e-4, 1e-3, 2e-3), "equivariant": (1e-3, 2e-3, 4e-3)},
+            "rates": {name: (1e-3, 2e-3, 4e-3) for name in NETWORKS},
         },
     ),
 }
