@@ -81,7 +81,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "steps": (800,),
             "samples": 200,
             "first_seed": 10,
-            "rates": {name: (1e-3, 2e-3, 4e-3) for name in NETWORKS},
+            "rates": dict.fromkeys(NETWORKS, (1e-3, 2e-3, 4e-3)),
         },
     ),
 }
