@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from elf.geometry.graphs import is_connected, random_regular_edges
 from elf.geometry.rigidity import is_globally_rigid, is_rigid
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import text_table
 
@@ -105,7 +107,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="rigidity",
     title="Random regular graphs: how many are globally rigid (Fig. 5)",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=summarise,

@@ -26,6 +26,7 @@ from elf.generative.points import PATH, Denoiser, VelocityNetwork, denoising_los
 from elf.generative.samplers import heun
 from elf.generative.schedules import Karras, add_noise, noise_of
 from elf.geometry.alignment import center
+from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
@@ -327,7 +328,7 @@ def _round(value: Tensor | float) -> float:
 EXPERIMENT = Experiment(
     name="score",
     title="The energy loss against an exactly known score (Prop. 4.4, 4.5, A.7)",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "part", "case"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
 from elf.geometry.graphs import random_regular_edges
 from elf.metrics import shapes as metrics
 from elf.models.mlp import MLP
+from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
@@ -291,7 +292,7 @@ EXPERIMENTS = {
     name: Experiment(
         name=name,
         title=title,
-        settings=SETTINGS.__getitem__,
+        settings=partial(nearest, SETTINGS),
         cells=variant_cells,
         run_cell=run_cell,
         summarise=lambda rows: summarise_by(rows, "part", "loss", "sides", "angle", "learning_rate"),

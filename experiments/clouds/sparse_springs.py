@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from elf.energy import PairEnergy, springs
 from elf.geometry import align, edge_distances, pairwise_distances
 from elf.geometry.graphs import complete_edges
 from elf.geometry.rigidity import draw_rigid_graph
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 
@@ -170,7 +171,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="sparse_springs",
     title="Chains pulled back into shape: dense and sparse edges, three springs",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "atoms", "springs", "edges"),

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -28,6 +29,7 @@ from torch.utils._pytree import tree_leaves
 
 from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy
 from elf.geometry.graphs import random_regular_edges
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import text_table
 
@@ -224,7 +226,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="loss_cost",
     title="Time and memory of a loss against the number of points (Table 11)",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=summarise,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from elf.data import qm9
 from elf.energy import Energy
 from elf.generative.molecules import NoisePredictor, denoising_loss
+from elf.scales import nearest
 from experiments.cost.points import median_seconds, one_thread, significant
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
@@ -222,7 +224,7 @@ EXPERIMENTS = {
     "paper_models": Experiment(
         name="paper_models",
         title="Sizes of the paper's models, and what the loss costs beside them (Table 10)",
-        settings=MODEL_SETTINGS.__getitem__,
+        settings=partial(nearest, MODEL_SETTINGS),
         cells=model_cells,
         run_cell=model_cell,
         summarise=lambda rows: summarise_by(rows, "model", "size", "loss", digits=10),
@@ -231,7 +233,7 @@ EXPERIMENTS = {
     "molecule_step": Experiment(
         name="molecule_step",
         title="The loss's share of a training step",
-        settings=STEP_SETTINGS.__getitem__,
+        settings=partial(nearest, STEP_SETTINGS),
         cells=step_cells,
         run_cell=step_cell,
         summarise=lambda rows: summarise_by(rows, "loss"),

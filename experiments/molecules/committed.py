@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from elf.generative.molecules import KarrasDenoiser
 from elf.generative.samplers import Samples
 from elf.metrics import molecules as metrics
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.published import Published
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
@@ -127,7 +129,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="molecule_distributions",
     title="QM9, up to 7 heavy atoms: FCD, MMD, PoseBusters and strain of the committed networks' molecules",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "loss"),

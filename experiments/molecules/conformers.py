@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from elf.energy import Energy
 from elf.geometry import center, pairwise_distances, random_rotations
 from elf.models.conformer import ConformerNetwork
 from elf.models.transformer import EquivariantTransformer
+from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
@@ -59,6 +60,10 @@ SETTINGS = {
     ),
     "live": Settings(steps=200, losses=("energy", "mse")),
     "laptop": Settings(steps=600),
+    "gpu": Settings(
+        steps=20_000, heavy_atoms=(1, 9), atoms=(3, 29), test_molecules=4000, batch_size=256, channels=128, heads=8,
+        layers=6,
+    ),
     "paper": Settings(
         steps=300_000, heavy_atoms=(1, 9), atoms=(3, 29), test_molecules=13_083, batch_size=256, channels=256, heads=8,
         layers=8,
@@ -227,7 +232,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="conformers",
     title="QM9 conformers from the graph alone: energy, MSE and Kabsch",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "loss"),

@@ -21,6 +21,7 @@ from scipy.stats import bootstrap
 
 from elf.generative.molecules import KarrasDenoiser
 from elf.metrics import molecules as metrics
+from elf.scales import nearest
 from elf.training import save_weights
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
@@ -62,6 +63,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 RATES = {"plain": (2e-3,), "equivariant": (2e-3,)}
 TINY: dict[str, dict[str, Any]] = {name: {"channels": 16, "heads": 2, "layers": 1} for name in NETWORKS}
+WIDE: dict[str, dict[str, Any]] = {
+    "plain": {"channels": 192, "heads": 12, "layers": 8},
+    "equivariant": {"channels": 128, "heads": 8, "layers": 6},
+}
 THREE = ("mse", "kabsch", "energy")
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -91,13 +96,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def settings_of(name: str, scale: str) -> Settings:
     """The settings of one of the `VARIANTS`."""
     own = dict(VARIANTS[name][1])
-    recipe = replace(small.SETTINGS[scale], turned=True)
+    recipe = replace(nearest(small.SETTINGS, scale), turned=True)
     if scale == "laptop":
         recipe = replace(recipe, samples=own.pop("samples", recipe.samples))
     else:
         own = {**own, "steps": recipe.steps}
         own.pop("samples", None)
-    networks = TINY if scale == "smoke" else NETWORKS
+    networks = {"smoke": TINY, "gpu": WIDE, "paper": WIDE}.get(scale, NETWORKS)
     tests = {"reference": 20, "probed": 40} if scale == "smoke" else {}
     return Settings(**{"recipe": recipe, "networks": networks, "rates": RATES, **tests, **own})
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.molecules.paper import cells, run_cell
@@ -199,7 +200,7 @@ EXPERIMENTS = {
     name: Experiment(
         name=name,
         title=title,
-        settings=SETTINGS[name].__getitem__,
+        settings=partial(nearest, SETTINGS[name]),
         cells=cells,
         run_cell=run_cell,
         summarise=lambda rows: summarise_by(

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from elf.data import qm9
 from elf.generative.samplers import draw_counts, sample_molecules
 from elf.metrics.molecules import Stability, stability
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import rounded, text_table
 from experiments.molecules.committed import trained
@@ -143,7 +144,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="samplers",
     title="Heun's method against a thousand ancestral steps, one trained network",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=summarise,

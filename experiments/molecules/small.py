@@ -27,6 +27,7 @@ from elf.generative.schedules import Karras
 from elf.geometry.alignment import random_rotations
 from elf.metrics import molecules as metrics
 from elf.models.transformer import EquivariantTransformer, PlainTransformer
+from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
@@ -81,6 +82,18 @@ SETTINGS = {
     ),
     "live": Settings(steps=(500,), losses=("mse", "kabsch", "energy"), samples=100, sampler_steps=30),
     "laptop": Settings(steps=(2400,), samples=300),
+    "gpu": Settings(
+        steps=(60_000,),
+        samples=10_000,
+        heavy_atoms=(1, 9),
+        atoms=(3, 29),
+        batch_size=256,
+        channels=128,
+        heads=8,
+        layers=6,
+        warmup_steps=1000,
+        ema_decay=0.9995,
+    ),
     "paper": Settings(
         steps=(2_000_000,),
         samples=10_000,
@@ -139,7 +152,7 @@ VARIANTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
 def settings_of(name: str, scale: str) -> Settings:
     """The settings of one of the `VARIANTS`."""
     _, changes = VARIANTS[name]
-    return replace(SETTINGS[scale], **changes.get("*", {}), **changes.get(scale, {}))
+    return replace(nearest(SETTINGS, scale), **changes.get("*", {}), **changes.get(scale, {}))
 
 
 def training_molecules(settings: Settings, share: float = 1.0) -> Molecules:

@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from elf.data import qm9
 from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, springs
 from elf.geometry.distances import edge_distances
 from elf.geometry.graphs import complete_edges
+from elf.scales import nearest
 from experiments.framework.experiment import Experiment
 from experiments.framework.tables import text_table
 
@@ -333,7 +334,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="springs",
     title="Which springs know most about the real energy of a molecule?",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=summarise,

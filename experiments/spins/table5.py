@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from elf.data.spin_glass import SpinGlasses, load
 from elf.metrics.spins import bond_accuracy, excess_energy, overlap, round_logits
 from elf.models.mean_field import MeanFieldNet
 from elf.models.resnet import SpinResNet
+from elf.scales import nearest
 from elf.spins import (
     SYMMETRIES,
     AlignedCrossEntropy,
@@ -119,6 +121,7 @@ SETTINGS = {
         curve_points=3,
     ),
     "laptop": Settings(size=16, training=Training(steps=600, samples=10_000), curve_points=10),
+    "gpu": Settings(size=16, training=PAPER, curve_points=10),
     "paper": Settings(size=16, training=PAPER, evaluated=10_000, curve_points=40),
 }
 
@@ -348,7 +351,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="table5",
     title="Ground states of spin glasses (Table 5)",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "loss"),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from elf.data.spin_glass import load
+from elf.scales import nearest
 from elf.training import save_weights
 from experiments.framework.experiment import Experiment
 from experiments.framework.published import Published
@@ -157,7 +159,7 @@ def table(result: dict[str, Any]) -> str:
 EXPERIMENT = Experiment(
     name="table5_settings",
     title="Spin glasses: data, network, temperature, offsets, longer training",
-    settings=SETTINGS.__getitem__,
+    settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, *KEYS),
