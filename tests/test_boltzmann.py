@@ -413,6 +413,14 @@ def test_langevin_without_a_force_is_diffusion_and_in_a_trap_the_discrete_ornste
     assert float(run.positions[-1].var()) == pytest.approx(variance, rel=spread)
 
 
+def test_one_langevin_step_by_hand():
+    """y - h 2 y + sqrt(2 T h) xi, with the xi that the generator gives."""
+    start = torch.tensor([[2.0], [-1.0]], dtype=torch.float64)
+    run = langevin(trap, start, 0.5, step=0.1, steps=1, generator=torch.Generator().manual_seed(3))
+    xi = torch.randn(2, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    torch.testing.assert_close(run.positions[1], torch.tensor([[1.6], [-0.8]], dtype=torch.float64) + 0.1**0.5 * xi)
+
+
 def test_the_step_biases_the_steady_state_as_stated(generator):
     temperature, kappa, step = 0.5, 2.0, 0.4
     start = torch.zeros(40_000, 1, dtype=torch.float64)

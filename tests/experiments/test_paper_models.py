@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,3 +78,42 @@ def test_a_step_of_the_notebooks_network_and_its_loss(monkeypatch, tmp_path):
     assert {key: found[key] for key in ("step_ms", "loss_ms", "share")} == {
         "step_ms": 500.0, "loss_ms": 2.0, "share": 0.004,
     }  # fmt: skip
+
+
+def test_a_step_goes_down_the_sum_of_both_losses(monkeypatch, tmp_path):
+    """3 p and 5 p pull the same way: a difference would push p up."""
+    networks = []
+
+    def losses(denoiser, *_):
+        (p, *_) = denoiser.parameters()
+        networks.append(p)
+        return SimpleNamespace(positions=3 * p.sum(), features=5 * p.sum())
+
+    def median(run, *_):
+        run()
+        return 1.0
+
+    monkeypatch.setattr(step, "denoising_loss", losses)
+    monkeypatch.setattr(step, "median_seconds", median)
+    step.step_cell(step.STEP_SETTINGS["smoke"], {"loss": "mse", "seed": 0}, tmp_path, [])
+    assert (networks[0].grad > 0).all()
+
+
+def summary_row(n=1, **values):
+    return {"n": n, **{name: {"mean": v, "std": 0.0} if isinstance(v, float) else v for name, v in values.items()}}
+
+
+def test_the_tables_in_their_units():
+    sizes = {"parameters": 3_560_000.0, "forward_gflop": 1.25, "step_gflop": 3.75}
+    row = summary_row(model="gdm", size="paper", loss="mse", **sizes, step_ms=500.0, loss_ms=2.0, loss_share=0.004)
+    text = step.model_table({"summary": [row], "settings": {"atoms": 29}, "device": "CPU"}).splitlines()[2]
+    assert [cell.strip() for cell in text.split("|")[1:-1]] == [
+        "gdm", "paper", "mse", "3,560,000", "1.25", "3.75", "500", "2", "0.40",
+    ]  # fmt: skip
+    shown = step.step_table({"summary": [summary_row(loss="mse", step_ms=9.0, loss_ms=0.5, share=0.0556)]})
+    assert [cell.strip() for cell in shown.splitlines()[2].split("|")[1:-1]] == [
+        "mse",
+        "9.0 (1)",
+        "0.50 (1)",
+        "5.56 (1)",
+    ]

@@ -47,6 +47,13 @@ def test_fitted_rate_of_a_power_law():
     assert score.fitted_rate(sigmas, [s**1.5 if s < 0.03 else 7.0 for s in sigmas]) == pytest.approx(1.5, rel=1e-5)
 
 
+def test_fitted_rate_is_the_least_squares_slope_of_all_small_levels():
+    """At log sigma = -6, -5, -4 it is (last - first) / 2, whatever lies between; where all are large, that of two."""
+    sigmas = [math.exp(-6), math.exp(-5), math.exp(-4), 1.0]
+    assert score.fitted_rate(sigmas, [1.0, math.exp(9), math.exp(3), 5.0]) == pytest.approx(1.5, rel=1e-5)
+    assert score.fitted_rate([1.0, math.e, math.e**2], [1.0, math.exp(2), 1.0]) == pytest.approx(2, rel=1e-5)
+
+
 def test_estimates_improve_with_samples():
     """MSE's variance falls as 1 / n, and neither loss is biased at small noise for a rigid shape."""
     few, many = (

@@ -186,3 +186,88 @@ def test_held_by_is_the_tenth_percentile_over_atoms():
     edges = torch.stack([torch.zeros(10, dtype=torch.long), torch.arange(1, 11)])
     assert sparse_springs.held_by(target, edges, elf.springs.Inverse()) == pytest.approx(0.5)
     assert sparse_springs.held_by(target, edges[:, :1], elf.springs.Inverse()) == 0
+
+
+def test_bonds_turn_by_noise_of_four_fifths():
+    """Each bond lies along the one before it plus 0.8 times a random vector: parallel, and not the other way."""
+    chains = sparse_springs.random_chains(2, 5, torch.Generator().manual_seed(4))
+    generator = torch.Generator().manual_seed(4)
+    draws = [torch.randn(2, 3, generator=generator) for _ in range(5)]
+    bonds = (chains.diff(dim=1) / 1.5).unbind(1)
+    torch.testing.assert_close(bonds[0], torch.nn.functional.normalize(draws[0], dim=-1))
+    for bond, before, kick in zip(bonds[1:], bonds, draws[1:], strict=False):
+        along = before + 0.8 * kick
+        assert torch.linalg.cross(bond, along).abs().max() < 1e-5
+        assert ((bond * along).sum(-1) > 0).all()
+
+
+def test_the_local_error_is_the_mean_change_of_near_distances():
+    """Distances 3, 4 and 7 of points on a line, a tenth longer: 0.3 and 0.4 count, 7 is not near."""
+    line = torch.tensor([[[0.0, 0.0, 0.0], [3.0, 0.0, 0.0], [7.0, 0.0, 0.0]]])
+    rmsd, local = sparse_springs.shape_errors(1.1 * line, line)
+    assert local == pytest.approx(0.35, rel=1e-4)
+    # The centre is at 10 / 3.
+    assert rmsd == pytest.approx(0.1 * math.sqrt((10**2 + 1 + 11**2) / 27), rel=1e-4)
+
+
+def test_figures_of_a_cell_are_means_over_its_chains(tmp_path):
+    settings = sparse_springs.Settings(chains=2, atoms=(12,), steps=1)
+    cell = {"atoms": 12, "springs": "inverse", "edges": "sparse", "seed": 1}
+    found = sparse_springs.run_cell(settings, cell, tmp_path, [])
+    chains = sparse_springs.random_chains(2, 12, torch.Generator().manual_seed(1))
+    edges = sparse_springs.rigid_graph(12, 1)
+    one, two = (sparse_springs.held_by(chain, edges, elf.springs.Inverse()) for chain in chains)
+    assert one != pytest.approx(two, rel=0.01)
+    # Six neighbours each, and every edge has two ends.
+    assert found["pairs"] == 12 * 6 / 2
+    assert found["held"] == pytest.approx((one + two) / 2, rel=1e-3)
+
+
+def test_fractions_of_pooled_counts_and_their_per_cents():
+    cell = {"dim": 2, "degree": 3, "nodes": 8}
+    result = {"graphs": 10, "connected": 9, "rigid": 6, "globally_rigid": 2}
+    rows = [{"cell": {**cell, "seed": seed}, "result": {**result, "globally_rigid": 2 + seed}} for seed in (0, 1)]
+    (row,) = rigidity.summarise(rows)
+    assert (row["graphs"], row["rigid"], row["globally_rigid"], row["fraction"]) == (20, 12, 5, 0.25)
+    assert (row["low"], row["high"]) == pytest.approx(rigidity.wilson_interval(5, 20), abs=1e-5)
+    line = rigidity.table({"summary": [{**row, "low": 0.1, "high": 0.5}]}).splitlines()[2]
+    assert [text.strip() for text in line.split("|")[1:-1]] == [
+        "2", "3", "8", "12 / 20", "5 / 20", "25.0 (10.0 to 50.0)",
+    ]  # fmt: skip
+
+
+def test_rigid_graphs_that_are_not_globally_rigid_count_as_rigid(tmp_path):
+    """3-regular graphs of 8 nodes have 12 edges; rigid in the plane are those of 2 * 8 - 3 = 13 and more."""
+    settings = rigidity.Settings(graphs=6, nodes=(8, 12))
+    flexible = rigidity.run_cell(settings, {"dim": 2, "degree": 3, "nodes": 8, "seed": 0}, tmp_path, [])
+    assert (flexible["rigid"], flexible["globally_rigid"]) == (0, 0)
+    # 5 * 12 / 2 = 30 = 3 * 12 - 6 edges: rigid without one to spare, so never globally rigid.
+    tight = rigidity.run_cell(settings, {"dim": 3, "degree": 5, "nodes": 12, "seed": 0}, tmp_path, [])
+    assert tight["globally_rigid"] == 0 < tight["rigid"] <= tight["connected"] == 6
+
+
+def test_milliseconds_and_repetitions_of_a_measurement(monkeypatch, tmp_path):
+    asked = []
+
+    def median(run, repeats, *clock):
+        asked.append(repeats)
+        return 0.0025
+
+    monkeypatch.setattr(loss_cost, "median_seconds", median)
+    for points in (2999, 3000):
+        cell = {"loss": "mse", "points": points, "seed": 0}
+        found = loss_cost.run_cell(loss_cost.Settings(points=(points,), repeats=7), cell, tmp_path, [])
+        assert found["milliseconds"] == 2.5
+    # Of many points fewer measurements are enough.
+    assert asked == [7, 3]
+
+
+def test_the_cost_table_says_what_was_measured_and_what_was_expected():
+    summary = [
+        {"loss": "mse", "points": 30, "milliseconds": 0.25, "bytes": 3e6},
+        {"loss": "plain", "points": 30, "expected_milliseconds": 4000.0, "expected_bytes": 5e9},
+    ]
+    line = loss_cost.table({"summary": summary}).splitlines()[2]
+    assert [text.strip() for text in line.split("|")[1:-1]] == [
+        "30", "0.25 ms, 3 MB", "not run: 4 s, 5 GB expected",
+    ]  # fmt: skip

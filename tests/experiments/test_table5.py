@@ -197,6 +197,47 @@ def test_numbers_of_a_cell_by_hand(monkeypatch, tmp_path: Path):
     assert (result["energy_per_spin"], result["energy_per_spin_3"]) == (2.25, 1.0)
 
 
+class Answers(torch.nn.Module):
+    """Logits that nobody has to learn, in the order of the lattices."""
+
+    def __init__(self, spins: Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(3 * spins.float())
+
+    def forward(self, couplings: Couplings) -> Tensor:
+        return self.logits
+
+
+def test_scores_are_means_over_lattices():
+    """Of two lattices of 3 x 3 one is answered with its flip, in the other the last spin, a corner, is wrong."""
+    data = spin_glass.load(2, 3)
+    spins = data.spins.clone()
+    spins[0] *= -1
+    spins[1, 2, 2] *= -1
+    found = table5.scores(Answers(spins), data)
+    y, (_, right), (_, down) = data.spins[1].tolist(), data.couplings.right.tolist(), data.couplings.down.tolist()
+    cost = 2 * y[2][2] * (right[2][1] * y[2][1] + down[1][2] * y[1][2])
+    assert found["energy"] == pytest.approx(cost / 2, rel=1e-5)
+    assert found["energy_descended"] == pytest.approx(0, abs=1e-5)
+    # Two of twelve bonds of one lattice; eight ninths less one ninth; none of nine spins and eight of nine.
+    assert found["bonds"] == pytest.approx((1 + 10 / 12) / 2)
+    assert found["overlap"] == pytest.approx((1 + 7 / 9) / 2)
+    assert found["spins"] == pytest.approx((0 + 8 / 9) / 2)
+    more = table5.more_scores(Answers(data.spins), data)
+    assert more["energy_best_of_8"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_loss_of_a_step_is_a_spins_share():
+    """Squared errors of the untrained network's answers, summed over a lattice by the loss, averaged over all spins."""
+    data = spin_glass.load(4, 3)
+    how = table5.Training(steps=1, samples=4, batch_size=4, channels=4, blocks=1, augment=False)
+    record = table5.train(data, lambda z, y, _: (z - y).square().sum((1, 2)), how, seed=5)
+    with torch.no_grad():
+        answers = table5.build(how, 5)(data.couplings).double().flatten().tolist()
+    wrong = [(z - y) ** 2 for z, y in zip(answers, data.spins.flatten().tolist(), strict=True)]
+    assert record.history[0]["loss"] == pytest.approx(sum(wrong) / 36, rel=1e-4)
+
+
 def test_the_curve_has_evenly_spread_points(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(table5, "predict", lambda *_: torch.ones(1, device="cpu", dtype=torch.float32))
     monkeypatch.setattr(table5, "excess_energy", lambda spins, *_: spins)

@@ -110,6 +110,18 @@ def test_ancestral_is_exact_where_the_answer_is_certain():
         assert (rest.square().sum() / (4 * n)).sqrt().item() == pytest.approx(s.item(), rel=0.02)
 
 
+def test_an_ancestral_step_by_hand():
+    """From sigma 2 to 1 with x_hat = c: v = 4 - 1, the mean (x + 3 c) / 4, the noise sqrt(3) / 2 of what is drawn."""
+    c, noise, kick = 5.0, torch.full((1, 2, 2), 3.0), torch.full((1, 2, 2), -1.0)
+    seen = []
+    end = ancestral(
+        lambda x_t, t: torch.full_like(x_t, c), Karras(sigma_max=2.0, sigma_min=1.0), noise, 2, lambda: kick,
+        watch=lambda t, x_t, x_hat: seen.append((float(t), x_t.flatten()[0].item())),
+    )  # fmt: skip
+    assert [value for level in seen for value in level] == pytest.approx([2, 6, 1, (6 + 15) / 4 - 0.75**0.5], rel=1e-5)
+    assert end.flatten().tolist() == [c] * 4
+
+
 @pytest.mark.parametrize("schedule", ALL, ids=ids)
 def test_noise_is_what_was_added(schedule, dtype, generator):
     t = schedule.grid(4).to(dtype)[[1, 2, 3]]

@@ -10,6 +10,7 @@ from elf.chemistry import molecular_graph
 from elf.chemistry.force_field import ForceField
 from elf.data import qm9
 from elf.geometry import pairwise_distances
+from elf.metrics import report_card as cards
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,13 @@ def test_mse_is_not_invariant(molecules) -> None:
     ways = {name: change for name, change in found.agreement.items() if name != "compiled"}
     assert len(ways) == 5
     assert all(isinstance(change, float) and change < 1e-2 for change in ways.values())
+    remarks = {question: remark for question, _, remark in found.rows()}
+    assert {remarks[f"sees a {motion}"] for motion in found.ignores} == {"yes"}
+    assert remarks["zero at the target"] == "yes"
+    assert remarks["gradient grows as displacement to the"] == "unbounded"
+    assert (remarks["collapsed start"], remarks["flat start"]) == ("alive", "alive")
+    assert (remarks["free modes beyond rigid motions"], remarks["steepest where atoms meet"]) == ("", "")
+    assert remarks["gradient jumps where atoms meet"] == "smooth"
 
 
 def test_kabsch_knows_hands(molecules) -> None:
@@ -69,6 +77,13 @@ def test_pair_energy_is_blind_to_hands_and_to_flat_bending(molecules) -> None:
     assert found.dead_starts["collapsed"] == 0
     assert found.dead_starts["flat"] < 1e-6
     assert 0 < found.arrivals < 1
+    # The two flat ones at least.
+    assert 0.5 <= found.soft_share <= 1
+    remarks = {question: remark for question, _, remark in found.rows()}
+    assert {remarks[f"sees a {motion}"] for motion in found.ignores} == {"no"}
+    assert remarks["collapsed start"] == remarks["flat start"] == "dead: no gradient leads out"
+    assert remarks["free modes beyond rigid motions"] == "some shapes cost nothing"
+    assert remarks["gradient jumps where atoms meet"] == "a kink"
     mended = card(lambda x, y, mask=None: elf.PairEnergy()(x, y, mask) + elf.HeightEnergy()(x, y, mask), molecules)
     assert mended.free_modes == 0
     assert mended.ignores["reflection"] > 0.1
@@ -148,3 +163,86 @@ X = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
 def test_what_is_no_energy_is_told_in_words(arguments, options, error, message) -> None:
     with pytest.raises(error, match=message):
         elf.report_card(*arguments, **options)
+
+
+def chain(first: float, second: float):
+    """k1 (x1 - x0)^2 + k2 (x2 - x1)^2, less its targets' values, on a line."""
+
+    def energy(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        stretch = ((x - y).diff(dim=1)[..., 0]).square()
+        return first * stretch[:, 0] + second * stretch[:, 1]
+
+    return energy
+
+
+def test_modes_of_three_atoms_on_a_line_are_the_textbooks() -> None:
+    """The Laplacian of a path has the eigenvalues 0, 1, 3: twice k times these are the stiffnesses."""
+    line = torch.tensor([[[0.0], [1.0], [2.5]]], dtype=torch.float64)
+    found = cards._modes(chain(5.0, 5.0), line)
+    assert found.all.tolist() == pytest.approx([0, 10, 30], abs=1e-6)
+    assert (found.free, found.condition, found.typical) == (0, pytest.approx(3), pytest.approx(10))
+    assert found.shape[:, 0].abs().tolist() == pytest.approx([0.5**0.5, 0, 0.5**0.5], abs=1e-6)
+    # One spring alone: two atoms vibrate against each other, the third is free.
+    loose = cards._modes(chain(0.0, 5.0), line)
+    assert (loose.free, loose.condition) == (1, pytest.approx(1))
+    soft = cards._modes(chain(5.0, 0.01), line)
+    assert soft.free == 0
+    assert soft.condition > 100
+
+
+def test_zero_at_the_target_is_measured_in_energies_of_displaced_ones() -> None:
+    """Harmonic energies of displacements of 0.2 angstrom, plus 3: what is left at the target is 3 of them."""
+    y = torch.randn(3, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = elf.report_card(lambda a, b, mask=None: elf.Harmonic()(a, b, mask) + 3, y)
+    generator = torch.Generator().manual_seed(0)
+    moved = sorted(
+        0.04 * float(torch.randn(6, 3, dtype=y.dtype, generator=generator).square().sum()) + 3 for _ in range(3)
+    )
+    assert found.at_target == pytest.approx(3 / moved[1], rel=1e-9)
+
+
+def test_atoms_that_meet_under_mse() -> None:
+    """The nearest two are 1 apart; the one moved ends 0.3 beyond the other: 2 * 1.3, and no jump."""
+    y = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 5.0, 0.0]]], dtype=torch.float64)
+    assert cards._meeting(elf.Harmonic(), y) == (pytest.approx(2.6), False)
+    steepest, kink = cards._meeting(elf.PairEnergy(), y)
+    assert kink
+    assert 0 < steepest < math.inf
+
+
+def test_starts_at_a_point_and_in_a_plane_under_known_energies() -> None:
+    """x and y spread by 18 and 8, z by 4: the plane is z = 0, whose way out is the heights' own, 2."""
+    high = torch.tensor([[[3.0, 0.0, 1.0], [-3.0, 0.0, 1.0], [0.0, 2.0, -1.0], [0.0, -2.0, -1.0]]], dtype=torch.float64)
+    flat = high * torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    found = cards._dead_starts(elf.Harmonic(), [flat, high], 4.0)
+    assert found == {"collapsed": pytest.approx(2 * 30**0.5 / 4), "flat": pytest.approx(2 * 2 / 4)}
+    origin = cards._dead_starts(lambda x, y, mask=None: x.square().sum((1, 2)), [high], 4.0)
+    assert origin == pytest.approx({"collapsed": 0, "flat": 0}, abs=1e-12)
+
+
+def test_arrivals_are_within_a_tenth_of_an_angstrom() -> None:
+    """Two atoms end 5 % too far apart, which over the four entries of the matrix is d 0.05 / sqrt 2 in root mean
+    square: 0.095 at 2.7 angstrom, 0.106 at 3."""
+    y = torch.zeros(2, 3, 3, dtype=torch.float64)
+    y[0, 1, 0], y[1, 1, 1] = 2.7, 3.0
+    real = torch.tensor([[True, True, False]] * 2)
+
+    def stretched(x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return ((x - 1.05 * target).square() * mask[..., None]).sum((1, 2))
+
+    assert cards._arrivals(stretched, y, real, torch.Generator().manual_seed(0)) == 0.5
+
+
+def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
+    now, spent = [0.0], {True: 3.0, False: 2.0}
+
+    def gradient(energy, x, y):
+        now[0] += spent[energy is own_energy]
+
+    def own_energy(*_):
+        return None
+
+    monkeypatch.setattr(cards, "_gradient", gradient)
+    monkeypatch.setattr(cards.time, "perf_counter", lambda: now[0])
+    x = torch.zeros(1, 3, 3, dtype=torch.float64)
+    assert cards._cost(own_energy, (x, x)) == 1.5

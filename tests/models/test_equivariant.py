@@ -190,3 +190,11 @@ def test_torchs_default_dtype_changes_nothing(molecules, default):
 def test_channels_must_fit_heads():
     with pytest.raises(ValueError, match="channels is 10; it should be a multiple of heads=4"):
         EquivariantTransformer(channels=10, heads=4)
+
+
+def test_distances_and_noise_are_seen_on_their_grids():
+    """Gaussians from 0 to the cutoff, a grid step wide; frequencies from 1/4 to 8, five octaves in equal ratios."""
+    network = EquivariantTransformer(channels=8, heads=2, layers=1, radial=5, cutoff=10.0)
+    assert network.centers.tolist() == [0, 2.5, 5, 7.5, 10]
+    assert network.width == 2
+    assert network.frequencies.tolist() == pytest.approx([0.25 * 2 ** (k / 3) for k in range(16)], rel=1e-5)

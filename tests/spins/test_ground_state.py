@@ -185,3 +185,18 @@ def test_bad_graphs_are_named():
         graph_ground_state(torch.eye(2))
     with pytest.raises(ValueError, match="3 spins in 2 disconnected parts"):
         graph_ground_state(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_annealing_cools_geometrically_from_hot_to_cold(make, monkeypatch):
+    """With a field that is the spin itself every flip costs 2: exp(-2 / T) tells the temperature of each sweep."""
+    seen, true = [], torch.exp
+
+    def exp(x):
+        seen.append(-2 / float(x.min()))
+        return true(x)
+
+    monkeypatch.setattr("elf.spins.annealing.neighbour_sum", lambda _, values: values)
+    monkeypatch.setattr("elf.spins.annealing.descend", lambda spins, _: spins)
+    monkeypatch.setattr(torch, "exp", exp)
+    anneal(make(1, 2, 2), sweeps=5, copies=1, hot=2.0, cold=0.5)
+    assert seen[::2] == seen[1::2] == pytest.approx([2, 2**0.5, 1, 0.5**0.5, 0.5])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy_training import SETTINGS, toy_model, train
 
-from elf.training import ProgressBar, TimeLimit, TrainState
+from elf.training import ProgressBar, TimeLimit, TrainState, callbacks
 from elf.viz.live_curve import LiveCurve
 
 
@@ -122,3 +122,78 @@ def test_the_loss_of_an_unfinished_step_is_forgotten_before_it_is_read():
     state.forget_unfinished_step()
     state.read_losses()
     assert state.losses == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0:00"), (65.0, "1:05"), (3599.6, "1:00:00"), (3665.0, "1:01:05"), (math.nan, "?"), (math.inf, "?")],
+)
+def test_a_time_in_words(seconds, text):
+    assert callbacks._clock(seconds) == text
+
+
+def test_a_time_limit_counts_from_its_start(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    limit, state = TimeLimit(3.0), TrainState(SETTINGS, toy_model(), None, rank=0, distributed=False)
+    limit.start(state)
+    for later, over in ((52.9, False), (53.0, True)):
+        now[0] = later
+        limit(state)
+        assert state.stopping == over
+
+
+def test_a_rewritten_line_is_not_rewritten_all_the_time(monkeypatch):
+    """Half a second between two updates: at 10.0, 10.6 and 11.2, not at 10.4 and 11.0, and at the end."""
+    now, shown = [0.0], []
+
+    class Handle:
+        def update(self, content, raw):
+            shown.append(now[0])
+
+    class Shell:
+        kernel = None
+
+    state = TrainState(SETTINGS, toy_model(), None, rank=0, distributed=False)
+    bar = ProgressBar("toy", every=0.5)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("IPython.core.getipython.get_ipython", Shell)
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
+    bar.start(state)
+    for now[0] in (10.0, 10.4, 10.6, 11.0, 11.2):
+        bar(state)
+    now[0] = 11.3
+    bar.finish(state)
+    assert shown == [10.0, 10.6, 11.2, 11.3]
+
+
+def test_the_bar_of_a_terminal_stands_where_the_training_stands(monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, initial, **_):
+            self.total, self.n, self.closed = total, initial, False
+            bars.append(self)
+
+        def set_postfix_str(self, text, refresh):
+            pass
+
+        def update(self, more):
+            self.n += more
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(callbacks, "in_notebook", lambda: False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    state = TrainState(SETTINGS, toy_model(), None, rank=0, distributed=False)
+    state.begin(12, [1.0] * 12, [0.1] * 12)
+    watch = ProgressBar("toy", every=0.0)
+    watch.start(state)
+    for _ in range(5):
+        state.end_step()
+        watch(state)
+        assert bars[0].n == state.step
+    watch.finish(state)
+    assert (bars[0].total, bars[0].n, bars[0].closed) == (60, 17, True)
