@@ -6,9 +6,11 @@ The one file of the library that knows `experiments`, which lie beside it in a c
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     try:
-        status = args.run(args)
+        status = args.do(args)
         sys.stdout.flush()  # a reader that is gone (`| head`) or a full disk shows here, not after the end
         return status
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
@@ -40,9 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The message as one line, without the number that the operating system gives its errors."""
-    parts = (getattr(error, "strerror", None) or str(error), getattr(error, "filename", None))
-    return ": ".join(str(part) for part in parts if part is not None)
+    """What went wrong, and where, as one line."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    if (reason := error.strerror) != os.strerror(error.errno):
+        return reason  # in words already, as `elf.files` has them
+    where = "write the output" if error.filename is None else f"open {error.filename}"
+    return f"cannot {where}: {reason[0].lower()}{reason[1:]}"
 
 
 def _experiments() -> Any:
@@ -63,10 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"elf {elf.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(COMMANDS))
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help: str, **more: Any) -> argparse.ArgumentParser:
+    def command(name: str, do: Callable[[argparse.Namespace], int], help: str, **more: Any) -> argparse.ArgumentParser:
         # No abbreviations: `--device 2` would be taken for `--devices 2`.
         made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:], allow_abbrev=False, **more)
-        made.set_defaults(run=run)
+        made.set_defaults(do=do)
         return made
 
     command("info", _info, "versions, device, scale, folders, committed results")
@@ -109,21 +115,33 @@ def _parser() -> argparse.ArgumentParser:
     fabric.add_argument("--strategy", help="ddp, ... (auto); each process keeps the whole network")
     fabric.add_argument("--precision", help="32-true, bf16-mixed, ... (32-true)")
 
-    train = command("train", _train, "train a network on your own molecules")
-    train.add_argument("file", type=Path, help="molecules: .sdf, .mol, .xyz, or .smi with a SMILES a line")
+    train = command("train", _function_of("workflow"), "train a network on your own molecules")
+    train.add_argument("path", type=Path, metavar="file", help="molecules: .sdf, .mol, .xyz, or .smi (SMILES)")
     train.add_argument("--loss", default="energy", help="energy, mse, kabsch or heights (energy)")
     train.add_argument("--steps", type=_count, help="steps of training (500)")
-    train.add_argument("--run", type=Path, dest="folder", help="its folder; the same one resumes (runs/NAME.LOSS)")
-    sample = command("sample", _sample, "draw molecules from a trained network")
-    sample.add_argument("folder", type=Path, help="folder of the run")
+    train.add_argument("--run", type=Path, help="its folder; the same one resumes (runs/NAME.LOSS)")
+    sample = command("sample", _function_of("workflow"), "draw molecules from a trained network")
+    sample.add_argument("run", type=Path, help="folder of the run")
     sample.add_argument("-n", type=_count, default=100, help="molecules (100)")
-    sample.add_argument("-o", "--output", type=Path, help="the SDF file; a picture goes beside it (RUN/samples.sdf)")
+    sample.add_argument(
+        "-o", "--output", type=Path, help="file, .sdf or .xyz; a picture goes beside it (RUN/samples.sdf)"
+    )
     for seeded in (train, sample):
         seeded.add_argument("--seed", type=int, default=0, help="seed of all randomness (0)")
-    evaluate = command("evaluate", _evaluate, "score generated molecules, and real ones before them")
-    evaluate.add_argument("file", type=Path, help="molecules: .sdf, .mol, .xyz")
+    evaluate = command("evaluate", _function_of("evaluation"), "score generated molecules, and real ones before them")
+    evaluate.add_argument("path", type=Path, metavar="file", help="molecules: .sdf, .mol, .xyz")
     evaluate.add_argument("--reference", type=Path, help="real molecules, whose own scores come first")
     return parser
+
+
+def _function_of(module: str) -> Callable[[argparse.Namespace], int]:
+    """Runs the function of `elf.module` that is named as the command, with the command's arguments."""
+
+    def call(args: argparse.Namespace) -> int:
+        given = {name: value for name, value in vars(args).items() if name not in ("command", "do", "rest")}
+        return getattr(import_module(f"elf.{module}"), args.command)(**given)
+
+    return call
 
 
 def _count(text: str) -> int:
@@ -141,12 +159,10 @@ def _choice(text: str) -> tuple[str, list[Any]]:
 
 
 def _number_or_text(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -198,25 +214,6 @@ def _reproduce(args: argparse.Namespace) -> int:
     )
     print(f"wrote {path}")
     return 0
-
-
-def _train(args: argparse.Namespace) -> int:
-    from elf import workflow
-
-    steps = args.steps or workflow.STEPS
-    return workflow.train(args.file, args.loss, steps=steps, run=args.folder, seed=args.seed)
-
-
-def _sample(args: argparse.Namespace) -> int:
-    from elf import workflow
-
-    return workflow.sample(args.folder, args.n, output=args.output, seed=args.seed)
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from elf import evaluation
-
-    return evaluation.evaluate(args.file, args.reference)
 
 
 def _info(args: argparse.Namespace) -> int:

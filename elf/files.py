@@ -20,6 +20,7 @@ from torch import Tensor
 
 TENSORS_ONLY = "/1"
 """Formats that end so, those of the first edition, have a hash of their tensors alone."""
+CACHE_ADVICE = "; set the environment variable ELF_CACHE to another folder, or pass cache_dir"
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -42,52 +43,48 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     same file left behind is removed.
 
     Raises:
-        OSError: the file could not be written (disk full, ...); the old file is intact and no partial file is left.
+        OSError: the file cannot be written (disk full, ...); the old file is intact and no partial file is left.
     """
-    path = Path(path)
-    own, partial = _partial(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OSError(errno.EINVAL, "it is a device or a pipe, which a file would replace")
+    with _partial(Path(path)) as (partial, own):
         _write_new(partial, data)
         os.replace(partial, path)
-        _sweep(path.parent, own)
+        _sweep(partial.parent, own)
+
+
+def require_writable(path: Path, advice: str = "") -> None:
+    """Try that `write_atomically` can write `path`, before the long work of making what goes there.
+
+    Raises:
+        OSError: it cannot; the message ends with the advice.
+    """
+    with _partial(path, advice) as (partial, _):
+        _write_new(partial, b"")
+
+
+@contextmanager
+def _partial(path: Path, advice: str = "") -> Iterator[tuple[Path, str]]:
+    """A new temporary file for `path`, and how all of them begin on this machine; errors say what was to be written."""
+    name = path.name.encode()[:100].decode(errors="ignore")  # file systems limit bytes
+    own = f".{name}.{socket.gethostname()[:50]}."
+    partial = path.with_name(f"{own}{os.getpid()}.{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is a device or a pipe, which a file would replace")
+        yield partial, own
     except OSError as error:
-        kept = "the file written before is intact" if path.exists() else "there was no earlier file"
-        raise OSError(error.errno, f"could not write {path.name} ({error.strerror or error}); {kept}") from error
+        intact = "; the file written before is intact" if os.path.isfile(path) else ""
+        raise _cannot("write", path, error, intact + advice) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> tuple[str, Path]:
-    """How the temporary files for `path` begin on this machine, and a new one of this process."""
-    name = path.name.encode()[:100].decode(errors="ignore")  # file systems limit bytes
-    own = f".{name}.{socket.gethostname()[:50]}."
-    return own, path.with_name(f"{own}{os.getpid()}.{uuid.uuid4().hex}.partial")
-
-
-def require_writable(path: Path) -> None:
-    """Try that `write_cache` can write `path`, before the long work of making what goes there.
-
-    Raises:
-        OSError: the folder cannot be written; the message says how to choose another.
-    """
-    _, trial = _partial(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_new(trial, b"")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            trial.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> OSError:
-    choose = "set the environment variable ELF_CACHE to another folder, or pass cache_dir"
-    return OSError(error.errno, f"the cache cannot be written ({error.strerror}); {choose}", str(path))
+def _cannot(do: str, path: Path, error: OSError, advice: str = "") -> OSError:
+    reason = error.strerror or str(error)
+    return OSError(error.errno, f"cannot {do} {path}: {reason[0].lower()}{reason[1:]}{advice}")
 
 
 def _write_new(path: Path, data: bytes) -> None:
@@ -222,7 +219,7 @@ def read_cache(path: Path, format: str, stamp: str) -> dict[str, Tensor] | None:
         warnings.warn(f"the cache {path} is made again: {error}", stacklevel=3)
         return None
     except OSError as error:
-        raise OSError(error.errno, f"the cache cannot be read ({error.strerror})", str(path)) from error
+        raise _cannot("read the cache", path, error) from error
     return tensors if metadata.get("stamp") == stamp else None
 
 
@@ -235,7 +232,7 @@ def write_cache(path: Path, tensors: Mapping[str, Tensor], format: str, stamp: s
     try:
         save_tensors(path, tensors, {"stamp": stamp}, format=format)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise OSError(error.errno, f"{error.strerror}{CACHE_ADVICE}") from error
 
 
 @contextmanager
@@ -249,14 +246,15 @@ def locked(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / ".lock-holder"
+    holder, lock = folder / ".lock-holder", FileLock(folder / ".lock", timeout=0)
     try:
-        lock = FileLock(folder / ".lock", timeout=0)
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
         raise BlockingIOError(f"{folder} is held by {who}; wait for it, or choose another folder") from None
+    except OSError as error:
+        raise _cannot("write", folder, error) from error
     try:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()} ({doing})".encode())
         yield

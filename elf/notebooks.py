@@ -19,6 +19,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
+from elf.files import require_writable
+
 START = "00_start_here.ipynb"
 HEADLINE = "HEADLINE: "
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -164,8 +166,12 @@ def run(
     env: dict[str, str] | None = None,
     say: Callable[[str], None] = lambda text: print(text, end="", flush=True),
 ) -> list[NotebookRun]:
-    """Execute notebooks in order, one progress line each; stops at the first failure with its NotebookError."""
+    """Execute notebooks in order, one progress line each; stops at the first failure with its NotebookError.
+
+    Raises OSError, before anything is executed, where `output` cannot be written.
+    """
     paths = list(paths)
+    require_writable(output / "trial")
     done = []
     for number, path in enumerate(paths, 1):
         say(f"[{number}/{len(paths)}] {path.stem} ... ")

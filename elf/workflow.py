@@ -24,7 +24,7 @@ from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules, SmilesList
 from elf.elements import PERIODIC_TABLE, VALENCE
 from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
-from elf.files import load_tensors, locked, tensors_sha256, write_atomically
+from elf.files import load_tensors, locked, require_writable, tensors_sha256, write_atomically
 from elf.generative.molecules import KarrasDenoiser, denoising_loss
 from elf.generative.samplers import draw_counts, sample_molecules
 from elf.generative.schedules import Karras
@@ -39,7 +39,7 @@ NETWORK = {"channels": 64, "heads": 4, "layers": 4}
 LEARNING_RATE, EMA_DECAY, GRADIENT_CLIP, WARMUP = 2e-3, 0.998, 1.0, 100
 SAMPLER_STEPS, CHURN = 50, 0.4
 PICTURED = 8
-
+WRITERS = {".sdf": write.to_sdf, ".xyz": write.to_xyz}
 
 LOSSES: dict[str, Callable[[], Energy]] = {
     "energy": lambda: PairEnergy(springs.Exponential(k=5.0), normalize="atoms"),
@@ -66,7 +66,7 @@ def read_file(path: Path, *, bonds: bool = True) -> read.Read:
     )
 
 
-def train(path: Path, loss: str = "energy", *, steps: int = STEPS, run: Path | None = None, seed: int = 0) -> int:
+def train(path: Path, loss: str = "energy", *, steps: int | None = None, run: Path | None = None, seed: int = 0) -> int:
     """Train on a file's molecules; the same call after a kill goes on, to the same weights. 130 where interrupted.
 
     Raises:
@@ -75,7 +75,7 @@ def train(path: Path, loss: str = "energy", *, steps: int = STEPS, run: Path | N
         FloatingPointError: the loss is no longer finite; the last checkpoint is kept.
     """
     require_one_of("loss", loss, tuple(LOSSES))
-    steps, seed = require_count("steps", steps), require_seed("seed", seed)
+    steps, seed = require_count("steps", STEPS if steps is None else steps), require_seed("seed", seed)
     found = read_file(path)
     print(found, flush=True)
     molecules, run = found.molecules, run or Path("runs") / f"{path.stem}.{loss}"
@@ -163,13 +163,16 @@ def _task(molecules: Molecules, energy: Energy, seed: int) -> tuple[Callable[...
 
 
 def sample(run: Path, n: int = 100, *, output: Path | None = None, seed: int = 0) -> int:
-    """Draw molecules from a trained run, with sizes as in its file: an SDF file, and a picture (PNG) of the first.
+    """Draw molecules from a trained run, with sizes as in its file: SDF or XYZ, and a picture (PNG) of the first.
 
     Raises:
         FileNotFoundError: the run has no weights yet.
-        ValueError: the weights are damaged, or of something else.
+        ValueError: the weights are damaged, or of something else; another ending.
+        OSError: the files cannot be written; said before the sampling.
     """
     path, n, seed = run / "weights.safetensors", require_count("n", n), require_seed("seed", seed)
+    output = output or run / "samples.sdf"
+    require_one_of("the ending of --output", output.suffix, tuple(WRITERS))
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; a training that has ended (elf train) writes it")
     about = load_tensors(path, WEIGHTS_FORMAT)[1].get("run")
@@ -177,6 +180,7 @@ def sample(run: Path, n: int = 100, *, output: Path | None = None, seed: int = 0
         raise ValueError(f"{path} holds weights of another kind; it should be one that elf train wrote")
     denoiser = _denoiser(about)
     load_weights(path, denoiser)
+    require_writable(output)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sizes = torch.tensor(about["sizes"], dtype=torch.int64, device="cpu")
     samples = sample_molecules(
@@ -191,8 +195,7 @@ def sample(run: Path, n: int = 100, *, output: Path | None = None, seed: int = 0
     )
     rows = torch.arange(1, n + 1, dtype=torch.int64, device="cpu")
     drawn = Molecules(samples.positions.cpu(), samples.numbers.cpu(), SmilesList.from_strings([""] * n), rows)
-    output = output or run / "samples.sdf"
-    write.to_sdf(output, drawn)
+    WRITERS[output.suffix](output, drawn)
     picture = output.with_suffix(".png")
     write_atomically(picture, _picture(drawn[:PICTURED]))
     print(f"wrote {output} and {picture}; next: elf evaluate {output} --reference {about['file']}")

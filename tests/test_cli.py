@@ -234,7 +234,9 @@ def test_what_an_extra_would_bring_is_one_line(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "No space left on device", "a/b"), "elf reproduce: No space left on device: a/b"),
+        (PermissionError(13, "Permission denied", "a/b"), "elf reproduce: cannot open a/b: permission denied"),
+        (OSError(28, "No space left on device"), "elf reproduce: cannot write the output: no space left on device"),
+        (OSError(28, "cannot write a/b: no space"), "elf reproduce: cannot write a/b: no space"),
         (BlockingIOError("a is held by process 1"), "elf reproduce: a is held by process 1"),
         (FileNotFoundError("there is no file"), "elf reproduce: there is no file"),
     ],
@@ -255,7 +257,7 @@ def _elf(*arguments: str, **options):
 def test_a_work_folder_below_a_file_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with _elf("reproduce", "rigidity", "--scale", "smoke", "--workdir", str(tmp_path / "file")) as process:
-        assert process.communicate(timeout=120)[1].startswith("elf reproduce: Not a directory: ")
+        assert process.communicate(timeout=120)[1].startswith("elf reproduce: cannot write ")
     assert process.returncode == 1
 
 
@@ -265,15 +267,15 @@ FULL_DISK = ["a full disk"] if Path("/dev/full").exists() else []  # Linux has o
 @pytest.mark.parametrize("place", ["a reader that left", *FULL_DISK])
 def test_output_that_nobody_takes_is_one_line(place):
     if place == "a full disk":
-        out, message = os.open("/dev/full", os.O_WRONLY), "No space left on device"
+        out, message = os.open("/dev/full", os.O_WRONLY), "no space left on device"
     else:
         reader, out = os.pipe()
         os.close(reader)
-        message = "Broken pipe"
+        message = "broken pipe"
     with _elf("info", stdout=out) as process:
         os.close(out)
         _, err = process.communicate(timeout=120)
-    assert err == f"elf info: {message}\n"
+    assert err == f"elf info: cannot write the output: {message}\n"
     assert process.returncode == 1
 
 

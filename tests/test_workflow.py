@@ -79,6 +79,35 @@ def test_train_sample_and_evaluate_follow_each_other(elf, drugs, tmp_path):
     assert out[-1].startswith("out.sdf              ")
 
 
+def test_samples_are_written_by_their_ending_and_what_cannot_be_is_said_first(elf, drugs, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    elf("train", drugs, "--steps", 1, "--run", run)
+    elf("sample", run, "-n", 3, "-o", tmp_path / "new.sdf")
+    assert elf("sample", run, "-n", 3, "-o", tmp_path / "new.xyz")[0] == 0
+    blocks = (tmp_path / "new.sdf").read_text().split("$$$$\n")[:-1]
+    rows = [block.splitlines()[4 : 4 + int(block.splitlines()[3][:3])] for block in blocks]
+    wanted = [(fields[3], *map(float, fields[:3])) for row in rows for line in row for fields in [line.split()]]
+    lines = [line.split() for line in (tmp_path / "new.xyz").read_text().splitlines()]
+    found = [(fields[0], *(round(float(x), 4) for x in fields[1:])) for fields in lines if len(fields) == 4]
+    assert found == wanted
+    monkeypatch.setattr(workflow, "sample_molecules", lambda *_, **__: pytest.fail("sampled in vain"))
+    assert elf("sample", run, "-o", tmp_path / "new.sdf" / "x.sdf")[::2] == (
+        1,
+        [f"elf sample: cannot write {tmp_path}/new.sdf/x.sdf: file exists"],
+    )
+
+
+def test_the_terminal_hears_nothing_of_lightnings_guesses(tmp_path):
+    (tmp_path / "srun").touch(mode=0o755)
+    (tmp_path / "one.smi").write_text("CCO")
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    command = [sys.executable, "-m", "elf", "train", "one.smi", "--steps", "1"]
+    options = {"cwd": tmp_path, "env": {**os.environ, "PATH": path}, "capture_output": True, "text": True}
+    process = subprocess.run(command, check=True, timeout=240, **options)
+    assert process.stderr == ""
+    assert process.stdout.endswith("next: elf sample runs/one.energy\n")
+
+
 def test_samples_repeat_with_their_seed(elf, drugs, tmp_path):
     elf("train", drugs, "--steps", 2, "--run", tmp_path)
     texts = []
@@ -187,14 +216,16 @@ def test_heights_are_the_pairs_and_the_heights_per_atom():
 @pytest.mark.parametrize(
     ("command", "status", "message"),
     [
-        (["train", "nowhere.sdf"], 1, "No such file or directory: nowhere.sdf"),
+        (["train", "nowhere.sdf"], 1, "cannot open nowhere.sdf: no such file or directory"),
         (["train", "mine.pdb"], 2, "mine.pdb ends in '.pdb'; it should end in .sdf, .sd, .mol, .xyz or .smi"),
         (["train", "empty.sdf"], 2, "empty.sdf holds no molecule; it is empty"),
         (["train", "empty.sdf", "--loss", "best"], 2, "loss is 'best'; it should be one of 'energy', 'mse'"),
         (["train", "empty.sdf", "--seed", "-1"], 2, "seed is -1"),
         (["sample", "nowhere"], 1, "nowhere/weights.safetensors is not there; a training that has ended"),
         (["sample", "."], 2, "weights of another kind"),
-        (["evaluate", "nowhere.sdf"], 1, "No such file or directory: nowhere.sdf"),
+        (["sample", ".", "-o", "new.pdb"], 2, "the ending of --output is '.pdb'; it should be one of '.sdf', '.xyz'"),
+        (["train", "one.smi", "--run", "empty.sdf"], 1, "cannot write empty.sdf: file exists"),
+        (["evaluate", "nowhere.sdf"], 1, "cannot open nowhere.sdf: no such file or directory"),
         (["evaluate", "empty.sdf"], 2, "empty.sdf holds no molecule; it is empty"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -203,6 +234,7 @@ def test_what_goes_wrong_is_one_line(command, status, message, elf, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for name in ("mine.pdb", "empty.sdf"):
         Path(name).touch()
+    Path("one.smi").write_text("CCO")
     save_weights("weights.safetensors", torch.nn.Linear(1, 1), {})
     found, _, err = elf(*command)
     assert (found, len(err)) == (status, 1)

@@ -1,4 +1,4 @@
-"""Molecules back to files: SDF, with bonds."""
+"""Molecules back to files: SDF, with bonds, and XYZ."""
 
 from __future__ import annotations
 
@@ -87,3 +87,20 @@ def to_sdf(path: str | os.PathLike[str], molecules: Molecules, names: Sequence[s
         mol.SetProp("_Name", " ".join(title.split()))
         blocks.append(Chem.MolToMolBlock(mol, kekulize=bool(molecules.smiles[i])) + "$$$$\n")
     write_atomically(path, "".join(blocks).encode())
+
+
+def to_xyz(path: str | os.PathLike[str], molecules: Molecules) -> None:
+    """Write molecules as frames of an XYZ file, whole or not at all; the comment line has what titles have in SDF.
+
+    Raises:
+        ValueError: as `to_rdkit`.
+        OSError: the file cannot be written.
+    """
+    from rdkit import Chem
+
+    frames = []
+    for i in range(len(molecules)):
+        mol = to_rdkit(molecules, i)
+        mol.SetProp("_Name", molecules.smiles[i] or molecules.formula(i))
+        frames.append(Chem.MolToXYZBlock(mol))
+    write_atomically(path, "".join(frames).encode())

@@ -25,7 +25,7 @@ from torch import Tensor
 from elf.checks import require_count, require_one_of, require_seed, require_strings
 from elf.data.molecules import Molecules, SmilesList, formula, one_hot, parse_formula
 from elf.elements import ELEMENTS, SYMBOLS
-from elf.files import cache_folder, read_cache, require_writable, write_cache
+from elf.files import CACHE_ADVICE, cache_folder, read_cache, require_writable, write_cache
 
 __all__ = ["ELEMENTS", "Molecules", "find", "formula", "load", "one_hot", "parse_formula", "split_index"]
 
@@ -151,7 +151,7 @@ def _everything(cache_dir: Path) -> Molecules:
         warnings.warn(f"the cache {cache} is made again: its arrays do not fit together", stacklevel=3)
         arrays = None
     if arrays is None:
-        require_writable(cache)
+        require_writable(cache, CACHE_ADVICE)
         arrays = {name: torch.from_numpy(array) for name, array in _parse(folder).items()}
         write_cache(cache, arrays, FORMAT, stamp)
     return _padded(arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from elf.training.checkpoint import load_run, save_run, split_state
 from elf.training.guards import Interrupts, Randomness
-from elf.training.settings import FitSettings, learning_rate_at, with_fabric_options
+from elf.training.settings import WHERE, FitSettings, learning_rate_at, with_fabric_options
 from elf.training.state import Run, TrainRecord, TrainState
 
 SYNC_EVERY = 25
@@ -30,16 +31,13 @@ def make_fabric(settings: FitSettings) -> Any:
     """A launched Lightning Fabric for the settings, silent but for warnings."""
     # Imported here: it takes seconds, and whoever only reads results needs none of it.
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.warnings import PossibleUserWarning
 
     # Its notes on precision and ranks go to stderr, which a committed notebook should not have.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)  # what it guesses of the machine, such as a use of SLURM
+        fabric = Fabric(**{name: getattr(settings, name) for name in WHERE})
     offered = fabric.strategy.precision.precision
     if offered != settings.precision or (fabric.device.type, offered) == ("mps", "64-true"):
         raise ValueError(

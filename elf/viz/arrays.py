@@ -12,6 +12,8 @@ from torch import Tensor
 LARGEST = 1e100  # its square, too, is a number
 doubles = functools.partial(torch.tensor, dtype=torch.float64, device="cpu")
 """Numbers from Python as a tensor."""
+AS_IT_IS = torch.eye(3, dtype=torch.float64, device="cpu")
+"""The rotation to the page that turns nothing."""
 
 
 def finite(name: str, value: Any, *layouts: str) -> Tensor:

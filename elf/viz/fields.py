@@ -190,10 +190,9 @@ def _draw_scale_bar(ax: Axes, length: float, amount: float, color: str, unit: st
     ax.add_artist(bar)
 
 
-def plot_paths(ax: Axes, positions: Tensor, color: str, *, ends: bool = True) -> None:
+def plot_paths(ax: Axes, positions: Tensor, color: str) -> None:
     """Draw the way of every particle in a (steps, particles, dim) path: a line, and a small dot at its start."""
     tracks = positions.detach().cpu().double().numpy()
     for particle in range(tracks.shape[1]):
         ax.plot(tracks[:, particle, 0], tracks[:, particle, 1], color=color, linewidth=1.6, zorder=4)
-    if ends:
-        ax.scatter(tracks[0, :, 0], tracks[0, :, 1], s=26, color=FAINT, edgecolors=INK, linewidths=0.8, zorder=5)
+    ax.scatter(tracks[0, :, 0], tracks[0, :, 1], s=26, color=FAINT, edgecolors=INK, linewidths=0.8, zorder=5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from elf.training import TrainState
 from elf.training.callbacks import in_notebook
+from elf.viz.style import png
 
 
 class LiveCurve:
@@ -20,7 +22,6 @@ class LiveCurve:
         color: any matplotlib color; None takes the next of the axes' cycle.
         share: an earlier LiveCurve in whose figure this run is drawn too.
         every: least seconds between two updates.
-        log: whether the loss axis is logarithmic.
     """
 
     def __init__(
@@ -29,19 +30,19 @@ class LiveCurve:
         color: str | None = None,
         share: LiveCurve | None = None,
         every: float = 1.0,
-        log: bool = True,
     ) -> None:
-        self.label, self.color, self.every, self.log = label, color, every, log
-        self.curves: list[tuple[LiveCurve, list[float], list[float]]] = share.curves if share is not None else []
-        self._share, self._handle, self._shown = share, None, 0.0
-        self._points: tuple[list[float], list[float]] = ([], [])
+        self.label, self.color, self.every = label, color, every
+        self.curves: list[LiveCurve] = share.curves if share is not None else []
+        self.steps: list[float] = []
+        self.losses: list[float] = []
+        self._handle: Any = None
 
     def start(self, state: TrainState) -> None:
         """Called before the first step."""
         self._active = state.rank == 0 and in_notebook()
         self._shown, self._cost = time.monotonic(), 0.0
         if self._active:
-            self.curves.append((self, *self._points))
+            self.curves.append(self)
 
     def __call__(self, state: TrainState) -> None:
         """Called after every step."""
@@ -58,13 +59,10 @@ class LiveCurve:
         from IPython.display import Image, display
 
         begin = time.monotonic()
-        steps, losses = smooth([entry["loss"] for entry in state.record.history])
-        self._points[0][:], self._points[1][:] = steps, losses
-        ends = ", ".join(f"{curve.label} {losses[-1]:.3g}" for curve, _, losses in self.curves if losses)
-        picture = Image(
-            data=self.figure_png(), format="png", alt=f"Smoothed training loss over steps, at the end: {ends}"
-        )
-        first = self.curves[0][0]
+        self.steps, self.losses = smooth([entry["loss"] for entry in state.record.history])
+        ends = ", ".join(curve.end for curve in self.curves if curve.losses)
+        alt = f"Smoothed training loss over steps, at the end: {ends}"
+        picture, first = Image(data=self.figure_png(), format="png", alt=alt), self.curves[0]
         if first._handle is None:
             first._handle = display(picture, display_id=True)
         else:
@@ -72,37 +70,32 @@ class LiveCurve:
         self._shown = time.monotonic()
         self._cost = self._shown - begin
 
+    @property
+    def end(self) -> str:
+        """What is written at the end of the curve."""
+        return f"{self.label} {self.losses[-1]:.3g}"
+
     def figure_png(self) -> bytes:
         """The figure as it stands, as PNG bytes."""
-        import io
-
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         # Not pyplot: such a figure is known to nobody else, so that it is neither shown twice nor left open.
-        figure = Figure(figsize=(6, 3), dpi=110, layout="constrained")
+        figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
-        for curve, steps, losses in self.curves:
-            axes.plot(steps, losses, color=curve.color, label=curve.label)
-        if self.log and all(loss > 0 for _, _, losses in self.curves for loss in losses):
+        drawn = [curve for curve in self.curves if curve.losses]
+        lines = [axes.plot(curve.steps, curve.losses, color=curve.color)[0] for curve in drawn]
+        if all(loss > 0 for curve in drawn for loss in curve.losses):
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel="training loss (smoothed)")
         axes.margins(x=0.01)
-        heights = axes.transData - axes.transAxes
-        ends = [
-            (heights.transform((steps[-1], losses[-1]))[1], f"{curve.label} {losses[-1]:.3g}", line.get_color())
-            for (curve, steps, losses), line in zip(self.curves, axes.lines, strict=True)
-            if steps
-        ]
-        lowest = -1.0
-        for height, text, color in sorted(ends):
+        heights, lowest = axes.transData - axes.transAxes, -1.0
+        ends = [heights.transform((curve.steps[-1], curve.losses[-1]))[1] for curve in drawn]
+        for height, curve, line in sorted(zip(ends, drawn, lines, strict=True), key=lambda end: end[0]):
             # Ends that nearly meet push each other's labels apart.
             lowest = max(height, lowest + 0.08)
-            axes.text(1.01, lowest, text, color=color, va="center", transform=axes.transAxes)
+            axes.text(1.01, lowest, curve.end, color=line.get_color(), va="center", transform=axes.transAxes)
         axes.spines[["top", "right"]].set_visible(False)
-        out = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(out)
-        return out.getvalue()
+        return png(figure, dpi=110, tight=False)
 
 
 def smooth(losses: Sequence[float], points: int = 50) -> tuple[list[float], list[float]]:

@@ -16,8 +16,9 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, ClassVar, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from elf.checks import require_count
+from elf.data.molecules import formula
+from elf.elements import PERIODIC_TABLE
 from elf.viz.arrays import doubles, finite
 from elf.viz.style import COLORS, INK, PAPER, equal_aspect, png
 
@@ -58,32 +61,24 @@ class Element(NamedTuple):
 
 
 @functools.cache
-def element(number: int) -> Element:
+def element(number: float) -> Element:
     """The element of an atomic number.
 
     Raises:
-        ValueError: not 1 to 118.
+        ValueError: not a whole number from 1 to 118.
     """
     from rdkit import Chem
 
-    if not 1 <= number <= 118:
+    if number not in PERIODIC_TABLE:
         raise ValueError(f"numbers holds {number}; it should be atomic numbers, 1 to 118 (drop padding first)")
-    table = Chem.GetPeriodicTable()
+    number, table = int(number), Chem.GetPeriodicTable()
     name = table.GetElementName(number).lower()
-    color = _CPK.get(number, _OTHER)
-    return Element(number, table.GetElementSymbol(number), name, table.GetRcovalent(number), color)
+    return Element(number, PERIODIC_TABLE[number], name, table.GetRcovalent(number), _CPK.get(number, _OTHER))
 
 
 def elements(numbers: Any, layout: str = "atoms") -> list[Element]:
-    """The elements of atomic numbers, without padding, of a given layout (see `elf.viz.arrays.finite`).
-
-    Raises:
-        ValueError: another shape, or values that are no atomic number.
-    """
-    for value in (values := finite("numbers", numbers, layout).flatten().tolist()):
-        if value != int(value):
-            raise ValueError(f"numbers holds {value}; it should be whole numbers")
-    return [element(int(value)) for value in values]
+    """The elements of atomic numbers, without padding, of a given layout; errors as for `element` and `finite`."""
+    return [element(value) for value in finite("numbers", numbers, layout).flatten().tolist()]
 
 
 def _bonded(atoms: Tensor, kinds: Sequence[Element]) -> Int[Tensor, "bonds 2"]:
@@ -114,11 +109,8 @@ def principal_frame(positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 3"]
     atoms = finite("positions", positions, "atoms 3")
     centred = atoms - atoms.mean(0)
     frame = torch.linalg.svd(centred.T @ centred).U.T
-    # A fixed sign for each axis keeps the picture the same on every machine.
-    for axis in range(2):
-        row = frame[axis]
-        if row[row.abs().argmax()] < 0:
-            frame[axis] = -row
+    for row in frame[:2]:  # a fixed sign for each axis keeps the picture the same on every machine
+        row *= row[row.abs().argmax()].sign()
     frame[2] = torch.linalg.cross(frame[0], frame[1])
     return frame.to(positions)
 
@@ -196,7 +188,13 @@ def draw_scene(ax: Axes, shown: Scene, alpha: float = 1.0) -> None:
     """What `draw_molecule` does, once the molecule is checked and turned."""
     flat = shown.atoms
     if shown.target is not None:
-        _draw_outline(ax, shown.target, shown)
+        outline = {"color": COLORS["target"], "zorder": 1}
+        for pair in shown.target_bonds:
+            ax.plot(*shown.target[pair, :2].T, linewidth=1.4, alpha=0.6, **outline)
+        sizes = [60 + 160 * kind.radius for kind in shown.kinds]
+        ax.scatter(
+            *shown.target[:, :2].T, s=sizes, facecolors="none", edgecolors=COLORS["target"], linewidths=1.4, zorder=1
+        )
     _draw_balls(ax, shown, alpha)
     if shown.arrows is not None:
         seen = shown.arrows[:, :2].norm(dim=1) > 0.05  # angstrom; matplotlib would draw shorter ones as dots
@@ -207,8 +205,7 @@ def draw_scene(ax: Axes, shown: Scene, alpha: float = 1.0) -> None:
             minlength=0.3, zorder=20, edgecolor="white", linewidth=0.5,
         )  # fmt: skip
         ax.update_datalim((flat + shown.arrows)[:, :2].numpy())
-    ax.update_datalim((flat[:, :2] - 0.6).numpy())
-    ax.update_datalim((flat[:, :2] + 0.6).numpy())
+    ax.update_datalim(torch.cat([flat[:, :2] - 0.6, flat[:, :2] + 0.6]).numpy())
     ax.autoscale_view()
     equal_aspect(ax)
     ax.set_axis_off()
@@ -226,15 +223,7 @@ def _draw_balls(ax: Axes, shown: Scene, alpha: float) -> None:
         ax.add_patch(Circle((x, y), kind.ball, zorder=2.005 + 0.01 * depth[atom], **ball))
 
 
-def _draw_outline(ax: Axes, flat: Tensor, shown: Scene) -> None:
-    color = COLORS["target"]
-    for pair in shown.target_bonds:
-        ends = flat[pair]
-        ax.plot(ends[:, 0], ends[:, 1], color=color, linewidth=1.4, alpha=0.6, zorder=1)
-    sizes = [60 + 160 * kind.radius for kind in shown.kinds]
-    ax.scatter(flat[:, 0], flat[:, 1], s=sizes, facecolors="none", edgecolors=color, linewidths=1.4, zorder=1)
-
-
+@dataclass(frozen=True, eq=False)
 class MoleculeView:
     """A py3Dmol view with a still picture behind it.
 
@@ -242,11 +231,12 @@ class MoleculeView:
     names no remote address.
     """
 
-    _count = itertools.count()
-
-    def __init__(self, view: Any, picture: bytes, alt: str, width: int, height: int) -> None:
-        self.view, self.picture, self.alt = view, picture, alt
-        self.width, self.height = width, height
+    view: Any
+    picture: bytes
+    alt: str
+    width: int
+    height: int
+    _count: ClassVar = itertools.count()
 
     @property
     def html(self) -> str:
@@ -302,18 +292,13 @@ def _fill(view: Any, shown: Scene, cell: dict[str, Any]) -> None:
         view.setStyle({"model": -1}, {"stick": {"radius": 0.06, **ghost}, "sphere": {"scale": 0.18, **ghost}}, **cell)
     for start, arrow in () if shown.arrows is None else zip(shown.atoms, shown.arrows, strict=True):
         if float(arrow.norm()) > 1e-3:
-            ends = [
-                {axis: round(v, 3) for axis, v in zip("xyz", p.tolist(), strict=True)} for p in (start, start + arrow)
-            ]
-            view.addArrow({"start": ends[0], "end": ends[1], "radius": 0.06, "mid": 0.75, "color": shown.color}, **cell)
+            begin, end = (dict(zip("xyz", p.round(decimals=3).tolist(), strict=True)) for p in (start, start + arrow))
+            view.addArrow({"start": begin, "end": end, "radius": 0.06, "mid": 0.75, "color": shown.color}, **cell)
     view.zoomTo(**cell)
 
 
-def _formula(kinds: Sequence[Element]) -> str:
-    # Carbon first, as chemists write.
-    present = dict.fromkeys(sorted(kinds, key=lambda kind: (kind.number != 6, kind.number)))
-    counts = [(kind.symbol, kinds.count(kind)) for kind in present]
-    return "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in counts)
+def _formula(shown: Scene) -> str:
+    return formula(torch.tensor([kind.number for kind in shown.kinds], dtype=torch.int64, device="cpu"))
 
 
 def gallery(
@@ -347,11 +332,10 @@ def gallery(
     """
     import py3Dmol
 
-    total = len(positions)
+    if (total := len(positions)) == 0:
+        raise ValueError("positions holds no molecule; it should hold one or more")
     colors = [force_color] * total if isinstance(force_color, str) else force_color
     lists = {"numbers": numbers, "forces": forces, "force_color": colors, "targets": targets, "titles": titles}
-    if total == 0:
-        raise ValueError("positions holds no molecule; it should hold one or more")
     for name, values in lists.items():
         if values is not None and len(values) != total:
             raise ValueError(f"{name} has {len(values)} entries; it should have {total}, one a molecule")
@@ -372,7 +356,7 @@ def gallery(
             options = {"useScreen": True, "screenOffset": {"x": 8, "y": -8}, "showBackground": False, "fontColor": INK}
             view.addLabel(str(titles[index]), {**options, "fontSize": 13}, **cell)
     picture = _gallery_picture(scenes, titles, rows, columns, (width / 100, pixels / 100))
-    words = alt or "Molecules as balls and sticks: " + ", ".join(_formula(shown.kinds) for shown in scenes)
+    words = alt or "Molecules as balls and sticks: " + ", ".join(map(_formula, scenes))
     return MoleculeView(view, picture, words, width, pixels)
 
 

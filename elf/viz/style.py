@@ -68,13 +68,11 @@ def png(fig: Figure, *, dpi: int = DPI, tight: bool = True, colors: int = 256) -
     """
     from PIL import Image
 
-    buffer = io.BytesIO()
+    large, small = io.BytesIO(), io.BytesIO()
     # "tight" because constrained layout alone can cut a title off where axes have equal aspect.
     options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08} if tight else {}
-    fig.savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, edgecolor="none", **options)
-    buffer.seek(0)
-    small = io.BytesIO()
-    with Image.open(buffer) as picture:
+    fig.savefig(large, format="png", dpi=dpi, facecolor=PAPER, edgecolor="none", **options)
+    with Image.open(large) as picture:
         reduced = picture.convert("RGB").quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
         reduced.save(small, format="png", optimize=True)
     return small.getvalue()
@@ -119,9 +117,6 @@ def bands(
     ax: Axes,
     x: Sequence[float],
     runs: Mapping[str, Any],
-    colors: Mapping[str, str] | None = None,
-    *,
-    labels: bool = True,
 ) -> None:
     """Draw, for each name, the mean of its runs (an array (seeds, len(x))) as a line, one standard deviation as a band.
 
@@ -130,15 +125,13 @@ def bands(
     """
     import numpy as np
 
-    palette = {**COLORS, **(colors or {})}
     for name, values in runs.items():
         array = np.atleast_2d(np.asarray(values, dtype=float))
         if array.ndim != 2 or array.shape[1] != len(x):
             raise ValueError(f"runs[{name!r}] has shape {array.shape}; it should be (seeds, {len(x)})")
         mean = array.mean(0)
         spread = array.std(0, ddof=1) if len(array) > 1 else np.zeros_like(mean)
-        color = palette.get(name, INK)
+        color = COLORS.get(name, INK)
         ax.plot(x, mean, color=color)
         ax.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-        if labels:
-            label(ax, name, x[-1], float(mean[-1]), color)
+        label(ax, name, x[-1], float(mean[-1]), color)

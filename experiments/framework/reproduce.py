@@ -121,7 +121,7 @@ def reproduce(
         BlockingIOError: another process works in the same folder; the message says which.
         OSError: a folder or the output cannot be written; said before anything is computed.
     """
-    from elf.files import locked
+    from elf.files import locked, require_writable
 
     plan = _make_plan(name, scale, seeds, output, workdir, dict(fabric or {}), jobs, threads, only)
     if not is_first_process():
@@ -129,7 +129,7 @@ def reproduce(
         return plan.output
     with locked(plan.folder, f"elf reproduce {name} --scale {scale}"):
         if len({*map(cell_slug, plan.chosen), *map(cell_slug, plan.finished(plan.cells))}) == len(plan.cells):
-            _require_writable(plan.output)
+            require_writable(plan.output)
         _settle(plan)
         _compute(plan)
         return _record(plan)
@@ -205,23 +205,6 @@ def _require_options(fabric: dict[str, Any]) -> None:
     except Exception as error:  # Fabric's errors have no class in common
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the options are {fabric}; they should be ones that this machine has: {reason}") from error
-
-
-def _require_writable(path: Path) -> None:
-    from elf.files import write_atomically
-
-    if path.is_dir():
-        raise IsADirectoryError(f"output is {path}, a folder; it should be a file")
-    if path.exists() and not path.is_file():
-        raise OSError(f"output is {path}, a device or a pipe; it should be a file")
-    probe = path.with_name(f".{path.name}.probe")
-    try:
-        write_atomically(probe, b"")
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            error.errno, f"output is {path}, which cannot be written ({os.strerror(error.errno or 0)})"
-        ) from error
 
 
 def _settle(plan: Plan) -> None:

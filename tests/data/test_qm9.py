@@ -437,9 +437,9 @@ class TestFiles:
 
         with monkeypatch.context() as patch:
             patch.setattr("builtins.open", refuse)
-            with pytest.raises(PermissionError, match="cannot be read") as raised:
+            with pytest.raises(PermissionError, match="cannot read the cache") as raised:
                 qm9.load(cache_dir=tmp_path / "cache")
-        assert raised.value.filename == str(cache)
+        assert str(cache) in str(raised.value)
         assert cache.read_bytes() == whole
 
     def test_the_home_folder_may_be_written_as_a_tilde(self, small_files, tmp_path, monkeypatch):
@@ -480,7 +480,7 @@ class TestFiles:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
         (tmp_path / "file").write_text("")
-        with pytest.raises(OSError, match=r"the cache cannot be written .*ELF_CACHE") as raised:
+        with pytest.raises(OSError, match=r"cannot write .*ELF_CACHE") as raised:
             qm9.load(cache_dir=tmp_path / "file" / "cache")
         assert str(tmp_path / "file") in str(raised.value)
         monkeypatch.setattr(files, "_write_new", refuse)

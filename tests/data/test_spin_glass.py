@@ -118,7 +118,7 @@ def test_an_unreadable_cache_is_not_written_over(tmp_path: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("elf.files.open", refuse, raising=False)
-    with pytest.raises(PermissionError, match="cache cannot be read"):
+    with pytest.raises(PermissionError, match="cannot read the cache"):
         load(6, 3, cache_dir=tmp_path)
     assert file.read_bytes() == before
 

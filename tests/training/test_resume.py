@@ -215,7 +215,7 @@ def test_disk_full_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
         write(target, content)
 
     monkeypatch.setattr(files, "_write_new", full_at_third)
-    with pytest.raises(OSError, match=r"could not write run\.safetensors.*No space left.*is intact") as caught:
+    with pytest.raises(OSError, match=r"cannot write .*run\.safetensors: no space left.*is intact") as caught:
         train(checkpoint=path)
     assert caught.value.errno == errno.ENOSPC
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]

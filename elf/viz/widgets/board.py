@@ -81,9 +81,7 @@ class SpinBoard(Widget):
     ) -> None:
         if len(couplings) != 1 or couplings.periodic:
             kind = "periodic" if couplings.periodic else "free"
-            raise ValueError(
-                f"couplings has {len(couplings)} lattices with {kind} boundaries; it should be one with free"
-            )
+            raise ValueError(f"couplings has {len(couplings)} lattices, {kind} boundaries; it should be one with free")
         shape = couplings.shape[1:]
         if max(shape) > LARGEST_SIDE:
             raise ValueError(f"couplings has {shape[0]} x {shape[1]} spins; no side should be over {LARGEST_SIDE}")
@@ -107,16 +105,11 @@ class SpinBoard(Widget):
     def fit(self, state: dict[str, Any]) -> None:
         """Spins, ground state and bonds are those of one lattice."""
         height, width = len(state["spins"]), len(state["spins"][0])
-        for name, rows, columns in (
-            ("ground", height, width),
-            ("right", height, width - 1),
-            ("down", height - 1, width),
-        ):
-            if [len(row) for row in state[name]] != [columns] * rows:
-                raise ValueError(
-                    f"spins has shape ({height}, {width}), {name} has rows of {[len(row) for row in state[name]]}; "
-                    f"they should be {rows} of {columns}, as the couplings"
-                )
+        shapes = {"ground": (height, width), "right": (height, width - 1), "down": (height - 1, width)}
+        for name, (rows, columns) in shapes.items():
+            if (found := [len(row) for row in state[name]]) != [columns] * rows:
+                fits = f"they should be {rows} of {columns}, as the couplings"
+                raise ValueError(f"spins has shape ({height}, {width}), {name} has rows of {found}; {fits}")
 
     @traitlets.validate("spins", "ground", "right", "down")
     def _validate(self, proposal: Any) -> Any:
@@ -144,9 +137,8 @@ class SpinBoard(Widget):
     def alt(self) -> str:
         """The board in words."""
         _, height, width = self.couplings.shape
-        return (
-            f"Spin board, {height} x {width} spins: energy {self.energy:.2f}, {self.excess:.2f} above the ground state"
-        )
+        above = f"{self.excess:.2f} above the ground state"
+        return f"Spin board, {height} x {width} spins: energy {self.energy:.2f}, {above}"
 
     def still(self) -> bytes:
         """The lattice as a PNG: bonds (broken ones orange), frustrated plaquettes, spins."""
@@ -163,10 +155,6 @@ class SpinBoard(Widget):
         return doubles(self.spins)[None]
 
     @property
-    def _best(self) -> Tensor:
-        return doubles(self.ground)[None]
-
-    @property
     def energy(self) -> float:
         """E of the spins now, by `elf.spins` in double precision."""
         return float(ising_energy(self.tensor, self.couplings))
@@ -174,12 +162,12 @@ class SpinBoard(Widget):
     @property
     def excess(self) -> float:
         """Energy above the ground state."""
-        return self.energy - float(ising_energy(self._best, self.couplings))
+        return self.energy - float(ising_energy(doubles(self.ground)[None], self.couplings))
 
     @property
     def overlap(self) -> float:
         """|q| with the ground state, up to a global flip."""
-        return float(overlap(self.tensor, self._best, self.couplings))
+        return float(overlap(self.tensor, doubles(self.ground)[None], self.couplings))
 
     @property
     def local_fields(self) -> Tensor:

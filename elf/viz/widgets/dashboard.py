@@ -16,10 +16,10 @@ import torch
 import traitlets
 from torch import Tensor
 
-from elf.checks import require_number, require_one_of, require_positive
+from elf.checks import require_one_of, require_positive
 from elf.training import ProgressBar, TrainState
 from elf.training.callbacks import in_notebook
-from elf.viz.arrays import finite
+from elf.viz.arrays import AS_IT_IS, finite
 from elf.viz.live_curve import smooth
 from elf.viz.molecules import scene
 from elf.viz.style import COLORS, png
@@ -37,17 +37,15 @@ def draw_points(points: Tensor) -> Drawing:
     known = _finite(points)
     centred = known - known.mean(0)
     reach = max(float(centred.norm(dim=1).max()), 1e-6)
-    closed = len(centred) > 2
-    ends = torch.cat([centred, centred.roll(-1, 0)] if closed else [centred[:1], centred[-1:]], 1)
+    ends = torch.cat([centred, centred.roll(-1, 0)] if len(centred) > 2 else [centred[:1], centred[-1:]], 1)
     dots = [[x, y, 0.09 * reach, "prediction"] for x, y in _rounded(centred)]
     return {"reach": reach, "lines": _rounded(ends), "dots": dots}
 
 
 def draw_molecule(molecule: tuple[Tensor, Tensor]) -> Drawing:
     """Balls and sticks of (positions (atoms, 3), numbers (atoms,)), seen along the thinnest axis."""
-    one = len(molecule[0]) == 1
-    eye = torch.eye(3, dtype=torch.float64, device="cpu")
-    shown = scene(_finite(molecule[0]), molecule[1], frame=eye if one else None)
+    alone = len(molecule[0]) == 1
+    shown = scene(_finite(molecule[0]), molecule[1], frame=AS_IT_IS if alone else None)
     flat = _rounded(shown.atoms[:, :2])
     return {
         "reach": max(float(shown.atoms[:, :2].norm(dim=1).max()), 0.5) + 0.5,
@@ -72,16 +70,7 @@ def _rounded(values: Tensor) -> list[list[float]]:
     return torch.round(values, decimals=3).tolist()
 
 
-_DRAW: dict[str, Callable[[Any], Drawing]] = {
-    "points": draw_points,
-    "molecules": draw_molecule,
-    "spins": draw_spins,
-}
-
-
-def _tone(name: str, value: Any) -> str:
-    require_one_of(name, value, tuple(COLORS))
-    return value
+_DRAW: dict[str, Callable[[Any], Drawing]] = {"points": draw_points, "molecules": draw_molecule, "spins": draw_spins}
 
 
 def _dot(name: str, value: Any) -> list[Any]:
@@ -99,7 +88,7 @@ class DashboardView(Widget):
     _esm = web.module("dashboard")
 
     label = Checked(str, "training")
-    tone = Checked(_tone, "energy")
+    tone = Checked(tuple(COLORS), "energy")
     line = Checked(str, "")
     phase = Checked(str, "running")
     step = Checked(int, 0)
@@ -195,11 +184,8 @@ class Dashboard:
     ) -> None:
         require_one_of("kind", kind, tuple(_DRAW))
         require_one_of("tone", tone, tuple(COLORS))
-        for name, value in (("every", every), ("share", share)):
-            if not require_number(name, value) > 0:
-                raise ValueError(f"{name} is {value}; it should be greater than zero")
-        self.label, self.metrics, self.samples, self.kind = label, metrics, samples, kind
-        self.tone, self.every, self.share = tone, every, share
+        self.label, self.metrics, self.samples, self.kind, self.tone = label, metrics, samples, kind, tone
+        self.every, self.share = require_positive("every", every), require_positive("share", share)
         self.view: DashboardView | None = None
         self._text = ProgressBar(label)
         self._plain = True

@@ -18,7 +18,7 @@ import traitlets
 from torch import Tensor
 
 from elf.checks import require_one_of, require_positive
-from elf.energy import Harmonic, PairEnergy
+from elf.energy import Energy, Harmonic, PairEnergy
 from elf.energy import springs as elf_springs
 from elf.geometry.distances import pairwise_distances
 from elf.viz import style
@@ -98,13 +98,12 @@ def presets() -> list[dict[str, Any]]:
     shapes = {"triangle": polygon(3), "square": polygon(4, angle=math.pi / 4), "hexagon": polygon(6)}
     molecules = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
     shapes |= {name: doubles(entry["points"]) for name, entry in molecules.items()}
-    entries: list[tuple[str, Tensor, Tensor]] = [("two on a line", pair, -pair)]
-    entries += [(name, shape, rotate(shape, 40.0)) for name, shape in shapes.items()]
-    made: list[dict[str, Any]] = [{"name": n, "target": t.tolist(), "prediction": p.tolist()} for n, t, p in entries]
-    for preset in made:
-        if preset["name"] in molecules:
-            preset["names"] = molecules[preset["name"]]["names"]
-    return made
+    starts = {"two on a line": (pair, -pair)} | {name: (shape, rotate(shape, 40.0)) for name, shape in shapes.items()}
+    names = {name: {"names": entry["names"]} for name, entry in molecules.items()}
+    return [
+        {"name": name, "target": target.tolist(), "prediction": start.tolist(), **names.get(name, {})}
+        for name, (target, start) in starts.items()
+    ]
 
 
 class Playground(Widget):
@@ -190,15 +189,15 @@ class Playground(Widget):
         """Both panels as a PNG: target, prediction, and the forces of each energy on one scale."""
         from matplotlib.figure import Figure
 
-        prediction, target = self._tensors()
+        energies, values = self._both(), self.energies()
         figure = Figure(figsize=(6.6, 3.2), layout="constrained")
-        both = {"mse": ("Squared error", Harmonic()), "energy": ("Pair energy", self.pair_energy())}
-        for ax, (name, (title, energy)) in zip(figure.subplots(1, 2), both.items(), strict=True):
+        titles = {"mse": "Squared error", "energy": "Pair energy"}
+        for ax, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
             plot_forces(
-                ax, prediction, target, energy, color=style.COLORS[name], scale=0.25, scale_bar=False,
-                names=len(target) < 10, edges=name == "energy",
+                ax, doubles(self.prediction), doubles(self.target), energies[name], color=style.COLORS[name], scale=0.25, scale_bar=False,
+                names=len(self.target) < 10, edges=name == "energy",
             )  # fmt: skip
-            ax.set_title(f"{title} {self.energies()[name]:.3f}", color=style.COLORS[name])
+            ax.set_title(f"{title} {values[name]:.3f}", color=style.COLORS[name])
             ax.set(xticks=[], yticks=[])
         return style.png(figure, dpi=92)
 
@@ -211,17 +210,15 @@ class Playground(Widget):
         known = {key: value for key, value in spec.items() if key in _FORMULAS[name].__dataclass_fields__}
         return PairEnergy(springs=_FORMULAS[name](**known))
 
-    def _tensors(self) -> tuple[Tensor, Tensor]:
-        return doubles(self.prediction), torch.tensor(self.target, dtype=torch.float64, device="cpu")
+    def _both(self) -> dict[str, Energy]:
+        return {"mse": Harmonic(), "energy": self.pair_energy()}
 
     def energies(self) -> dict[str, float]:
         """Both energies of the present prediction, by `elf` in double precision: {"mse": ..., "energy": ...}."""
-        prediction, target = (points[None] for points in self._tensors())
-        return {"mse": Harmonic()(prediction, target).item(), "energy": self.pair_energy()(prediction, target).item()}
+        prediction, target = doubles([self.prediction]), doubles([self.target])
+        return {name: energy(prediction, target).item() for name, energy in self._both().items()}
 
     def forces(self) -> dict[str, Tensor]:
         """Both energies' forces on the particles of the present prediction, each (particles, 2)."""
-        return {
-            "mse": forces(Harmonic(), *self._tensors()),
-            "energy": forces(self.pair_energy(), *self._tensors()),
-        }
+        prediction, target = doubles(self.prediction), doubles(self.target)
+        return {name: forces(energy, prediction, target) for name, energy in self._both().items()}

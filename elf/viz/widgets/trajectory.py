@@ -10,14 +10,13 @@ import torch
 import traitlets
 from torch import Tensor
 
-from elf.checks import require_integer, require_one_of
-from elf.viz.arrays import doubles, finite
+from elf.checks import require_integer
+from elf.viz.arrays import AS_IT_IS, doubles, finite
 from elf.viz.molecules import draw_scene, element, elements, principal_frame, scene
 from elf.viz.style import COLORS, PAPER, png
 from elf.viz.widgets import web
 from elf.viz.widgets.widget import Checked, Widget, sound
 
-TONES = ("energy", "mse", "kabsch", "prediction", "target")
 MOST_ATOMS = 500
 _POINT = 0
 """The kind of particles that are no atoms."""
@@ -39,14 +38,9 @@ def _space(name: str, value: Any, *shape: int | str) -> Tensor:
     return torch.nn.functional.pad(full, (0, 3 - full.shape[-1]))
 
 
-def _tone(name: str, value: Any) -> str:
-    require_one_of("tones", value, TONES)
-    return value
-
-
 _MOLECULE = {
-    "title?": str, "tone?": _tone, "frames": "frames atoms 3", "kinds": "atoms|frames atoms", "target?": "atoms 3",
-    "forces?": "frames atoms 3", "edges?": [[int]],
+    "title?": str, "tone?": tuple(COLORS), "frames": "frames atoms 3", "kinds": "atoms|frames atoms",
+    "target?": "atoms 3", "forces?": "frames atoms 3", "edges?": [[int]],
 }  # fmt: skip
 
 
@@ -195,11 +189,8 @@ class Trajectory(Widget):
                 _draw_points(ax, positions, molecule.get("edges", ()))
             else:
                 forces = molecule["forces"][self.frame] if "forces" in molecule else None
-                eye = torch.eye(3, dtype=torch.float64, device="cpu")
-                shown = scene(
-                    positions, kinds, forces, COLORS[molecule["tone"]], self.scale, molecule.get("target"), eye
-                )
-                draw_scene(ax, shown)
+                color, target = COLORS[molecule["tone"]], molecule.get("target")
+                draw_scene(ax, scene(positions, kinds, forces, color, self.scale, target, AS_IT_IS))
             ax.set_title(molecule["title"], fontsize=10, loc="left", parse_math=False)
         return png(figure, dpi=92, tight=False)
 
@@ -224,7 +215,7 @@ def _molecule(
         elements(kinds.flatten())
     goal = None if target is None else _space("targets", target, atoms)
     reference = frames[-1] if goal is None else goal
-    rotation = principal_frame(reference) if turn and atoms > 1 else torch.eye(3, dtype=torch.float64, device="cpu")
+    rotation = principal_frame(reference) if turn and atoms > 1 else AS_IT_IS
     centre = reference.mean(0)
     # With a target, where a frame lies against it is the point; without one, only its shape is.
     middle = centre if goal is not None else frames.mean(1, keepdim=True)

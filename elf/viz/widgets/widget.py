@@ -10,7 +10,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from elf.checks import require_integer, require_number
+from elf.checks import require_integer, require_number, require_one_of
 from elf.viz.arrays import finite
 
 
@@ -37,16 +37,19 @@ class Checked(traitlets.TraitType[Any, Any]):
 def sound(name: str, value: Any, spec: Any) -> Any:
     """A value as its spec has it, in plain Python that JSON can carry.
 
-    A spec is str, bool, int (0 or more) or float (finite); the layouts of an array of finite numbers with "|" between
-    them ("atoms 3", see `elf.viz.arrays.finite`), and at the end where an empty list will do; [spec] for a list;
-    {key: spec} for a dict, with "key?" where it may be missing and ... for any key; or a function (name, value) that
-    answers with the value.
+    A spec is str, bool, int (0 or more) or float (finite); a tuple of the texts to choose from; the layouts of an array
+    of finite numbers with "|" between them ("atoms 3", see `elf.viz.arrays.finite`), and at the end where an empty list
+    will do; [spec] for a list; {key: spec} for a dict, with "key?" where it may be missing and ... for any key; or a
+    function (name, value) that answers with the value.
 
     Raises:
         ValueError, TypeError: the value is not of that kind.
     """
     if isinstance(spec, dict):
         return _sound_dict(name, value, spec)
+    if isinstance(spec, tuple):
+        require_one_of(name, value, spec)
+        return value
     if isinstance(spec, list):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} is {value!r}; it should be a list")
