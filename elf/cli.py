@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _reason(error: Exception) -> str:
     """What went wrong, and where, as one line."""
-    if not isinstance(error, OSError) or error.errno is None:
+    if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    if (reason := error.strerror) != os.strerror(error.errno):
+    if (reason := error.strerror) != os.strerror(error.errno or 0):
         return reason  # in words already, as `elf.files` has them
     where = "write the output" if error.filename is None else f"open {error.filename}"
     return f"cannot {where}: {reason[0].lower()}{reason[1:]}"
@@ -199,8 +199,9 @@ def _lab(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-    fabric = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    from elf.training.settings import WHERE
+
+    fabric = {name: getattr(args, name) for name in WHERE if getattr(args, name) is not None}
     path = _experiments().reproduce(
         args.name,
         scale=args.scale,

@@ -99,6 +99,8 @@ def execute(
     Raises:
         NotebookError: a cell raised, ran out of time, or killed its kernel.
     """
+    from nbconvert import HTMLExporter
+
     notebook: Any = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -121,7 +123,10 @@ def execute(
         output.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, output / path.name)
     seconds = time.perf_counter() - start
-    _write_html(notebook, path.stem, output)
+    exporter = HTMLExporter(template_name="lab")
+    exporter.log.setLevel(logging.ERROR)
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+    (output / f"{path.stem}.html").write_text(html, encoding="utf-8")
     return NotebookRun(path.stem, seconds, headline(notebook))
 
 
@@ -191,12 +196,3 @@ def table(runs: Sequence[NotebookRun]) -> str:
     lines += [f"{run.name:<{width}}  {run.seconds:>6.1f} s  {run.headline or '-'}" for run in runs]
     lines += [f"{'all':<{width}}  {sum(run.seconds for run in runs):>6.1f} s"]
     return "\n".join(lines)
-
-
-def _write_html(notebook: Any, name: str, output: Path) -> None:
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(template_name="lab")
-    exporter.log.setLevel(logging.ERROR)
-    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
-    (output / f"{name}.html").write_text(html, encoding="utf-8")

@@ -42,8 +42,8 @@ class Schedule(Protocol):
         ...
 
     def grid(self, steps: int) -> Float[Tensor, " levels"]:
-        """The steps + 1 times that a sampler visits, from noise to data, on the CPU."""
-        ...
+        """The steps + 1 times that a sampler visits, on the CPU; from 1 to 0, unless a schedule says otherwise."""
+        return torch.linspace(1, 0, require_count("steps", steps) + 1, device="cpu", dtype=torch.float32)
 
 
 def add_noise(x: Points, noise: Points, t: Float[Tensor, " batch"], schedule: Schedule) -> Points:
@@ -65,7 +65,7 @@ def wide(value: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
 
 
 @dataclass(frozen=True)
-class Karras:
+class Karras(Schedule):
     """Variance-exploding noise, alpha = 1 and time = sigma (Karras et al. 2022, arXiv:2206.00364, Table 1).
 
     Args:
@@ -120,13 +120,8 @@ class Karras:
         return (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square()
 
 
-def _equal_steps(self: Schedule, steps: int) -> Float[Tensor, " levels"]:
-    """The steps + 1 times from 1 to 0 that a sampler visits, on the CPU; the paper takes T steps."""
-    return torch.linspace(1, 0, require_count("steps", steps) + 1, device="cpu", dtype=torch.float32)
-
-
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(Schedule):
     """Variance-preserving noise of the paper's molecules (C.2): alpha^2 = (1 - 2 s)(1 - t^p)^2 + s = 1 - sigma^2.
 
     The "polynomial_2" schedule of EDM (Hoogeboom et al. 2022, arXiv:2203.17003, Appendix B), with precision s, for t
@@ -171,11 +166,9 @@ class Polynomial:
         steps = torch.randint(self.levels + 1, (n,), generator=generator, device=place, dtype=torch.int64)
         return steps.to(torch.float32) / self.levels
 
-    grid = _equal_steps
-
 
 @dataclass(frozen=True)
-class Straight:
+class Straight(Schedule):
     """Flow matching's straight path x_t = (1 - t) x + t eps (A.7), for t from 0 to 1.
 
     Args:
@@ -209,8 +202,6 @@ class Straight:
         n = require_integer("n", n, least=0)
         uniform = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
         return self.t_min + (1 - self.t_min) * uniform
-
-    grid = _equal_steps
 
 
 def _check(schedule: Schedule, require: Callable[[str, object], float], *names: str) -> None:

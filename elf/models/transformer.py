@@ -202,7 +202,7 @@ class EquivariantTransformer(_Transformer):
         pair = pair.view(batch, atoms, atoms, -1, self.heads).permute(3, 0, 4, 1, 2).contiguous()
         layers = len(self.blocks)
         hidden = torch.zeros_like(distances).masked_fill(~mask[:, None], -1e9)[:, None]  # nobody attends to padding
-        biases, gates = pair[:layers] + hidden, pair[layers : 2 * layers]
+        biases, gates = pair[:layers], pair[layers : 2 * layers]
 
         scalars, vectors = self.embed(features) + noise[:, None], None
         for block, bias, gate in zip(self.blocks, biases, gates, strict=True):

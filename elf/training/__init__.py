@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-from elf.data.batching import process_rank, shuffled_batches
-from elf.files import check_sha256, file_sha256
+from elf.data.batching import shuffled_batches
 from elf.training.callbacks import ProgressBar, TimeLimit
 from elf.training.checkpoint import load_weights, save_weights
 from elf.training.loop import fit
@@ -20,13 +19,10 @@ __all__ = [
     "TimeLimit",
     "TrainRecord",
     "TrainState",
-    "check_sha256",
     "fabric_options",
-    "file_sha256",
     "fit",
     "learning_rate_at",
     "load_weights",
-    "process_rank",
     "save_weights",
     "shuffled_batches",
     "with_fabric_options",

@@ -7,6 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def save_run(path: str | Path, run: Run) -> None:
         about = {
             **_here(run),
             "step": run.state.step,
-            "settings": run.state.settings.as_dict(),
+            "settings": asdict(run.state.settings),
             "untouched": untouched,
             "extra_state": extra,
             "scaler": run.fabric.strategy.precision.state_dict(),

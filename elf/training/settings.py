@@ -16,7 +16,6 @@ WHERE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("elf_fabric_options", default=None)
 
-
 # Not "16-true": the squares of gradients, which AdamW keeps, vanish in float16.
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
 _ALIASES = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -96,10 +95,6 @@ class FitSettings:
         sharded = any(word in self.strategy for word in ("fsdp", "deepspeed", "model_parallel"))
         _need("strategy", self.strategy, not sharded, "one that keeps whole weights in every process: 'auto' or 'ddp'")
 
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as a JSON-able dict."""
-        return asdict(self)
-
 
 @contextmanager
 def fabric_options(**options: Any) -> Iterator[None]:
@@ -141,6 +136,6 @@ def resume_differences(saved: dict[str, Any], settings: FitSettings) -> list[str
     free = ("checkpoint_every", "accelerator", "devices", "num_nodes", "strategy")
     return [
         f"{name}={saved.get(name)!r} in the checkpoint, {value!r} now"
-        for name, value in settings.as_dict().items()
+        for name, value in asdict(settings).items()
         if name not in free and saved.get(name) != value
     ]

@@ -129,22 +129,13 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Run:
-    """The parts of a training run.
+    """The parts of a training run."""
 
-    Attributes:
-        fabric: Lightning's Fabric: devices, precision, processes.
-        state: the progress, the settings, the user's module and its averaged copy.
-        wrapped: Fabric's wrapping of the model, which the loss is given.
-        trainable: the parameters that are trained, by name, in the optimizer's order.
-        optimizer: Fabric's wrapping of AdamW.
-        random: the randomness.
-    """
-
-    fabric: Any
+    fabric: Any  # Lightning's: devices, precision, processes
     state: TrainState
-    wrapped: Any
-    trainable: dict[str, nn.Parameter]
-    optimizer: Any
+    wrapped: Any  # Fabric's wrapping of the model, which the loss is given
+    trainable: dict[str, nn.Parameter]  # by name, in the optimizer's order
+    optimizer: Any  # Fabric's wrapping of AdamW
     random: Randomness
 
     @property

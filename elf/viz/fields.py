@@ -24,18 +24,6 @@ class Descent(NamedTuple):
     energies: Float[Tensor, "steps ..."]
 
 
-def _check_pair(prediction: Tensor, target: Tensor) -> None:
-    if prediction.ndim not in (2, 3) or target.ndim not in (2, 3):
-        raise ValueError(
-            f"prediction and target have shapes {tuple(prediction.shape)}, {tuple(target.shape)}; "
-            "each should be (particles, dim) or (batch, particles, dim)"
-        )
-    if prediction.shape[-2:] != target.shape[-2:]:
-        raise ValueError(
-            f"prediction has {tuple(prediction.shape[-2:])} particles x dim; the target has {tuple(target.shape[-2:])}"
-        )
-
-
 def energy_and_forces(energy: EnergyFunction, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Values E(prediction, target) and forces -dE/dprediction, by automatic differentiation.
 
@@ -50,7 +38,10 @@ def energy_and_forces(energy: EnergyFunction, prediction: Tensor, target: Tensor
     Raises:
         ValueError: shapes do not fit.
     """
-    _check_pair(prediction, target)
+    shapes = tuple(prediction.shape), tuple(target.shape)
+    if not {prediction.ndim, target.ndim} <= {2, 3} or shapes[0][-2:] != shapes[1][-2:]:
+        alike = "both should be (particles, dim) or (batch, particles, dim), of equally many particles and dim"
+        raise ValueError(f"prediction has shape {shapes[0]}, the target {shapes[1]}; {alike}")
     single = prediction.ndim == 2
     moving = (prediction[None] if single else prediction).detach().clone().requires_grad_(True)
     fixed = (target if target.ndim == 3 else target[None]).expand_as(moving)

@@ -188,13 +188,12 @@ def draw_scene(ax: Axes, shown: Scene, alpha: float = 1.0) -> None:
     """What `draw_molecule` does, once the molecule is checked and turned."""
     flat = shown.atoms
     if shown.target is not None:
-        outline = {"color": COLORS["target"], "zorder": 1}
+        color = COLORS["target"]
         for pair in shown.target_bonds:
-            ax.plot(*shown.target[pair, :2].T, linewidth=1.4, alpha=0.6, **outline)
-        sizes = [60 + 160 * kind.radius for kind in shown.kinds]
-        ax.scatter(
-            *shown.target[:, :2].T, s=sizes, facecolors="none", edgecolors=COLORS["target"], linewidths=1.4, zorder=1
-        )
+            ends = shown.target[pair]
+            ax.plot(ends[:, 0], ends[:, 1], color=color, linewidth=1.4, alpha=0.6, zorder=1)
+        (x, y, _), sizes = shown.target.T, [60 + 160 * kind.radius for kind in shown.kinds]
+        ax.scatter(x, y, s=sizes, facecolors="none", edgecolors=color, linewidths=1.4, zorder=1)
     _draw_balls(ax, shown, alpha)
     if shown.arrows is not None:
         seen = shown.arrows[:, :2].norm(dim=1) > 0.05  # angstrom; matplotlib would draw shorter ones as dots

@@ -14,11 +14,12 @@ from elf.viz import style
 SATISFIED, BROKEN, FRUSTRATED, WALL = (style.COLORS[name] for name in ("target", "mse", "energy", "prediction"))
 
 
-def _one(couplings: Couplings, *others: Tensor | None) -> None:
+def require_one(couplings: Couplings, *others: Tensor | None) -> None:
+    """Raise ValueError unless the couplings are of one lattice with free boundaries, and the spins of its shape."""
     if len(couplings) != 1 or couplings.periodic:
         kind = "periodic" if couplings.periodic else "free"
         raise ValueError(
-            f"couplings holds {len(couplings)} lattices with {kind} boundaries; a picture shows one with free ones"
+            f"couplings holds {len(couplings)} lattices with {kind} boundaries; it should be one with free"
         )
     for spins in others:
         if spins is not None and tuple(spins.shape) != couplings.shape:
@@ -30,21 +31,16 @@ def plot_bonds(ax: Axes, couplings: Couplings, spins: Tensor | None = None) -> N
 
     With spins (1, H, W): satisfied bonds green, broken ones orange. Without: all in ink.
     """
-    _one(couplings, spins)
+    require_one(couplings, spins)
     width = couplings.shape[2]
     broken = None if spins is None else torch.cat([x.flatten() for x in unsatisfied_bonds(spins, couplings)])
     ends = [[(int(i) % width, int(i) // width) for i in edge] for edge in couplings.edges.T]
     values = couplings.values[0].tolist()
     largest = max(map(abs, values), default=1.0) or 1.0
     colors = [style.INK] * len(ends) if broken is None else [BROKEN if b else SATISFIED for b in broken.tolist()]
-    lines = LineCollection(
-        ends,
-        colors=colors,
-        linewidths=[0.6 + 3.4 * abs(value) / largest for value in values],
-        linestyles=["solid" if value >= 0 else (0, (2, 1.2)) for value in values],
-        zorder=2,
-    )
-    ax.add_collection(lines)
+    widths = [0.6 + 3.4 * abs(value) / largest for value in values]
+    styles = ["solid" if value >= 0 else (0, (2, 1.2)) for value in values]
+    ax.add_collection(LineCollection(ends, colors=colors, linewidths=widths, linestyles=styles, zorder=2))
     ax.set(xlim=(-0.6, width - 0.4), ylim=(couplings.shape[1] - 0.4, -0.6), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
@@ -59,7 +55,7 @@ def plot_spins(ax: Axes, spins: Tensor, size: float = 60) -> None:
 
 def plot_frustration(ax: Axes, couplings: Couplings) -> None:
     """Frustrated plaquettes as tinted squares."""
-    _one(couplings)
+    require_one(couplings)
     from matplotlib.patches import Rectangle
 
     for row, column in frustrated_plaquettes(couplings)[0].nonzero().tolist():
@@ -75,22 +71,17 @@ def _dual_segments(right: Tensor, down: Tensor) -> list[list[tuple[float, float]
 
 def plot_matching(ax: Axes, couplings: Couplings, spins: Tensor) -> None:
     """The broken bonds of spins (1, H, W) as paths that join frustrated plaquettes, or lead from one to the outside."""
-    _one(couplings, spins)
+    require_one(couplings, spins)
     right, down = unsatisfied_bonds(spins, couplings)
     ax.add_collection(LineCollection(_dual_segments(right[0], down[0]), colors=FRUSTRATED, linewidths=3, zorder=5))
     centres = frustrated_plaquettes(couplings)[0].nonzero().cpu()
     ax.scatter(centres[:, 1].numpy() + 0.5, centres[:, 0].numpy() + 0.5, s=26, color=FRUSTRATED, zorder=6)
 
 
-def plot_walls(ax: Axes, couplings: Couplings, spins: Tensor, target: Tensor, background: bool = True) -> None:
-    """Domain walls between spins and target, both (1, H, W), as lines between the sites.
-
-    The background shows where the two agree and where they are opposite, in white and grey.
-    """
-    _one(couplings, spins, target)
-    if background:
-        shade = (spins * target)[0].cpu().float().numpy()
-        ax.imshow(shade, cmap="Greys_r", vmin=-4, vmax=1, zorder=0)
+def plot_walls(ax: Axes, couplings: Couplings, spins: Tensor, target: Tensor) -> None:
+    """Domain walls between spins and target, both (1, H, W); white where they agree, grey where they are opposite."""
+    require_one(couplings, spins, target)
+    ax.imshow((spins * target)[0].cpu().float().numpy(), cmap="Greys_r", vmin=-4, vmax=1, zorder=0)
     right, down = domain_walls(spins, target, couplings)
     segments = _dual_segments(right[0], down[0])
     ax.add_collection(LineCollection(segments, colors=WALL, linewidths=1.8, zorder=3, capstyle="round"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from elf.geometry.graphs import is_connected, random_regular_edges
 from elf.geometry.rigidity import is_globally_rigid, is_rigid
 from elf.scales import nearest
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import text_table
 
 
@@ -43,9 +42,7 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
     ]
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Counts among `settings.graphs` random graphs; a disconnected one counts as flexible."""
     n, dim = cell["nodes"], cell["dim"]
     edges = random_regular_edges(n, cell["degree"], cell["seed"], count=settings.graphs)

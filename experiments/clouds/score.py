@@ -28,7 +28,7 @@ from elf.generative.schedules import Karras, add_noise, noise_of
 from elf.geometry.alignment import center
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 
 SIDES = ((1.0, 1.2, 1.4), (1.0, 1.2, 1.95))
@@ -240,7 +240,7 @@ def train(
     seed: int,
     *,
     checkpoint: Path | None = None,
-    callbacks: Sequence[Callable[[Any], object]] = (),
+    callbacks: Callbacks = (),
 ) -> TrainRecord:
     """A `VelocityNetwork` trained by flow matching on `examples` triangles at random angles (A.7)."""
     system = isomers(settings.trained_blur, dtype=torch.float32)
@@ -285,9 +285,7 @@ def evaluate(model: nn.Module, settings: Settings, seed: int) -> dict[str, Any]:
     return out
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """One part, one case, one seed."""
     part, case, seed = cell["part"], cell["case"], cell["seed"]
     if part == "score":

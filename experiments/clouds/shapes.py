@@ -8,7 +8,7 @@ sides at any angle, with dense and with sparse pair energy (Fig. 3c).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from elf.metrics import shapes as metrics
 from elf.models.mlp import MLP
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 
 SPRINGS = springs.Exponential(k=2.6)
@@ -175,7 +175,7 @@ def train(
     batch_size: int,
     seed: int,
     checkpoint: Path | None = None,
-    callbacks: Sequence[Callable[[Any], object]] = (),
+    callbacks: Callbacks = (),
 ) -> TrainRecord:
     """Train an `MLP` from radius to polygon; `angle` is theta in units of pi.
 
@@ -223,9 +223,7 @@ def evaluate(model: nn.Module, settings: Settings, loss: str, sides: int, angle:
     }
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train one network and score it; seed 0 of part "theta" also leaves its polygon for radius 3, for Fig. 3a."""
     what = {key: cell[key] for key in ("sides", "angle", "learning_rate", "seed")}
     batch_size = settings.batch_size if cell["part"] == "theta" else settings.sides_batch_size

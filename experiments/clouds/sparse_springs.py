@@ -7,7 +7,6 @@ paper). All three have the same global minimisers; they differ in what a fixed n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from elf.geometry import align, edge_distances, pairwise_distances
 from elf.geometry.graphs import complete_edges
 from elf.geometry.rigidity import draw_rigid_graph
 from elf.scales import nearest
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment, grid
 from experiments.framework.tables import format_mean, summarise_by, text_table
 
 SPRINGS: dict[str, springs.Spring] = {
@@ -122,20 +121,12 @@ def held_by(target: Float[Tensor, "atoms 3"], edges: Int[Tensor, "2 edges"], spr
     return float(total.quantile(0.1) / spring(target.new_tensor(BOND)))
 
 
-def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+def cells(settings: Settings, seeds: int) -> list[Cell]:
     """One for each length, spring, edge set and seed."""
-    return [
-        {"atoms": atoms, "springs": spring, "edges": edges, "seed": seed}
-        for atoms in settings.atoms
-        for spring in settings.springs
-        for edges in settings.edges
-        for seed in range(seeds)
-    ]
+    return grid(atoms=settings.atoms, springs=settings.springs, edges=settings.edges, seed=range(seeds))
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Errors after the descent; chains, perturbations and graphs depend on length and seed alone."""
     generator = torch.Generator().manual_seed(cell["seed"])
     target = random_chains(settings.chains, cell["atoms"], generator)

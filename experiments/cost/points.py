@@ -14,7 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy
 from elf.geometry.graphs import random_regular_edges
 from elf.scales import nearest
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment, grid
 from experiments.framework.tables import text_table
 
 
@@ -168,19 +168,12 @@ def measure(energy: Energy, points: int, repeats: int, seed: int = 0) -> dict[st
     return {"milliseconds": significant(1e3 * seconds), "bytes": memory.peak}
 
 
-def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+def cells(settings: Settings, seeds: int) -> list[Cell]:
     """One for each loss, size and seed."""
-    return [
-        {"loss": loss, "points": points, "seed": seed}
-        for loss in settings.losses
-        for points in settings.points
-        for seed in range(seeds)
-    ]
+    return grid(loss=settings.losses, points=settings.points, seed=range(seeds))
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """The measurement, or why there is none: what few points take says what all of them would."""
     loss, points, seed = cell["loss"], cell["points"], cell["seed"]
     if points > PROBE.get(loss, points):

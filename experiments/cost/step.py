@@ -8,7 +8,6 @@ one CPU thread. "molecule_step": that share for the notebooks' network, with the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from elf.energy import Energy
 from elf.generative.molecules import NoisePredictor, denoising_loss
 from elf.scales import nearest
 from experiments.cost.points import median_seconds, one_thread, significant
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment, grid, losses_and_seeds
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.molecules import losses, paper, paper_settings, small
 from experiments.molecules.paper_tables import SETTINGS as TABLES
@@ -101,9 +100,7 @@ def two_steps(model: str, size: str, loss: str) -> float:
     return record.history[-1]["loss"]
 
 
-def model_cell(
-    settings: ModelSettings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def model_cell(settings: ModelSettings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Build, count, time, and train two steps."""
     model, size, loss = cell["model"], cell["size"], cell["loss"]
     energy = paper_settings.LOSSES[loss].energy()
@@ -119,14 +116,9 @@ def model_cell(
     }
 
 
-def model_cells(settings: ModelSettings, seeds: int) -> list[dict[str, Any]]:
+def model_cells(settings: ModelSettings, seeds: int) -> list[Cell]:
     """One for each network, size and loss; nothing here depends on a seed."""
-    return [
-        {"model": model, "size": size, "loss": loss}
-        for model in settings.models
-        for size in settings.sizes
-        for loss in settings.losses
-    ]
+    return grid(model=settings.models, size=settings.sizes, loss=settings.losses)
 
 
 def model_table(result: dict[str, Any]) -> str:
@@ -167,9 +159,7 @@ STEP_SETTINGS = {
 }
 
 
-def step_cell(
-    settings: StepSettings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def step_cell(settings: StepSettings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Milliseconds of a step (forward, backward, clipping, AdamW) and of the loss alone, forward and backward."""
     where = small.SETTINGS[settings.scale]
     data = small.training_molecules(where)
@@ -198,11 +188,6 @@ def step_cell(
         "share": round(part / whole, 5),
         "parameters": sum(p.numel() for p in denoiser.parameters()),
     }
-
-
-def step_cells(settings: StepSettings, seeds: int) -> list[dict[str, Any]]:
-    """One for every loss and seed."""
-    return [{"loss": loss, "seed": seed} for seed in range(seeds) for loss in settings.losses]
 
 
 def step_table(result: dict[str, Any]) -> str:
@@ -234,7 +219,7 @@ EXPERIMENTS = {
         name="molecule_step",
         title="The loss's share of a training step",
         settings=partial(nearest, STEP_SETTINGS),
-        cells=step_cells,
+        cells=losses_and_seeds,
         run_cell=step_cell,
         summarise=lambda rows: summarise_by(rows, "loss"),
         table=step_table,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from experiments.catalogue import EXPERIMENTS
 
 Cell = dict[str, Any]
 Row = dict[str, Any]
+Callbacks = Sequence[Callable[[Any], object]]
 ROOT = Path(__file__).resolve().parents[2]
 RANKS = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 """Environment variables in which launchers (Fabric's, torchrun, Slurm) tell a process which of several it is."""
@@ -46,7 +48,7 @@ class Experiment:
     title: str
     settings: Callable[[str], Any]
     cells: Callable[[Any, int], list[Cell]]
-    run_cell: Callable[[Any, Cell, Path, Sequence[Callable[[Any], object]]], dict[str, Any]]
+    run_cell: Callable[[Any, Cell, Path, Callbacks], dict[str, Any]]
     summarise: Callable[[list[Row]], list[dict[str, Any]]]
     table: Callable[[dict[str, Any]], str]
     threads: int = 1
@@ -72,6 +74,16 @@ def load(address: str) -> Experiment:
     """The experiment at "module" (its `EXPERIMENT`) or at "module:name" (the one of that name in its `EXPERIMENTS`)."""
     module, _, name = address.partition(":")
     return import_module(module).EXPERIMENTS[name] if name else import_module(module).EXPERIMENT
+
+
+def grid(**axes: Iterable[Any]) -> list[Cell]:
+    """A cell for every combination of the axes' values; the last axis changes fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def losses_and_seeds(settings: Any, seeds: int) -> list[Cell]:
+    """A cell for every one of the settings' losses and every seed; first all losses of seed 0."""
+    return [{"loss": loss, "seed": seed} for seed in range(seeds) for loss in settings.losses]
 
 
 def cell_slug(cell: Cell) -> str:

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from elf.training import check_sha256, load_weights, save_weights
+from elf.files import check_sha256
+from elf.training import load_weights, save_weights
 from experiments.framework.experiment import results_folder, write_json
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -196,12 +196,12 @@ def _require_options(fabric: dict[str, Any]) -> None:
     from lightning_fabric import Fabric
 
     from elf.training import FitSettings, fabric_options, with_fabric_options
+    from elf.training.settings import WHERE
 
     with fabric_options(**fabric):
         settings = with_fabric_options(FitSettings(steps=1, learning_rate=1.0))
-    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     try:
-        Fabric(**{name: getattr(settings, name) for name in names})
+        Fabric(**{name: getattr(settings, name) for name in WHERE})
     except Exception as error:  # Fabric's errors have no class in common
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the options are {fabric}; they should be ones that this machine has: {reason}") from error

@@ -9,7 +9,6 @@ numbers mean. No training; a seed is another draw from the same network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from elf.generative.molecules import KarrasDenoiser
 from elf.generative.samplers import Samples
 from elf.metrics import molecules as metrics
 from elf.scales import nearest
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment, losses_and_seeds
 from experiments.framework.published import Published
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules import small as molecules
@@ -72,9 +71,7 @@ SETTINGS = {
 }
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Draw from the network trained with the loss, or take as many training molecules ("data"), and measure."""
     own = replace(training_settings(), samples=settings.samples, sampler_steps=settings.sampler_steps)
     if cell["loss"] == "data":
@@ -90,11 +87,6 @@ def run_cell(
         **distribution_figures(own.heavy_atoms, own.atoms, settings.reference, settings.checked, samples),
     }
     return rounded(figures)
-
-
-def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
-    """One draw for every loss and seed, and as many molecules of the data."""
-    return [{"loss": loss, "seed": seed} for seed in range(seeds) for loss in settings.losses]
 
 
 COLUMNS = {
@@ -130,7 +122,7 @@ EXPERIMENT = Experiment(
     name="molecule_distributions",
     title="QM9, up to 7 heavy atoms: FCD, MMD, PoseBusters and strain of the committed networks' molecules",
     settings=partial(nearest, SETTINGS),
-    cells=cells,
+    cells=losses_and_seeds,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "loss"),
     table=table,

@@ -7,7 +7,6 @@ Kabsch, which aligns first) asks for the shape only. Not an experiment of the pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from elf.models.conformer import ConformerNetwork
 from elf.models.transformer import EquivariantTransformer
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment, losses_and_seeds
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules.losses import LOSSES
 
@@ -108,7 +107,7 @@ def train(
     seed: int,
     steps: int | None = None,
     checkpoint: Path | None = None,
-    callbacks: Sequence[Callable[[Any], object]] = (),
+    callbacks: Callbacks = (),
 ) -> TrainRecord:
     """Train with this energy between the answer and the data, which come in random orientations."""
     data = training_set(settings)
@@ -192,9 +191,7 @@ def radius(positions: Float[Tensor, "n atoms 3"], mask: Bool[Tensor, "n atoms"])
     return ((center(positions, mask) * mask[..., None]).square().sum((1, 2)) / mask.sum(1)).sqrt()
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train with one loss and seed, predict the test molecules, and measure."""
     record = train(
         settings,
@@ -207,11 +204,6 @@ def run_cell(
     data = held_out_set(settings)
     measured = evaluate(predict(record.ema_model, data, cell["seed"]), data, StereoCentres.of(data.molecules))
     return {**rounded(measured), "seconds": round(record.seconds, 1)}
-
-
-def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
-    """One run for every loss and seed."""
-    return [{"loss": loss, "seed": seed} for seed in range(seeds) for loss in settings.losses]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -233,7 +225,7 @@ EXPERIMENT = Experiment(
     name="conformers",
     title="QM9 conformers from the graph alone: energy, MSE and Kabsch",
     settings=partial(nearest, SETTINGS),
-    cells=cells,
+    cells=losses_and_seeds,
     run_cell=run_cell,
     summarise=lambda rows: summarise_by(rows, "loss"),
     table=table,

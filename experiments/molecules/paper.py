@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from torch import Tensor
 from elf.checks import require_seed
 from elf.chemistry import bonds
 from elf.data import geom, qm9
-from elf.data.batching import bucketed_batches
+from elf.data.batching import bucketed_batches, process_rank
 from elf.data.molecules import Molecules
 from elf.elements import ELEMENTS, GEOM_ELEMENTS
 from elf.generative.molecules import Featuriser, NoisePredictor, denoising_loss
@@ -29,8 +29,8 @@ from elf.generative.samplers import Samples, draw_counts, sample_molecules
 from elf.generative.schedules import Polynomial
 from elf.geometry.alignment import random_rotations
 from elf.metrics import molecules as metrics
-from elf.training import FitSettings, TrainRecord, fit, process_rank, save_weights, with_fabric_options
-from experiments.framework.experiment import shared_folder, versions
+from elf.training import FitSettings, TrainRecord, fit, save_weights, with_fabric_options
+from experiments.framework.experiment import Callbacks, Cell, shared_folder, versions
 from experiments.framework.tables import rounded
 from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.paper_settings import LOSSES, MODELS, Settings
@@ -127,7 +127,7 @@ def train(
     data: TrainingSet,
     learning_rate: float | None = None,
     checkpoint: Path | None = None,
-    callbacks: Sequence[Callable[[Any], object]] = (),
+    callbacks: Callbacks = (),
 ) -> TrainRecord:
     """Train this model with this loss on positions; noise, batches and initial weights depend on the seed alone."""
     predictor = make_predictor(settings, model, seed)
@@ -219,9 +219,7 @@ def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) 
     return rounded(figures)
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train, sample, measure; or, for the model "data", measure as many molecules of the data."""
     data = TrainingSet(settings, cell["share"])
     known = data.smiles()  # before the training, so that what is wrong with them costs none

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from elf.data import qm9
 from elf.generative.samplers import draw_counts, sample_molecules
 from elf.metrics.molecules import Stability, stability
 from elf.scales import nearest
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import rounded, text_table
 from experiments.molecules.committed import trained
 
@@ -72,9 +71,7 @@ def standard_errors(result: Stability) -> dict[str, float]:
     }
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Sample with the trained network, and measure."""
     denoiser, seed = trained(settings.loss), cell["seed"]
     counts = draw_counts(_sizes(settings.heavy_atoms, settings.atoms), settings.samples, seed)

@@ -8,7 +8,7 @@ work on the machine changes no result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from elf.metrics import molecules as metrics
 from elf.models.transformer import EquivariantTransformer, PlainTransformer
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules.losses import FAR, LOSSES
 
@@ -201,7 +201,7 @@ def train(
     learning_rate: float | None = None,
     share: float = 1.0,
     checkpoint: Path | None = None,
-    callbacks: Sequence[Callable[[Any], object]] = (),
+    callbacks: Callbacks = (),
 ) -> TrainRecord:
     """Train a denoiser with this energy as the loss on positions; everything else is the same for every energy."""
     molecules = training_molecules(settings, share)
@@ -250,9 +250,7 @@ def sample(
     )
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train with one loss and seed, sample, and measure."""
     record = train(
         settings,

@@ -28,7 +28,7 @@ from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, springs
 from elf.geometry.distances import edge_distances
 from elf.geometry.graphs import complete_edges
 from elf.scales import nearest
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import text_table
 
 Springs = Callable[[Tensor], Tensor]
@@ -286,9 +286,7 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
     ]
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Rank the surrogates, or fit the springs."""
     if cell["part"] == "fit":
         return fit_springs(settings, cell["seed"])

@@ -40,7 +40,7 @@ from elf.spins import (
     ising_energy,
 )
 from elf.training import FitSettings, TrainRecord, TrainState, fit, shuffled_batches
-from experiments.framework.experiment import Experiment, write_json
+from experiments.framework.experiment import Callbacks, Cell, Experiment, write_json
 from experiments.framework.tables import format_mean, summarise_by, text_table
 
 LOSSES = ("cross_entropy", "margin", "local_field", "pair", "ising")
@@ -187,7 +187,7 @@ def train(
     *,
     seed: int,
     checkpoint: Path | None = None,
-    callbacks: Sequence[Callable[[Any], object]] = (),
+    callbacks: Callbacks = (),
 ) -> TrainRecord:
     """Train a network on these lattices; the same seed gives the same first weights and batches to every loss."""
     rows = shuffled_batches(len(data), how.batch_size, seed)
@@ -322,9 +322,7 @@ def train_and_test(
     return result, record.model
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """One loss, one seed."""
     offset = {"local_field": settings.field_offset, "pair": settings.pair_offset}.get(cell["loss"])
     loss = make_loss(cell["loss"], settings.temperature, offset)

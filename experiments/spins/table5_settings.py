@@ -6,7 +6,6 @@ that come with the repository (`trained`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 from elf.data.spin_glass import load
 from elf.scales import nearest
 from elf.training import save_weights
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.published import Published
 from experiments.framework.tables import format_mean, summarise_by, text_table
 from experiments.spins.table5 import (
@@ -123,9 +122,7 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
     ]
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train one network and test it; part "best" also tries many gauges, and leaves its weights."""
     how = _training(settings, cell["part"])
     largest = max(how.samples, *settings.samples)

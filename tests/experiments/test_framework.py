@@ -451,3 +451,9 @@ class TestTables:
         assert lines == ["| loss   | e  |", "|--------|----|", "| mse    | 1  |", "| energy | 22 |"]
         with pytest.raises(ValueError, match="rows is empty"):
             text_table([])
+
+
+def test_a_grid_has_every_combination_and_the_last_axis_changes_fastest():
+    cells = recording.grid(loss=("mse", "energy"), seed=range(2))
+    assert cells == [{"loss": loss, "seed": seed} for loss in ("mse", "energy") for seed in (0, 1)]
+    assert list(cells[0]) == ["loss", "seed"]

@@ -348,7 +348,7 @@ def test_settings_take_numpys_numbers_and_keep_pythons(tmp_path):
     path = tmp_path / "run.safetensors"
     losses = [
         [entry["loss"] for entry in fit(toy_model(), noisy_loss, toy_batches(), s, checkpoint=c).history]
-        for s, c in ((settings, path), (settings, path), (FitSettings(**settings.as_dict()), None))
+        for s, c in ((settings, path), (settings, path), (FitSettings(**dataclasses.asdict(settings)), None))
     ]
     assert losses[0] == losses[1] == losses[2]
 

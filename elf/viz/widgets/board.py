@@ -79,9 +79,7 @@ class SpinBoard(Widget):
         fields: bool = True,
         plaquettes: bool = True,
     ) -> None:
-        if len(couplings) != 1 or couplings.periodic:
-            kind = "periodic" if couplings.periodic else "free"
-            raise ValueError(f"couplings has {len(couplings)} lattices, {kind} boundaries; it should be one with free")
+        pictures.require_one(couplings)
         shape = couplings.shape[1:]
         if max(shape) > LARGEST_SIDE:
             raise ValueError(f"couplings has {shape[0]} x {shape[1]} spins; no side should be over {LARGEST_SIDE}")

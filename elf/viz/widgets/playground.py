@@ -189,13 +189,14 @@ class Playground(Widget):
         """Both panels as a PNG: target, prediction, and the forces of each energy on one scale."""
         from matplotlib.figure import Figure
 
+        prediction, target = doubles(self.prediction), doubles(self.target)
         energies, values = self._both(), self.energies()
         figure = Figure(figsize=(6.6, 3.2), layout="constrained")
         titles = {"mse": "Squared error", "energy": "Pair energy"}
         for ax, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
             plot_forces(
-                ax, doubles(self.prediction), doubles(self.target), energies[name], color=style.COLORS[name], scale=0.25, scale_bar=False,
-                names=len(self.target) < 10, edges=name == "energy",
+                ax, prediction, target, energies[name], color=style.COLORS[name], scale=0.25, scale_bar=False,
+                names=len(target) < 10, edges=name == "energy",
             )  # fmt: skip
             ax.set_title(f"{title} {values[name]:.3f}", color=style.COLORS[name])
             ax.set(xticks=[], yticks=[])
