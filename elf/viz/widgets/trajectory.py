@@ -10,7 +10,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from elf.checks import require_integer
+from elf.checks import require_integer, require_one_of
 from elf.viz.arrays import AS_IT_IS, doubles, finite
 from elf.viz.molecules import draw_scene, element, elements, principal_frame, scene
 from elf.viz.style import COLORS, PAPER, png
@@ -135,6 +135,8 @@ class Trajectory(Widget):
             raise ValueError("positions holds no molecule; it should hold one or more")
         given = {"numbers": numbers, "targets": targets, "forces": forces, "titles": titles, "tones": tones}
         lists = [_listed(value, len(runs), name) for name, value in given.items()]
+        for tone in lists[-1]:
+            require_one_of("tones", tone, tuple(COLORS))
         molecules = [_molecule(*rest, edges=edges, turn=turn) for rest in zip(runs, *lists, strict=True)]
         lengths = [len(molecule["frames"]) for molecule in molecules]
         if len(set(lengths)) > 1:
