@@ -20,14 +20,11 @@ _options: ContextVar[dict[str, Any] | None] = ContextVar("elf_fabric_options", d
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
 _ALIASES = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
-Check = tuple[Callable[[str, Any], Any], Callable[[Any], bool], str]
-_NUMBERS: dict[str, Check] = {
-    **dict.fromkeys(("steps", "checkpoint_every", "devices", "num_nodes"), (require_count, bool, "at least 1")),
-    **dict.fromkeys(("seed", "warmup_steps"), (require_seed, lambda number: True, "")),
-    "learning_rate": (require_positive, bool, "positive and finite"),
-    "weight_decay": (require_number, lambda number: 0 <= number < math.inf, "non-negative and finite"),
-    "gradient_clip": (require_number, lambda number: number > 0, "positive or None"),
-    "ema_decay": (require_number, lambda number: 0 <= number < 1, "in [0, 1) or None"),
+_REQUIRE: dict[str, Callable[[str, Any], float]] = {
+    **dict.fromkeys(("steps", "checkpoint_every", "devices", "num_nodes"), require_count),
+    **dict.fromkeys(("seed", "warmup_steps"), require_seed),
+    **dict.fromkeys(("weight_decay", "gradient_clip", "ema_decay"), require_number),
+    "learning_rate": require_positive,
 }
 
 
@@ -78,13 +75,14 @@ class FitSettings:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        for name, (check, holds, what) in _NUMBERS.items():
+        for name, require in _REQUIRE.items():
             value = getattr(self, name)
-            if value is None and name in ("gradient_clip", "ema_decay"):
-                continue
-            number = check(f"FitSettings.{name}", value)
-            _need(name, value, holds(number), what)
-            object.__setattr__(self, name, number)
+            if value is not None or name not in ("gradient_clip", "ema_decay"):
+                object.__setattr__(self, name, require(f"FitSettings.{name}", value))
+        decay, clip, ema = self.weight_decay, self.gradient_clip, self.ema_decay
+        _need("weight_decay", decay, 0 <= decay < math.inf, "non-negative and finite")
+        _need("gradient_clip", clip, clip is None or clip > 0, "positive or None")
+        _need("ema_decay", ema, ema is None or 0 <= ema < 1, "in [0, 1) or None")
         _need("warmup_steps", self.warmup_steps, self.warmup_steps <= self.steps, f"between 0 and steps={self.steps}")
         object.__setattr__(self, "precision", _ALIASES.get(str(self.precision), self.precision))
         require_one_of("FitSettings.precision", self.precision, PRECISIONS)
