@@ -10,7 +10,7 @@ The learning rates come from "gift_rates", the mended energy from "mended_energi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from elf.generative.molecules import KarrasDenoiser
 from elf.metrics import molecules as metrics
 from elf.scales import nearest
 from elf.training import save_weights
-from experiments.framework.experiment import Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
@@ -124,9 +124,7 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
     ]
 
 
-def run_cell(
-    settings: Settings, cell: dict[str, Any], workdir: Path, callbacks: Sequence[Callable[[Any], object]]
-) -> dict[str, Any]:
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train one network with one loss, draw molecules, and measure all of them."""
     recipe = recipe_of(settings, cell["network"])
     record = small.train(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -295,7 +294,7 @@ def train_and_test(
     loss: SpinEnergy,
     seed: int,
     workdir: Path,
-    callbacks: Sequence[Callable[[Any], object]],
+    callbacks: Callbacks,
     largest: int | None = None,
 ) -> tuple[dict[str, Any], nn.Module]:
     """Train one network, test it on lattices of its own and of other sizes: (numbers, model).
