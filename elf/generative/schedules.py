@@ -15,10 +15,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_count, require_integer, require_number, require_positive, values_are_known
+from elf.checks import (
+    require_count,
+    require_integer,
+    require_number,
+    require_one_of,
+    require_positive,
+    values_are_known,
+)
 
 Points = Float[Tensor, "batch points dim"]
 """Clouds of points, or whatever else has numbers (dim) at each of its points."""
+PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
+"""What a network predicts, as diffusers calls it: eps, x, v = alpha eps - sigma x, or u = eps - x."""
+Levels = Float[Tensor, "*levels"]
 
 
 @runtime_checkable
@@ -57,6 +67,45 @@ def noise_of(x_t: Points, x_hat: Points, t: Float[Tensor, " batch"], schedule: S
     The score -eps_hat / sigma_t is grad log p(x_t) if x_hat is the posterior mean E[x | x_t] (Tweedie's formula).
     """
     return (x_t - wide(schedule.alpha(t)) * x_hat) / wide(schedule.sigma(t))
+
+
+def x_hat_of(predicts: str, predicted: Points, x_t: Points, alpha: Levels, sigma: Levels) -> Points:
+    """The denoised sample that a prediction p = a x + b eps implies: (b x_t - sigma p) / (b alpha - a sigma).
+
+    Raises:
+        ValueError: unknown `predicts`; alpha is 0 where noise is predicted, as x_t is nothing but noise there.
+    """
+    b, factor = _form(predicts, alpha, sigma)
+    if values_are_known(factor) and not bool(factor.all()):
+        raise ValueError(
+            f"alpha is 0 at {int((factor == 0).sum())} levels; {predicts} says nothing of the sample there"
+        )
+    return predicted if predicts == "sample" else (wide(b) * x_t - wide(sigma) * predicted) / wide(factor)
+
+
+def energy_weight(predicts: str, alpha: Levels, sigma: Levels, most: float | None = None) -> Levels:
+    """Factor of E(x_hat, x) that makes it the same function of the *prediction's* error at every level of noise.
+
+    As x_t is given, p - p_hat = (b alpha - a sigma) / sigma (x_hat - x); an energy of degree 2 (MSE, Kabsch, pair
+    energies) is to have the square: (alpha / sigma)^2 for "epsilon", 1 for "sample", (alpha^2 + sigma^2)^2 / sigma^2
+    for "v_prediction", (alpha + sigma)^2 / sigma^2 for "flow_prediction". Without it the loss of predicted noise grows
+    as 1 / alpha^2. It is finite at alpha = 0; at sigma = 0 it is infinite, but for "sample", unless `most` bounds it:
+    energy_weight("epsilon", alpha, sigma, most=5) is min-SNR (arXiv:2303.09556), the same for every `predicts`.
+
+    Raises:
+        ValueError: unknown `predicts`; `most` is not finite and greater than zero.
+    """
+    _, factor = _form(predicts, alpha, sigma)
+    weight = factor if predicts == "sample" else (factor / sigma).square()
+    return weight if most is None else weight.clamp(max=require_positive("most", most))
+
+
+def _form(predicts: str, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """b and b alpha - a sigma of a prediction p = a x + b eps; of the sample itself, that divided by -sigma."""
+    require_one_of("predicts", predicts, PREDICTIONS)
+    one, square = torch.ones_like(alpha), alpha.square() + sigma.square()
+    forms = {"sample": (0 * one, one), "v_prediction": (alpha, square), "flow_prediction": (one, alpha + sigma)}
+    return forms.get(predicts, (one, alpha))
 
 
 def wide(value: Float[Tensor, " batch"]) -> Float[Tensor, "batch 1 1"]:
@@ -158,7 +207,7 @@ class Polynomial(Schedule):
 
     def weight(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """alpha^2 / sigma^2: with it, |x - x_hat|^2 is the noise's squared error (Sec. 4.2)."""
-        return (self.alpha(t) / self.sigma(t)).square()
+        return energy_weight("epsilon", self.alpha(t), self.sigma(t))
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Uniform over 0, 1/T, ..., 1, as in EDM."""

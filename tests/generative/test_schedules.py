@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from elf.generative.schedules import Karras, Polynomial, Schedule, Straight, add_noise, noise_of
+from elf.energy import Harmonic, PairEnergy
+from elf.generative.schedules import (
+    PREDICTIONS,
+    Karras,
+    Polynomial,
+    Schedule,
+    Straight,
+    add_noise,
+    energy_weight,
+    noise_of,
+    x_hat_of,
+)
 
 ALL = (Karras(), Polynomial(), Straight())
 
@@ -107,6 +118,112 @@ def test_draws_cover_what_they_should():
     assert t.mean().item() == pytest.approx(0.6, abs=4 * 0.8 / math.sqrt(12 * 5000))
 
 
+# What each name means, as a function of the clean sample and the noise.
+MEANING = {
+    "epsilon": lambda x, eps, alpha, sigma: eps,
+    "sample": lambda x, eps, alpha, sigma: x,
+    "v_prediction": lambda x, eps, alpha, sigma: alpha * eps - sigma * x,
+    "flow_prediction": lambda x, eps, alpha, sigma: eps - x,
+}
+LEVELS = torch.tensor([[0.999, 0.02], [0.6, 0.8], [0.3, 0.7], [1.0, 12.0], [0.05, 0.9987]], dtype=torch.float64)
+"""alpha and sigma: of what is preserving, of what is not, of straight paths."""
+
+
+def predicted(predicts, dtype, generator, missed=0.1):
+    """alpha, sigma, clean samples, noisy ones, and a prediction that missed."""
+    alpha, sigma = LEVELS.to(dtype).unbind(1)
+    x, eps, error = torch.randn(3, len(LEVELS), 6, 3, generator=generator, dtype=torch.float64).to(dtype)
+    a, s = alpha[:, None, None], sigma[:, None, None]
+    return alpha, sigma, x, a * x + s * eps, MEANING[predicts](x, eps, a, s) + missed * error, missed * error
+
+
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_a_perfect_prediction_gives_back_the_sample(predicts, dtype, generator):
+    alpha, sigma, x, x_t, right, _ = predicted(predicts, dtype, generator, missed=0.0)
+    found = x_hat_of(predicts, right, x_t, alpha, sigma)
+    torch.testing.assert_close(found, x, rtol=0, atol={torch.float32: 2e-4, torch.float64: 1e-12}[dtype])
+
+
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_the_weight_makes_the_squared_error_that_of_the_prediction(predicts, dtype, generator):
+    alpha, sigma, x, x_t, wrong, error = predicted(predicts, dtype, generator)
+    x_hat = x_hat_of(predicts, wrong, x_t, alpha, sigma)
+    weighted = energy_weight(predicts, alpha, sigma) * (x_hat - x).square().sum((1, 2))
+    tolerance = {torch.float32: 2e-3, torch.float64: 1e-10}[dtype]
+    torch.testing.assert_close(weighted, error.square().sum((1, 2)), rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_the_weight_is_the_slope_of_the_prediction_in_the_sample(predicts, dtype):
+    """By autograd: at a given x_t the noise is (x_t - alpha x) / sigma, and the prediction a function of x alone."""
+    for alpha, sigma in LEVELS.to(dtype):
+        x = torch.tensor(0.3, dtype=dtype, requires_grad=True)
+        prediction = MEANING[predicts](x, (0.7 - alpha * x) / sigma, alpha, sigma)
+        (slope,) = torch.autograd.grad(prediction, x)
+        torch.testing.assert_close(energy_weight(predicts, alpha, sigma), slope.square())
+
+
+def test_weights_are_the_schedules_own():
+    t = torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    for schedule, predicts in ((Polynomial(), "epsilon"), (Straight(), "flow_prediction")):
+        torch.testing.assert_close(energy_weight(predicts, schedule.alpha(t), schedule.sigma(t)), schedule.weight(t))
+    karras = Karras(sigma_data=1e6)
+    torch.testing.assert_close(energy_weight("epsilon", karras.alpha(t), t), karras.weight(t))
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-4, 1e-8])
+def test_a_weighted_energy_of_predicted_noise_is_bounded_where_nothing_of_the_sample_is_left(alpha, dtype, generator):
+    """Unweighted it grows as 1 / alpha^2, and so does its gradient as 1 / alpha."""
+    x, eps, missed = torch.randn(3, 4, 6, 3, generator=generator, dtype=torch.float64).to(dtype)
+    level = torch.full((4,), alpha, dtype=dtype)
+    sigma = (1 - level.square()).sqrt()
+    noise = (eps + missed).requires_grad_()
+    x_hat = x_hat_of("epsilon", noise, add_levels(x, eps, level, sigma), level, sigma)
+    for energy in (Harmonic(), PairEnergy()):
+        bare = energy(x_hat, x)
+        weighted = energy_weight("epsilon", level, sigma) * bare
+        (slope,) = torch.autograd.grad(weighted.sum(), noise, retain_graph=True)
+        assert 0.1 < weighted.min() < weighted.max() < 1e3
+        assert 0.1 < slope.abs().max() < 1e3
+        assert bare.min() > 0.1 / alpha**2
+
+
+def add_levels(x, eps, alpha, sigma):
+    return alpha[:, None, None] * x + sigma[:, None, None] * eps
+
+
+def test_weights_at_the_ends_of_the_noise(dtype):
+    ends = torch.tensor([0.0, 1.0], dtype=dtype)
+    found = {predicts: energy_weight(predicts, ends, 1 - ends).tolist() for predicts in PREDICTIONS}
+    assert found == {
+        "epsilon": [0, math.inf],
+        "sample": [1, 1],
+        "v_prediction": [1, math.inf],
+        "flow_prediction": [1, math.inf],
+    }
+    assert energy_weight("epsilon", ends, 1 - ends, most=5).tolist() == [0, 5]
+    with pytest.raises(ValueError, match="alpha is 0 at 1 levels; epsilon says nothing of the sample there"):
+        x_hat_of("epsilon", torch.ones(2, 1, 1, dtype=dtype), torch.ones(2, 1, 1, dtype=dtype), ends, 1 - ends)
+    for predicts in PREDICTIONS[1:]:
+        prediction = torch.ones(2, 1, 1, dtype=dtype)
+        assert x_hat_of(predicts, prediction, prediction, ends, 1 - ends).isfinite().all()
+
+
+def test_truncated_weights_are_min_snr(dtype):
+    """Hang et al. 2023, Sec. 3.4: the weights of the errors of x, eps and v, written for each of them."""
+    alpha, sigma = LEVELS[[0, 1, 4]].to(dtype).unbind(1)
+    sigma = (1 - alpha.square()).sqrt()
+    snr = (alpha / sigma).square()
+    theirs = {
+        "sample": snr.clamp(max=5),
+        "epsilon": snr.clamp(max=5) / snr,
+        "v_prediction": snr.clamp(max=5) / (snr + 1),
+    }
+    for predicts, weight in theirs.items():
+        ours = energy_weight("epsilon", alpha, sigma, most=5) / energy_weight(predicts, alpha, sigma)
+        torch.testing.assert_close(ours, weight)
+
+
 @pytest.mark.parametrize("default", [torch.float64, torch.float16])
 @pytest.mark.parametrize("schedule", ALL, ids=lambda s: type(s).__name__)
 def test_torchs_defaults_change_nothing(schedule, default):
@@ -137,6 +254,8 @@ def test_torchs_defaults_change_nothing(schedule, default):
         (lambda: Polynomial().alpha(torch.tensor([0.5, 1.5])), "t ranges from 0.5 to 1.5"),
         (lambda: Straight().sigma(torch.tensor([-0.1])), "t ranges from -0.1"),
         (lambda: Straight().weight(torch.tensor([math.nan])), "t ranges"),
+        (lambda: energy_weight("noise", torch.ones(1), torch.ones(1)), "predicts is 'noise'; it should be one of"),
+        (lambda: energy_weight("sample", torch.ones(1), torch.ones(1), most=0), "most is 0; it should be finite and"),
     ],
 )
 def test_bad_input(make, message):
