@@ -28,7 +28,7 @@ def _load(folder: Path):
 
 def _copy(folder: Path) -> Path:
     (folder / "tools").mkdir(parents=True)
-    for name in ("tools/bootstrap.py", "Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("tools/bootstrap.py", "Makefile", "pyproject.toml", "requirements.lock", "requirements-recipes.lock"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
@@ -40,7 +40,9 @@ def checkout(tmp_path, monkeypatch):
     module.calls, module.failure = [], None
 
     def run(python, *command):
-        kind = "venv" if "venv" in command else "lock" if "requirements.lock" in command else "elf"
+        kinds = {"requirements.lock": "lock", "requirements-recipes.lock": "recipes", ".": "elf"}
+        kind = "venv" if "venv" in command else kinds[command[-1]]
+        assert ("--no-deps" in command) == (kind in ("recipes", "elf"))
         module.calls.append(kind)
         if kind == "venv":
             (module.VENV / "bin").mkdir(parents=True)
@@ -53,9 +55,9 @@ def checkout(tmp_path, monkeypatch):
 
 def test_installs_once_and_then_calls_nothing(checkout):
     assert checkout.main() == 0
-    assert checkout.calls == ["venv", "lock", "elf"]
+    assert checkout.calls == ["venv", "lock", "recipes", "elf"]
     assert checkout.main() == 0
-    assert checkout.calls == ["venv", "lock", "elf"]
+    assert checkout.calls == ["venv", "lock", "recipes", "elf"]
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,13 @@ def test_a_half_made_environment_is_made_again_from_nothing(checkout, failure, s
     checkout.failure = None
     assert checkout.main() == 0
     assert not half_made.exists()
-    assert checkout.calls == ["venv", "lock", "venv", "lock", "elf"]
+    assert checkout.calls == ["venv", "lock", "venv", "lock", "recipes", "elf"]
 
 
-def test_a_new_lock_is_installed_over_the_old_one_and_a_failure_there_is_not_trusted(checkout):
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-recipes.lock"])
+def test_a_new_lock_is_installed_over_the_old_one_and_a_failure_there_is_not_trusted(checkout, name):
     assert checkout.main() == 0
-    lock = checkout.ROOT / "requirements.lock"
+    lock = checkout.ROOT / name
     lock.write_text(lock.read_text() + "extra==1.0\n")
     checkout.calls.clear()
     checkout.failure = subprocess.CalledProcessError(1, "pip")
@@ -85,7 +88,7 @@ def test_a_new_lock_is_installed_over_the_old_one_and_a_failure_there_is_not_tru
     assert checkout.calls == ["lock"]
     checkout.failure = None
     assert checkout.main() == 0
-    assert checkout.calls == ["lock", "venv", "lock", "elf"]
+    assert checkout.calls == ["lock", "venv", "lock", "recipes", "elf"]
 
 
 def test_settings_of_the_tools_install_nothing(checkout):

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXTS = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
 WANTED = [Requirement(text) for text in TEXTS if not text.startswith(PROJECT["name"])]  # an extra may name others
-LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+LOCKS = [(ROOT / name).read_text().splitlines() for name in ("requirements.lock", "requirements-recipes.lock")]
+LOCK = [line for lines in LOCKS for line in lines if not line.startswith("#")]
 LOCKED = [Requirement(line) for line in LOCK]
 
 

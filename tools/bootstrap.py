@@ -1,4 +1,4 @@
-"""Make .venv from requirements.lock, once: every make target that needs Python calls this first.
+"""Make .venv from the two locks, once: every make target that needs Python calls this first.
 
 The stamp inside .venv is written last, so an environment without it is a failed or interrupted install and is made
 again. While the stamp agrees, nothing is installed and no network is needed. Standard library only.
@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "elf-stamp.json"
+LOCK, RECIPES = "requirements.lock", "requirements-recipes.lock"
 
 
 def end_with_parent(parent: int, end: Callable[[], object]) -> None:
@@ -70,7 +71,7 @@ def wanted() -> dict:
         "folder": str(ROOT),  # environments cannot be moved
         "python": f"{platform.python_version()} in {sys.base_prefix}",
         "project": sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest(),
-        "lock": sha256((ROOT / "requirements.lock").read_bytes()).hexdigest(),
+        "lock": sha256((ROOT / LOCK).read_bytes() + (ROOT / RECIPES).read_bytes()).hexdigest(),
     }
 
 
@@ -92,11 +93,13 @@ def install(want: dict, have: dict) -> None:
             shutil.rmtree(VENV)
         base = getattr(sys, "_base_executable", sys.executable)  # not the python in the folder just removed
         run_module(base, "venv", str(VENV))
-    print("elf: installing requirements.lock into .venv (once; a few minutes and 2 GB)", flush=True)
+    print(f"elf: installing {LOCK} into .venv (once; a few minutes and 2 GB)", flush=True)
     pip = [str(VENV / "bin" / "python"), "pip", "install", "--disable-pip-version-check"]
     if not sys.stdout.isatty():
         pip.append("--quiet")
-    run_module(*pip, "--requirement", "requirements.lock")
+    run_module(*pip, "--requirement", LOCK)
+    # Their own metadata ask for much that they do not import.
+    run_module(*pip, "--no-deps", "--requirement", RECIPES)
     # The build backend comes from the lock: --no-build-isolation, else pip would fetch another one.
     run_module(*pip, "--no-deps", "--no-build-isolation", "--editable", ".")
     part = STAMP.with_suffix(".part")
