@@ -37,19 +37,15 @@ class Schedule(Protocol):
 
     def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Factor of the clean sample in x_t."""
-        ...
 
     def sigma(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Standard deviation of the noise in x_t, in the unit of x."""
-        ...
 
     def weight(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Factor of E(x_hat, x) in the objective, in 1 / length^2."""
-        ...
 
     def draw(self, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """Times of n training samples, on the generator's device."""
-        ...
 
     def grid(self, steps: int) -> Float[Tensor, " levels"]:
         """The steps + 1 times that a sampler visits, on the CPU; from 1 to 0, unless a schedule says otherwise."""
@@ -78,7 +74,7 @@ def x_hat_of(predicts: str, predicted: Points, x_t: Points, alpha: Levels, sigma
     b, factor = _form(predicts, alpha, sigma)
     if values_are_known(factor) and not bool(factor.all()):
         raise ValueError(
-            f"alpha is 0 at {int((factor == 0).sum())} levels; {predicts} says nothing of the sample there"
+            f"alpha is 0 at {int((factor == 0).sum())} levels, where {predicts} says nothing of the sample"
         )
     return predicted if predicts == "sample" else (wide(b) * x_t - wide(sigma) * predicted) / wide(factor)
 
@@ -90,7 +86,7 @@ def energy_weight(predicts: str, alpha: Levels, sigma: Levels, most: float | Non
     energies) is to have the square: (alpha / sigma)^2 for "epsilon", 1 for "sample", (alpha^2 + sigma^2)^2 / sigma^2
     for "v_prediction", (alpha + sigma)^2 / sigma^2 for "flow_prediction". Without it the loss of predicted noise grows
     as 1 / alpha^2. It is finite at alpha = 0; at sigma = 0 it is infinite, but for "sample", unless `most` bounds it:
-    energy_weight("epsilon", alpha, sigma, most=5) is min-SNR (arXiv:2303.09556), the same for every `predicts`.
+    energy_weight("epsilon", alpha, sigma, most=5) is min-SNR (arXiv:2303.09556), whatever is predicted.
 
     Raises:
         ValueError: unknown `predicts`; `most` is not finite and greater than zero.

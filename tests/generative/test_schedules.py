@@ -202,7 +202,7 @@ def test_weights_at_the_ends_of_the_noise(dtype):
         "flow_prediction": [1, math.inf],
     }
     assert energy_weight("epsilon", ends, 1 - ends, most=5).tolist() == [0, 5]
-    with pytest.raises(ValueError, match="alpha is 0 at 1 levels; epsilon says nothing of the sample there"):
+    with pytest.raises(ValueError, match="alpha is 0 at 1 levels, where epsilon says nothing of the sample"):
         x_hat_of("epsilon", torch.ones(2, 1, 1, dtype=dtype), torch.ones(2, 1, 1, dtype=dtype), ends, 1 - ends)
     for predicts in PREDICTIONS[1:]:
         prediction = torch.ones(2, 1, 1, dtype=dtype)
