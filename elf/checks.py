@@ -53,6 +53,14 @@ def require_tensor(name: str, value: object) -> Tensor:
     return value
 
 
+def require_integers(name: str, value: object) -> Tensor:
+    """A tensor of integers."""
+    tensor = require_tensor(name, value)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} has dtype {tensor.dtype}; it should be an integer type (torch.int64)")
+    return tensor
+
+
 def require_coordinates(name: str, value: object, ndim: int) -> Tensor:
     """A floating-point tensor with `ndim` axes, none of them empty."""
     tensor = require_tensor(name, value)

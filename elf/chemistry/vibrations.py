@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from elf.checks import require_coordinates, require_count, require_finite, require_positive, require_tensor, widen
+from elf.geometry import rigidity
 
 _WAVENUMBER = 108.591359
 """sqrt(kcal/mol/angstrom^2/dalton) / (2 pi c) in 1/cm."""
@@ -32,26 +33,12 @@ class NormalModes(NamedTuple):
 def rigid_motions(
     positions: Float[Tensor, "atoms 3"], weights: Float[Tensor, " atoms"] | None = None
 ) -> Float[Tensor, "motions coordinates"]:
-    """An orthonormal basis of translations and infinitesimal rotations: 6 rows, 5 for a linear molecule, 3 for an atom.
-
-    With `weights` (masses), of the mass-weighted ones: displacement times sqrt(mass). Squares should fit the dtype.
-    """
+    """See `elf.geometry.rigidity.rigid_motions`; `weights` are masses."""
     positions = widen(require_coordinates("positions", positions, 2))
     if positions.shape[1] != 3:
         raise ValueError(f"positions has shape {tuple(positions.shape)}; it should be (atoms, 3)")
     require_finite("positions", positions, None)
-    centred = positions - positions.mean(0)
-    eye = torch.eye(3, dtype=positions.dtype, device=positions.device)
-    shifts = eye[:, None].expand(3, *positions.shape)
-    turns = torch.linalg.cross(eye[:, None].expand_as(shifts), centred.expand_as(shifts), dim=-1)
-    # Of order one whatever the molecule's size, so that one threshold tells rank 5 (linear) from 6.
-    size = centred.square().sum(-1).mean().sqrt().clamp(min=1e-6)
-    rows = torch.cat([shifts, turns / size])
-    if weights is not None:
-        rows = rows * weights.sqrt()[:, None]
-    require_finite("positions, squared,", rows, None)
-    _, values, basis = torch.linalg.svd(rows.flatten(1), full_matrices=False)
-    return basis[values > 1e-3 * values[0]]
+    return rigidity.rigid_motions(positions, weights)
 
 
 def remove_rigid_motions(

@@ -18,15 +18,25 @@ from elf.checks import (
     require_coordinates,
     require_count,
     require_finite,
+    require_integers,
     require_mask,
     require_number,
     require_occupied,
     require_one_of,
-    require_tensor,
     values_are_known,
     widen,
 )
 
+Coordinates = Float[Tensor, "batch atoms dim"]
+Mask = Bool[Tensor, "batch atoms"] | None
+Values = Float[Tensor, " batch"]
+"""What energies of dense samples take and give."""
+Nodes = Float[Tensor, "*nodes dim"]
+NodeMask = Bool[Tensor, "*nodes"] | None
+Edges = Int[Tensor, "2 edges"]
+"""What those along edges take: samples one after the other, or one beside the other."""
+Found = tuple[Tensor, Tensor | None]
+"""Values, and their gradient to the prediction if it was asked for; of dense or of flat samples."""
 NORMALIZATIONS = ("sum", "atoms", "pairs")
 OPTIONS = {"edges": "edges", "k": "spring constants", "cell": "periodic distances"}
 """What only some energies take in a call, and what the others lack."""
@@ -157,12 +167,7 @@ class Energy(nn.Module, ABC):
         __call__ = forward
 
     @abstractmethod
-    def _energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
+    def _energy(self, prediction: Coordinates, target: Coordinates, mask: Mask) -> Values:
         """The sum over atoms or pairs, not normalised. Inputs are valid, float32 or float64, zero at masked atoms."""
 
     def _flat_energy(
@@ -306,11 +311,9 @@ def _check(
 
 
 def _check_batch_index(batch: Tensor, prediction: Tensor, num_samples: int | None) -> None:
-    require_tensor("batch", batch)
+    require_integers("batch", batch)
     if num_samples is not None:
         num_samples = require_count("num_samples", num_samples)
-    if batch.dtype.is_floating_point or batch.dtype.is_complex or batch.dtype == torch.bool:
-        raise TypeError(f"batch has dtype {batch.dtype}; it should be an integer type (torch.int64)")
     if batch.shape != prediction.shape[:1]:
         raise ValueError(f"batch has shape {tuple(batch.shape)}; it should be (nodes,) = {tuple(prediction.shape[:1])}")
     if batch.device != prediction.device:
@@ -319,9 +322,8 @@ def _check_batch_index(batch: Tensor, prediction: Tensor, num_samples: int | Non
         return
     if int(batch[0]) != 0:
         raise ValueError(f"batch starts with sample {int(batch[0])}; it should start with 0")
-    steps = batch.diff()
-    if bool(((steps < 0) | (steps > 1)).any()):
-        where = int(((steps < 0) | (steps > 1)).nonzero()[0])
+    if bool((wrong := (batch.diff() < 0) | (batch.diff() > 1)).any()):
+        where = int(wrong.nonzero()[0])
         raise ValueError(
             f"batch goes from {int(batch[where])} to {int(batch[where + 1])} at node {where + 1}; "
             "it should be sorted, and no sample may be empty"

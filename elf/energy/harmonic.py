@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
-from jaxtyping import Bool, Float
-from torch import Tensor
 from typing_extensions import override
 
 from elf.checks import require_bool
-from elf.energy.base import Energy
+from elf.energy.base import Coordinates, Energy, Mask, Values
 from elf.geometry.alignment import align
 
 
@@ -21,12 +19,7 @@ class Harmonic(Energy):
     and no symmetry: a rotated target is a different target. Units: angstrom^2.
     """
 
-    def _energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
+    def _energy(self, prediction: Coordinates, target: Coordinates, mask: Mask) -> Values:
         return (prediction - target).square().sum((-2, -1))
 
 
@@ -38,12 +31,7 @@ class Absolute(Energy):
     Units: angstrom.
     """
 
-    def _energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
+    def _energy(self, prediction: Coordinates, target: Coordinates, mask: Mask) -> Values:
         return (prediction - target).abs().sum((-2, -1))
 
 
@@ -68,12 +56,7 @@ class AlignedHarmonic(Energy):
         require_bool("allow_reflection", allow_reflection)
         self.allow_reflection = allow_reflection
 
-    def _energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
+    def _energy(self, prediction: Coordinates, target: Coordinates, mask: Mask) -> Values:
         aligned = align(prediction, target, mask, allow_reflection=self.allow_reflection)
         return (prediction - aligned).square().sum((-2, -1))
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from itertools import combinations
+from math import comb
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
 from elf.checks import require_count, require_positive, values_are_known
-from elf.energy.base import Energy
+from elf.energy.base import Coordinates, Energy, Found, Mask, Values
 from elf.energy.known_gradient import with_known_gradient
 from elf.geometry.alignment import center
 
-FEW, MANY = 2, 8
-"""Further neighbours looked at first (more, while the last of them counts); and where values are not known."""
-REACH = 1.05
+FEW, MANY = 256, 8
+"""Atoms whose number fits into the last bits of a distance; further neighbours looked at where values are not known."""
+REACH = 1.025
 """Times the distance of the last neighbour asked for: there a further one has no weight left."""
-TILE = 4096
+FAR = 1e6
+"""Squared distance of what is not there, in units of the sample's size."""
+TILE = 8192
 """Bases worked out at a time, so that the arrays stay in the cache."""
 FLOOR = 0.1
 """Share of the target's base below which a predicted base counts as no smaller."""
-
-_Found = tuple[Float[Tensor, " batch"], Float[Tensor, "batch atoms dim"] | None]
-"""Value and gradient."""
 
 
 @final
@@ -40,10 +41,14 @@ class HeightEnergy(Energy):
     mirror images have the same distances and opposite heights: invariant to SE(d), not to reflections.
 
     O(N) terms. The bases of an atom are all triples (2D: pairs) of its `neighbours` nearest atoms in the target. What
-    stands as far as the last of them (within a twentieth) counts with a weight that falls smoothly to zero, so that
+    stands as far as the last of them (within a fortieth) counts with a weight that falls smoothly to zero, so that
     equivalent atoms stay equivalent. A base that is nearly a line has no plane: its weight goes to zero with the square
     of its area over that of an equilateral triangle with the same sum of squared sides. Where a predicted base shrinks
     below a tenth of the target's, its area counts as no smaller: the energy is smooth there.
+
+    Why not torsions (1 - cos of the difference of dihedrals, along bonds)? Of 60 flat molecules of QM9 they leave 12
+    with more than six zero modes, heights none; and in 24 % of QM9 some chain is within 5 degrees of a line, where a
+    dihedral jumps. They would be fewer terms: 2.9 an atom instead of 5.5.
 
     Alone it holds no distances (pulling a bond straight out of all its planes costs nothing): add it to a pair energy.
     Samples of fewer than D + 1 atoms have energy zero. The bases are chosen from the target, without gradient to it;
@@ -63,12 +68,7 @@ class HeightEnergy(Energy):
         self.k = require_positive("k", k)
         self.neighbours = require_count("neighbours", neighbours)
 
-    def _energy(
-        self,
-        prediction: Float[Tensor, "batch atoms dim"],
-        target: Float[Tensor, "batch atoms dim"],
-        mask: Bool[Tensor, "batch atoms"] | None,
-    ) -> Float[Tensor, " batch"]:
+    def _energy(self, prediction: Coordinates, target: Coordinates, mask: Mask) -> Values:
         dim = prediction.shape[2]
         if dim not in (2, 3):
             raise ValueError(f"prediction has {dim} coordinates an atom; HeightEnergy should have 2 or 3")
@@ -76,136 +76,179 @@ class HeightEnergy(Energy):
             raise ValueError(f"neighbours is {self.neighbours}; it should be at least {dim} in {dim} dimensions")
         if prediction.shape[1] <= dim:
             return 0 * prediction.sum((-2, -1))
-        with torch.no_grad():
-            spread = torch.stack([center(x, mask).abs().amax((1, 2)) for x in (prediction, target)])
-            # Areas squared leave the range of numbers soon: each side has a unit of its own, a power of two, which
-            # rounds nothing. A sample that is a point has none.
-            unit, own = (torch.where(s > 0, s.log2().floor().exp2(), 1) for s in (spread.amax(0), spread[1]))
-            target = target / own[:, None, None]
-            corners, weight = near_bases(target, mask, self.neighbours)
-            weight = weight * self.k
 
-        def one_pass(prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> _Found:
-            return _energies(prediction, target, corners, weight, own / unit, gradient)
+        one_pass = partial(_energies, self.neighbours)
 
         def formula(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-            return _energies(prediction, target, corners, weight, own / unit, False)[0]
+            return one_pass(prediction, target, mask, False)[0]
 
-        prediction = prediction / unit[:, None, None]
-        return with_known_gradient(formula, one_pass, prediction, target, mask) * unit.square()
+        return self.k * with_known_gradient(formula, one_pass, prediction, target, mask)
 
     @override
     def extra_repr(self) -> str:
         return f"k={self.k}, neighbours={self.neighbours}, {super().extra_repr()}"
 
 
-def _energies(
-    prediction: Float[Tensor, "batch atoms dim"],
-    target: Float[Tensor, "batch atoms dim"],
-    corners: Int[Tensor, "corners bases"],
-    weight: Float[Tensor, " bases"],
-    ratio: Float[Tensor, " batch"],
-    gradient: bool,
-) -> _Found:
-    """The sum of w (h(y_hat) - ratio h(y))^2 in each sample; and its gradient, written out, tile by tile."""
+def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mask: Mask, gradient: bool) -> Found:
+    """The sum of w (h(y_hat) - h(y))^2 in each sample; and its gradient, written out, tile by tile."""
     samples, atoms, dim = prediction.shape
-    # Coordinates as rows, those of the prediction first: (2 dim, nodes).
-    both = torch.cat((prediction, target), 2).flatten(0, 1).mT.contiguous()
+    both = torch.stack((prediction, target))
+    with torch.no_grad():
+        units = _units(both, mask)
+        unit, own = units
+        alike = values_are_known(units) and torch.equal(unit, own)
+    # Coordinates as rows, (prediction or target, dim, nodes); samples innermost.
+    planes = (both / units[..., None, None]).permute(0, 3, 2, 1).contiguous()
+    with torch.no_grad():
+        corners, weight = near_bases(planes[1].detach(), mask, neighbours)
+    planes = planes.view(2 * dim, -1)
     # Where the target's base is a point, its weight is zero; this keeps the derivatives of 1 / area finite there.
     least = torch.finfo(prediction.dtype).tiny ** 0.3
-    value = prediction.new_zeros(samples)
+    value = prediction.new_zeros(samples * atoms)
     forces = prediction.new_zeros(dim, samples * atoms) if gradient else None
     for here, share in zip(corners.split(TILE, 1), weight.split(TILE), strict=True):
-        points = both.index_select(1, here.flatten()).view(2, dim, *here.shape)
+        nodes = here.flatten()
+        points = planes.index_select(1, nodes).view(2, dim, dim + 1, -1)
         up, *sides = (points[:, :, i] - points[:, :, 1] for i in (0, *range(2, dim + 1)))
-        normal = _normal(sides)
+        if dim == 2:  # the line stands for the plane through it, across the plane of the atoms
+            up, *sides = (torch.nn.functional.pad(side, (0, 0, 0, 1)) for side in (up, *sides))
+            sides.append(torch.eye(3, dtype=up.dtype, device=up.device)[2, :, None].expand_as(up))
+        normal = _cross(sides[0], sides[1])
         squared = normal.square().sum(1)
         area = squared[1].detach()
         if dim == 3:
-            edges = torch.cat((*sides, sides[0] - sides[1]), 1)[1].detach().square().sum(0)
-            share = share * (12 * area / edges.square().clamp_min(least))
-        sample = here[0].div(atoms, rounding_mode="floor")
-        scale = ratio[sample]
-        floor = FLOOR**2 * torch.stack((area * scale.pow(2 * (dim - 1)), area))
+            first, second = sides[0][1].detach(), sides[1][1].detach()
+            edges = torch.cat((first, second, first - second)).square_().sum(0)
+            share = share * (12 * area / edges.square_().clamp_min_(least))
+        floor, scale = FLOOR**2 * area, None if alike else (own / unit).repeat(atoms)[here[0]]
+        if scale is not None:
+            floor = torch.stack((floor * scale.pow(2 * (dim - 1)), floor))
         inverse = (squared + floor.clamp_min(least)).rsqrt()
         volume = (up * normal).sum(1)
-        heights = volume * inverse
-        difference = heights[0] - scale * heights[1]
+        found, wanted = volume * inverse
+        difference = found - (wanted if scale is None else scale * wanted)
         push = share * difference
-        value = value.index_add(0, sample, push * difference)
+        value = value.index_add(0, here[0], push * difference)
         if forces is None:
             continue
         # dh/d(up) = n/a and dh/dn = up/a - V n/a^3 (n: normal, a: area, V: volume); n is the product of the sides.
-        pull = 2 * push * inverse[0]
+        pull = push.mul_(2) * inverse[0]
         on_up = normal[0] * pull
-        on_normal = up[0] * pull - normal[0] * (pull * volume[0] * inverse[0].square())
-        on_sides = _normal_backward([side[0] for side in sides], on_normal)
-        for corner, force in zip(here, (on_up, -on_up - sum(on_sides), *on_sides), strict=True):
-            forces.index_add_(1, corner, force)
-    return value, None if forces is None else forces.mT.reshape(samples, atoms, dim)
+        on_normal = torch.addcmul(up[0] * pull, normal[0], pull * found * inverse[0], value=-1)
+        on_sides = [_cross(sides[1][0], on_normal), _cross(on_normal, sides[0][0])][: dim - 1]
+        on_corners = torch.stack((on_up, -sum(on_sides, on_up), *on_sides), 1)
+        forces.index_add_(1, nodes, on_corners[:dim].flatten(1))
+    value = value.view(atoms, samples).sum(0) * unit.square()
+    if forces is None:
+        return value, None
+    return value, forces.view(dim, atoms, samples).permute(2, 1, 0) * unit[:, None, None]
 
 
-def _normal(sides: list[Tensor]) -> Tensor:
-    """Across the base, as long as twice its area: the product of two sides; in the plane, the side turned left."""
-    if len(sides) == 2:
-        return _cross(sides[0], sides[1], dim=1)
-    return torch.stack((-sides[0][:, 1], sides[0][:, 0]), 1)
+def _units(both: Float[Tensor, "2 batch atoms dim"], mask: Mask) -> Tensor:
+    """A unit of length for each sample, and for its target: powers of two, which round nothing; (2, batch).
+
+    Areas squared leave the range of numbers soon. The two differ where the prediction is far larger than its target.
+    """
+    spread = center(both, None if mask is None else mask.expand(2, -1, -1)).abs().amax((2, 3))
+    unit, own = torch.where(spread > 0, spread.log2().floor().exp2(), 1)  # a point has no size
+    return torch.stack((torch.where(unit > 1024 * own, unit, own), own))
 
 
-def _cross(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """The product of vectors along this axis; `torch.linalg.cross` takes four times as long for rows of coordinates."""
-    (x, y, z), (u, v, w) = a.unbind(dim), b.unbind(dim)
-    return torch.stack((y * w - z * v, z * u - x * w, x * v - y * u), dim)
-
-
-def _normal_backward(sides: list[Tensor], on_normal: Tensor) -> list[Tensor]:
-    """What a gradient with respect to the normal is with respect to the sides."""
-    if len(sides) == 2:
-        return [_cross(sides[1], on_normal, dim=0), _cross(on_normal, sides[0], dim=0)]
-    return [torch.stack((on_normal[1], -on_normal[0]))]
+def _cross(a: Float[Tensor, "*both 3 bases"], b: Float[Tensor, "*both 3 bases"]) -> Float[Tensor, "*both 3 bases"]:
+    """The product of vectors; `torch.linalg.cross` takes four times as long for rows of coordinates."""
+    (x, y, z), (u, v, w) = a.unbind(-2), b.unbind(-2)
+    terms = ((y * w, z, v), (z * u, x, w), (x * v, y, u))
+    return torch.stack([torch.addcmul(*term, value=-1) for term in terms], -2)
 
 
 def near_bases(
-    target: Float[Tensor, "batch atoms dim"], mask: Bool[Tensor, "batch atoms"] | None, neighbours: int
+    target: Float[Tensor, "dim atoms batch"], mask: Mask, neighbours: int
 ) -> tuple[Int[Tensor, "corners bases"], Float[Tensor, " bases"]]:
     """The bases of every atom among its nearest, and how much they count for being near; see `HeightEnergy`.
 
+    Args:
+        target: coordinates, in a unit that makes a sample about one in size.
+
     Returns:
-        The corners of each base as nodes of the whole batch (atom i of sample b is b * atoms + i), the atom that stands
-        over it first; and weights between 0 and 1.
+        The corners of each base as nodes of the whole batch (atom i of sample b is i * samples + b), the atom that
+        stands over it first; and weights between 0 and 1.
     """
-    samples, atoms, dim = target.shape
-    first = min(atoms - 1, neighbours)
-    distance = torch.cdist(target, target, compute_mode="donot_use_mm_for_euclid_dist")
-    absent = torch.eye(atoms, dtype=torch.bool, device=target.device)
+    dim, atoms, samples = target.shape
+    asked, every = min(atoms - 1, neighbours), partial(torch.arange, dtype=torch.long, device=target.device)
+    difference = (target[:, :, None] - target[:, None]).square()
+    squared = difference[0]
+    for other in difference[1:]:
+        squared = squared + other
+    squared = squared + torch.full((atoms,), FAR, dtype=target.dtype, device=target.device).diag().unsqueeze(-1)
     if mask is not None:
-        absent = absent | ~(mask.unsqueeze(1) & mask.unsqueeze(2))
-    distance = distance.masked_fill_(absent, torch.inf).flatten(0, 1)
-    known = values_are_known(distance)
-    looked = min(atoms - 1, first + (FEW if known else MANY))
-    share, index = _shares(distance, first, looked)
-    while known and looked < atoms - 1 and bool(share[-1].any()):
-        looked = min(atoms - 1, 2 * looked)
-        share, index = _shares(distance, first, looked)
-    count = int(share.any(1).sum()) if known else looked
-    rows = torch.arange(samples * atoms, dtype=torch.long, device=target.device)
-    nodes = index + (rows - rows % atoms)
-    parts = []
-    for rank in range(dim - 1, count):
-        # The bases whose farthest atom has this rank, of the atoms for which that neighbour still counts.
-        row = share[rank].nonzero().squeeze(-1) if known and rank >= first else rows
-        near_nodes, near_share = (x[: rank + 1].index_select(1, row) for x in (nodes, share))
-        ranks = list(combinations(range(rank), dim - 1))
-        chosen = [torch.tensor(column, dtype=torch.long, device=target.device) for column in zip(*ranks, strict=True)]
-        corners = [row.expand(len(ranks), -1), *(near_nodes[c] for c in chosen), near_nodes[-1].expand(len(ranks), -1)]
-        weight = near_share[-1] * near_share[chosen[0]] * (near_share[chosen[1]] if dim == 3 else 1)
-        parts.append((torch.stack(corners).flatten(1), weight.flatten()))
-    return torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
+        absent = FAR * (~mask.mT).to(target.dtype)
+        squared = squared + absent + absent.unsqueeze(1)
+    squared = squared.flatten(1)
+    known = values_are_known(squared)
+    if known:
+        near, index = _nearest(squared, asked)
+    else:
+        near, index = squared.topk(min(atoms - 1, asked + MANY), 0, largest=False)
+    last = near[:asked].masked_fill(near[:asked] >= FAR, 0).amax(0).clamp_min(torch.finfo(near.dtype).tiny)
+    share = ((REACH - (near / last).sqrt()) / (REACH - 1)).clamp(0, 1)
+    share = share.square() * (3 - 2 * share)
+
+    nodes = index * samples + every(samples).repeat(atoms)
+    ranks, numbers = (x.to(target.device) for x in (_ranks if known else _ranks.__wrapped__)(len(near), dim))
+    # Bases that all atoms have, by their ranks; then those that some have, one by one.
+    shared = comb(asked, dim) if known and mask is None else 0 if known else ranks.shape[1]
+    first = ranks[:, :shared].flatten()
+    over, below = every(samples * atoms).repeat(shared), nodes.index_select(0, first).view(dim, -1)
+    weight = share.index_select(0, first).view(dim, -1).prod(0)
+    if not known:
+        return torch.cat((over.unsqueeze(0), below)), weight
+    more = numbers[(share > 0).sum(0)] - shared
+    rows = (more > 0).nonzero().squeeze(1)
+    more = more[rows]
+    row = rows.repeat_interleave(more)
+    which = every(len(row)) + (shared + more - more.cumsum(0)).repeat_interleave(more)
+    places = ranks.index_select(1, which).mul_(samples * atoms).add_(row)
+    corners = [over, row, *(x for pair in zip(below, nodes.take(places), strict=True) for x in pair)]
+    return torch.cat(corners).view(dim + 1, -1), torch.cat((weight, share.take(places).prod(0)))
 
 
-def _shares(distance: Tensor, first: int, looked: int) -> tuple[Tensor, Tensor]:
-    """How much each of the nearest atoms counts, (looked, nodes), and which they are."""
-    near, index = (found.mT for found in distance.topk(looked, largest=False))
-    last = near[:first].masked_fill(near[:first].isinf(), 0).amax(0)
-    fading = ((REACH - near / last.clamp_min(torch.finfo(near.dtype).tiny)) / (REACH - 1)).clamp(0, 1)
-    return fading.square() * (3 - 2 * fading), index
+@lru_cache(maxsize=64)
+def _ranks(looked: int, dim: int) -> tuple[Int[Tensor, "dim bases"], Int[Tensor, " counts"]]:
+    """All bases of the nearest atoms, (0, 1, 2) for the first three, and how many there are of the first 0, 1, ...
+
+    Ordered by their last rank, so that those of fewer atoms come first.
+    """
+    bases = sorted(combinations(range(looked), dim), key=lambda ranks: ranks[::-1])
+    numbers = [comb(atoms, dim) for atoms in range(looked + 1)]
+    ranks, counts = (torch.tensor(x, dtype=torch.long, device="cpu") for x in ([*zip(*bases, strict=True)], numbers))
+    return ranks, counts
+
+
+def _nearest(
+    squared: Float[Tensor, "atoms nodes"], asked: int
+) -> tuple[Float[Tensor, "ranks nodes"], Int[Tensor, "ranks nodes"]]:
+    """The nearest atoms of each, squared distance and which, as long as one of them counts.
+
+    Among few atoms, the last bits of a distance say whose it is, which is three times as fast as `topk`.
+    """
+    atoms, integer = len(squared), torch.int32 if squared.dtype == torch.float32 else torch.int64
+    numbers = torch.arange(atoms, dtype=integer, device=squared.device)[:, None]
+    bits = (1 << (atoms - 1).bit_length()) - 1 if atoms <= FEW else 0
+    keys = ((squared.view(integer) & ~bits) | (numbers & bits)).view(squared.dtype)
+    index: list[Tensor] = []
+    last = bound = squared.new_zeros(1)
+    while len(index) < atoms - 1:
+        if bits:
+            key = keys.amin(0, keepdim=True)
+            which = (key.view(integer) & bits).long()
+        else:
+            key, which = keys.min(0, keepdim=True)
+        if len(index) >= asked and not bool((key < bound).any()):
+            break
+        index.append(which)
+        keys.scatter_(0, which, torch.inf)
+        if len(index) <= asked:
+            last = last.where(key >= FAR, key)
+            bound = 1.001 * REACH**2 * last
+    ranked = torch.cat(index)
+    return squared.gather(0, ranked), ranked

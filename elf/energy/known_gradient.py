@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from elf.checks import is_plain
+from elf.energy.base import Found
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(prediction, target, mask) -> one value a sample, for autograd to differentiate as often as it is asked to."""
-OnePass = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor | None]]
+OnePass = Callable[[Tensor, Tensor, Tensor | None, bool], Found]
 """The same, and whether the gradient is wanted -> values, and their gradient to the prediction; without autograd."""
 
 
@@ -64,15 +65,8 @@ def transforms_are_active() -> bool:
 
 class _KnownGradient(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        prediction: Tensor,
-        target: Tensor,
-        mask: Tensor | None,
-        batch: Tensor | None,
-        formula: Formula,
-        one_pass: OnePass,
-    ) -> Tensor:
+    def forward(ctx: Any, prediction: Tensor, *others: Any) -> Tensor:
+        target, mask, batch, formula, one_pass = others
         value, gradient = one_pass(prediction, target, mask, True)
         ctx.save_for_backward(prediction, target, mask, batch, gradient)
         ctx.formula = formula

@@ -21,10 +21,11 @@ from functools import partial
 from itertools import repeat
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from elf.energy.springs import SpringFunction, is_trusted, spring_constants
+from elf.energy.base import Coordinates, Edges, Found, Mask, NodeMask, Nodes
+from elf.energy.springs import Springs, is_trusted, spring_constants
 
 CACHE_ELEMENTS = 2**17
 """Pairs a tile on a CPU, a thread: a dozen arrays of 512 KiB, which live in the second and third level of cache."""
@@ -38,14 +39,8 @@ def tile_elements(device: torch.device) -> int:
 
 
 def all_pairs(
-    prediction: Float[Tensor, "batch atoms dim"],
-    target: Float[Tensor, "batch atoms dim"],
-    mask: Bool[Tensor, "batch atoms"] | None,
-    springs: SpringFunction | Tensor,
-    gradient: bool,
-    *,
-    tile: int | None = None,
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch atoms dim"] | None]:
+    prediction: Coordinates, target: Coordinates, mask: Mask, springs: Springs, gradient: bool, *, tile: int = 0
+) -> Found:
     """sum_{i<j} k(r_ij) (r_ij - r_hat_ij)^2, and its gradient with respect to the prediction.
 
     Args:
@@ -54,9 +49,9 @@ def all_pairs(
         springs: k(r). What is not trusted is shown r = 1 where there is no pair of real atoms, and exactly 0 where
             target atoms coincide. Or symmetric constants themselves, (atoms, atoms) or (batch, atoms, atoms).
         gradient: whether to compute the gradient; None stands for it otherwise.
-        tile: pairs at a time; None chooses.
+        tile: pairs at a time; 0 chooses.
     """
-    tile = tile_elements(prediction.device) if tile is None else tile
+    tile = tile or tile_elements(prediction.device)
     samples, atoms, _ = prediction.shape
     block = max(1, tile // atoms)
     if samples <= block:
@@ -70,13 +65,8 @@ def all_pairs(
 
 
 def _all_pairs_of_block(
-    prediction: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    springs: SpringFunction | Tensor,
-    gradient: bool,
-    tile: int,
-) -> tuple[Tensor, Tensor | None]:
+    prediction: Tensor, target: Tensor, mask: Tensor | None, springs: Springs, gradient: bool, tile: int
+) -> Found:
     samples, atoms, dim = prediction.shape
     shifts, places = atoms // 2, atoms * samples
     if not shifts:
@@ -129,20 +119,13 @@ def _by_shifts(k: Float[Tensor, "*batch atoms atoms"], shifts: int) -> Float[Ten
 
 
 def along_edges(
-    prediction: Float[Tensor, "*nodes dim"],
-    target: Float[Tensor, "*nodes dim"],
-    mask: Bool[Tensor, "*nodes"] | None,
-    edges: Int[Tensor, "2 edges"],
-    springs: SpringFunction | Tensor,
-    gradient: bool,
-    *,
-    tile: int | None = None,
-) -> tuple[Float[Tensor, " edges"], Float[Tensor, "*nodes dim"] | None]:
+    prediction: Nodes, target: Nodes, mask: NodeMask, edges: Edges, springs: Springs, gradient: bool, *, tile: int = 0
+) -> Found:
     """k(r) (r - r_hat)^2 of every edge, and the gradient of their sum; arguments as in `all_pairs`, constants (edges,).
 
     An edge that touches a masked node contributes nothing, nor does one from a node to itself.
     """
-    tile = tile_elements(prediction.device) if tile is None else tile
+    tile = tile or tile_elements(prediction.device)
     dim = prediction.shape[-1]
     coordinates = torch.cat((prediction, target), -1).flatten(0, -2).mT.contiguous()
     mask = None if mask is None else mask.flatten()
@@ -182,7 +165,7 @@ def _lengths(
 
 
 def _stretch_and_force(
-    predicted: Tensor, rest: Tensor, springs: SpringFunction | Tensor, real: Sequence[Tensor]
+    predicted: Tensor, rest: Tensor, springs: Springs, real: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """r_hat - r and k(r) (r_hat - r), in the place of the lengths; zero where one of the factors `real` (0, 1) is."""
     if not isinstance(springs, Tensor) and not is_trusted(springs):

@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from elf.checks import require_count, values_are_known
 from elf.energy import constants, one_pass
-from elf.energy.base import Call, Energy
+from elf.energy.base import Call, Coordinates, Edges, Energy, Found, Mask, NodeMask, Nodes, Values
 from elf.energy.known_gradient import transforms_are_active, with_known_gradient
-from elf.energy.springs import Exponential, SpringFunction, is_trusted, spring_constants
+from elf.energy.springs import Exponential, SpringFunction, Springs, is_trusted, spring_constants
 from elf.geometry.distances import checked_cell, cross_distances, edge_distances
 from elf.geometry.graphs import undirected_pairs
 
@@ -185,14 +185,14 @@ def _require_fit(edges: Int[Tensor, "*batch 2 edges"], samples: int, batch: Tens
 
 
 def all_pairs(
-    prediction: Float[Tensor, "batch atoms dim"],
-    target: Float[Tensor, "batch atoms dim"],
-    mask: Bool[Tensor, "batch atoms"] | None,
-    springs: SpringFunction | Tensor,
+    prediction: Coordinates,
+    target: Coordinates,
+    mask: Mask,
+    springs: Springs,
     start: int,
     stop: int,
     cell: Tensor | None = None,
-) -> Float[Tensor, " batch"]:
+) -> Values:
     """Eq. 7 as it stands, for the atoms start <= i < stop and j > i; with 0 and N, all of it.
 
     Autograd differentiates it as often, and in whatever, as it is asked to.
@@ -210,12 +210,7 @@ def all_pairs(
 
 
 def along_edges(
-    prediction: Float[Tensor, "*nodes dim"],
-    target: Float[Tensor, "*nodes dim"],
-    mask: Bool[Tensor, "*nodes"] | None,
-    springs: SpringFunction | Tensor,
-    edges: Int[Tensor, "2 edges"],
-    cell: Tensor | None = None,
+    prediction: Nodes, target: Nodes, mask: NodeMask, springs: Springs, edges: Edges, cell: Tensor | None = None
 ) -> Float[Tensor, " edges"]:
     """The terms of Eq. 7 along edges of flat nodes; an edge from a node to itself is padding."""
     r_hat = edge_distances(prediction.flatten(0, -2), edges, cell)  # (E,)
@@ -223,7 +218,7 @@ def along_edges(
     return _stretches(r_hat, r, _real_edges(edges, mask), springs)  # (E,)
 
 
-def _real_edges(edges: Int[Tensor, "2 edges"], mask: Bool[Tensor, "*nodes"] | None) -> Bool[Tensor, " edges"]:
+def _real_edges(edges: Edges, mask: NodeMask) -> Bool[Tensor, " edges"]:
     real = edges[0] != edges[1]
     return real if mask is None else real & mask.flatten()[edges].all(0)
 
@@ -243,10 +238,10 @@ def _stretches(
 class _Pairs(NamedTuple):
     """What Eq. 7 is summed over; for autograd, and in one pass."""
 
-    springs: SpringFunction | Tensor
+    springs: Springs
     """k(r), or k: (N, N), (B, N, N), or (E,), zero where nothing counts."""
     chunk_size: int | None = None
-    edges: Int[Tensor, "2 edges"] | None = None
+    edges: Edges | None = None
     """Of nodes as if they were flat, (nodes, dim); None means all pairs of each sample."""
     samples: int = 0
     batch: Int[Tensor, " nodes"] | None = None
@@ -280,11 +275,9 @@ class _Pairs(NamedTuple):
             value = value + checkpoint(all_pairs, *arguments, use_reentrant=False, preserve_rng_state=False)
         return value
 
-    def one_pass(
-        self, prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def one_pass(self, prediction: Tensor, target: Tensor, mask: Tensor | None, gradient: bool) -> Found:
         if self.edges is None:
-            tile = None if self.chunk_size is None else self.chunk_size * prediction.shape[1]
+            tile = 0 if self.chunk_size is None else self.chunk_size * prediction.shape[1]
             return one_pass.all_pairs(prediction, target, mask, self.springs, gradient, tile=tile)
         terms, forces = one_pass.along_edges(prediction, target, mask, self.edges, self.springs, gradient)
         return self._summed(terms), forces

@@ -27,20 +27,13 @@ from typing_extensions import override
 
 from elf.checks import require_positive, values_are_known
 
-__all__ = [
-    "BondAware",
-    "Constant",
-    "Exponential",
-    "Inverse",
-    "InverseSquare",
-    "LennardJones",
-    "Morse",
-    "Spring",
-]
+__all__ = ["BondAware", "Constant", "Exponential", "Inverse", "InverseSquare", "LennardJones", "Morse", "Spring"]
 
 
 SpringFunction = Callable[[Tensor], Tensor]
 """k(r), elementwise."""
+Springs = SpringFunction | Tensor
+"""k(r), or the constants themselves."""
 STIFFEST, LONGEST = 1e30, 1e30
 """The largest spring constant, what energies in float32 have room for; distances beyond any that occur."""
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from elf.checks import require_count, require_one_of, require_seed, require_tensor, values_are_known
+from elf.checks import require_count, require_integers, require_one_of, require_seed, values_are_known
 
 
 def complete_edges(n: int) -> Int[Tensor, "2 edges"]:
@@ -119,9 +119,7 @@ def undirected_pairs(edges: object, n: int | None = None, *, padded: bool = Fals
         TypeError: `edges` is not a tensor of integers.
         ValueError: a wrong shape, a node out of range, a self-loop, or a pair twice (in one or both directions).
     """
-    edges = require_tensor("edges", edges)
-    if edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
-        raise TypeError(f"edges has dtype {edges.dtype}; it should be an integer type (torch.int64)")
+    edges = require_integers("edges", edges)
     if edges.ndim < 2 or edges.shape[-2] != 2:
         raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E), a list per sample")
     edges = edges.long()
@@ -158,9 +156,7 @@ def undirected(edge_index: Tensor) -> Int[Tensor, "2 edges"]:
     Raises:
         TypeError, ValueError: `edge_index` is no tensor of integers (2, edges).
     """
-    edge_index = require_tensor("edge_index", edge_index)
-    if edge_index.is_floating_point() or edge_index.dtype == torch.bool:
-        raise TypeError(f"edge_index has dtype {edge_index.dtype}; it should be an integer type (torch.int64)")
+    edge_index = require_integers("edge_index", edge_index)
     if edge_index.ndim != 2 or len(edge_index) != 2:
         raise ValueError(f"edge_index has shape {tuple(edge_index.shape)}; it should be (2, edges)")
     return edge_index.long().sort(0).values[:, edge_index[0] != edge_index[1]].unique(dim=1)

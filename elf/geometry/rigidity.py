@@ -14,13 +14,14 @@ Gortler, A. D. Healy, D. P. Thurston, Am. J. Math. 132 (2010) 897.
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.checks import require_count, require_positive, require_seed
+from elf.checks import require_count, require_finite, require_positive, require_seed
 from elf.geometry.graphs import is_connected, random_regular_edges, require_graph
 from elf.geometry.modular import eliminate, random_null_vector, random_residues, residue
 
@@ -182,20 +183,32 @@ def flexes(
     matrix = rigidity_matrix(centred, edges)
     # Rigid motions as further rows: what is orthogonal to all rows bends.
     scale = centred.square().sum().sqrt().clamp(min=torch.finfo(x.dtype).tiny)
-    _, values, rows = torch.linalg.svd(torch.cat([matrix, _rigid_motions(centred) * scale / n**0.5]))
+    _, values, rows = torch.linalg.svd(torch.cat([matrix, rigid_motions(x) * scale]))
     rank = int((values > tolerance * values[0]).sum())
     return rows[rank:].unflatten(-1, (n, dim))
 
 
-def _rigid_motions(x: Tensor) -> Tensor:
-    """Translations, and the velocities of rotations about the origin, as rows of length n D."""
-    n, dim = x.shape
-    shifts = torch.eye(dim, dtype=x.dtype, device=x.device).expand(n, dim, dim).movedim(1, 0)
-    pairs = [(a, b) for a in range(dim) for b in range(a + 1, dim)]
-    turns = x.new_zeros(len(pairs), n, dim)
-    for turn, (a, b) in zip(turns, pairs, strict=True):
-        turn[:, a], turn[:, b] = -x[:, b], x[:, a]
-    return torch.cat([shifts, turns / turns.square().mean().sqrt().clamp(min=1e-30)]).flatten(1)
+def rigid_motions(
+    x: Float[Tensor, "nodes dim"], masses: Float[Tensor, " nodes"] | None = None
+) -> Float[Tensor, "motions coordinates"]:
+    """An orthonormal basis of translations and infinitesimal rotations.
+
+    In space 6 rows, 5 for points on a line, 3 for a single one. With masses, of the mass-weighted motions: displacement
+    times sqrt(mass). Squares of coordinates should fit the dtype.
+    """
+    centred, dim = x - x.mean(0), x.shape[1]
+    axes = torch.eye(dim, dtype=x.dtype, device=x.device)
+    # Rotations in each plane, the last first; the sign makes them cross products with the axes in space.
+    planes = [(a, b, (-1) ** (a + b + 1)) for a, b in combinations(range(dim), 2)][::-1]
+    turns = [sign * (centred[:, a, None] * axes[b] - centred[:, b, None] * axes[a]) for a, b, sign in planes]
+    # Of order one whatever the size, so that one threshold tells a line from what is none.
+    size = centred.square().sum(-1).mean().sqrt().clamp(min=1e-6)
+    rows = torch.stack([*(axis.expand_as(x) for axis in axes), *(turn / size for turn in turns)])
+    if masses is not None:
+        rows = rows * masses.sqrt()[:, None]
+    require_finite("x, squared,", rows, None)
+    _, values, basis = torch.linalg.svd(rows.flatten(1), full_matrices=False)
+    return basis[values > 1e-3 * values[0]]
 
 
 def draw_rigid_graph(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -82,33 +83,24 @@ def _elements(
     generator: torch.Generator,
 ) -> list[tuple[str, Move]]:
     """Group elements as (description, map of coordinates)."""
-    elements: list[tuple[str, Move]] = []
-    dim = target.shape[-1]
-    middle = centroid(target, mask).unsqueeze(-2)
+    dim, middle = target.shape[-1], centroid(target, mask).unsqueeze(-2)
     size = center(target, mask).square().sum(-1).mean().sqrt()
     rotations = random_rotations(2 * samples, dim, generator, dtype=target.dtype, device=target.device)
     mirror = torch.ones(dim, dtype=target.dtype, device=target.device)
     mirror[0] = -1
     shifts = torch.randn(samples, dim, generator=generator, dtype=target.dtype, device=target.device) * size
 
-    def turn(matrix: Tensor) -> Move:
-        return lambda x: (x - middle) @ matrix.mT + middle
+    def turn(matrix: Tensor, x: Tensor) -> Tensor:
+        return (x - middle) @ matrix.mT + middle
 
-    def shift(vector: Tensor) -> Move:
-        return lambda x: x + vector
-
-    def relabel(permutation: Tensor) -> Move:
-        return lambda x: x[:, permutation]
-
-    if "rotations" in group:
-        elements += [(f"the rotation {matrix.tolist()}", turn(matrix)) for matrix in rotations[:samples]]
-    if "reflections" in group:
-        elements += [(f"the reflection {m.tolist()}", turn(m)) for m in rotations[samples:] * mirror]
-    if "translations" in group:
-        elements += [(f"the translation {vector.tolist()}", shift(vector)) for vector in shifts]
-    if permutations is not None:
-        elements += [(f"the permutation {p.tolist()}", relabel(p)) for p in permutations]
-    return elements
+    kinds: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Sequence[Tensor] | Tensor]] = {
+        "rotations": (turn, rotations[:samples]),
+        "reflections": (turn, rotations[samples:] * mirror),
+        "translations": (lambda vector, x: x + vector, shifts),
+        "permutations": (lambda order, x: x[:, order], () if permutations is None else permutations),
+    }
+    chosen = [(kind, *kinds[kind]) for kind in kinds if kind in (*group, "permutations")]
+    return [(f"the {kind[:-1]} {g.tolist()}", partial(move, g)) for kind, move, elements in chosen for g in elements]
 
 
 def automorphisms(

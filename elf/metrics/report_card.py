@@ -17,8 +17,11 @@ from elf.checks import require_coordinates, require_finite, require_mask, requir
 from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
 from elf.geometry.distances import pairwise_distances
+from elf.geometry.rigidity import rigid_motions
 
 EnergyCall = Callable[..., Tensor]
+Reference = Callable[[int, Tensor], Tensor]
+Pairs = list[tuple[Tensor, Tensor]]
 NOISE = 0.2
 """Standard deviation of the displacements at which symmetries and agreements are looked at, in angstrom."""
 ZERO_MODE = 1e-4
@@ -80,23 +83,16 @@ class ReportCard:
     def rows(self) -> list[tuple[str, str, str]]:
         """(question, figure, remark) of each line of the table."""
         seen = {name: change > 1e-6 for name, change in self.ignores.items()}
-        kept, found, proper = self.relabellings
+        (kept, found, proper), free = self.relabellings, self.free_modes
+        bounded = "bounded" if self.growth < 0.05 else "unbounded"
         rows = [("zero at the target", f"{self.at_target:.1e}", "yes" if self.at_target < 1e-6 else "NO")]
         rows += [(f"sees a {name}", f"{self.ignores[name]:.1e}", "yes" if seen[name] else "no") for name in seen]
         rows += [
             ("ignores relabelled equivalent atoms", f"{kept} of {found}", f"{proper} of them are rotations"),
-            (
-                "free modes beyond rigid motions",
-                str(self.free_modes),
-                "some shapes cost nothing" if self.free_modes else "",
-            ),
+            ("free modes beyond rigid motions", str(free), "some shapes cost nothing" if free else ""),
             ("targets with a soft mode", f"{self.soft_share:.0%}", "a mode below 1 % of the median"),
             ("condition number", f"{self.condition:.0f}", "stiffest over softest mode"),
-            (
-                "gradient grows as displacement to the",
-                f"{self.growth:.2f}",
-                "bounded" if self.growth < 0.05 else "unbounded",
-            ),
+            ("gradient grows as displacement to the", f"{self.growth:.2f}", bounded),
             ("steepest where atoms meet", f"{self.steepest:.3g}", "explodes" if self.steepest > 1e3 else ""),
             ("gradient jumps where atoms meet", str(self.kink), "a kink" if self.kink else "smooth"),
         ]
@@ -125,7 +121,7 @@ def report_card(
     targets: Tensor,
     mask: Tensor | None = None,
     *,
-    reference: Callable[[int, Tensor], Tensor] | None = None,
+    reference: Reference | None = None,
     labels: Tensor | None = None,
     seed: int = 0,
 ) -> ReportCard:
@@ -215,14 +211,11 @@ def _gradient(energy: EnergyCall, x: Tensor, y: Tensor, mask: Tensor | None = No
     return gradient
 
 
-def _changes(
-    energy: EnergyCall, pairs: list[tuple[Tensor, Tensor]], scale: float, generator: torch.Generator
-) -> dict[str, float]:
+def _changes(energy: EnergyCall, pairs: Pairs, scale: float, generator: torch.Generator) -> dict[str, float]:
     """The largest change of the energy under each kind of motion of the prediction, over the scale."""
     dim = pairs[0][0].shape[-1]
     turns = random_rotations(len(pairs), dim, generator, dtype=torch.float64)
-    mirror = torch.ones(dim, dtype=torch.float64, device="cpu")
-    mirror[0] = -1
+    mirror = torch.tensor([-1.0] + [1.0] * (dim - 1), dtype=torch.float64, device="cpu")
     largest = dict.fromkeys(("translation", "rotation", "reflection"), 0.0)
     for (x, y), turn in zip(pairs, turns, strict=True):
         before = energy(x, y)
@@ -232,13 +225,11 @@ def _changes(
     return largest
 
 
-def _relabellings(
-    energy: EnergyCall, pairs: list[tuple[Tensor, Tensor]], scale: float, labels: list[Tensor] | None
-) -> tuple[int, int, int]:
+def _relabellings(energy: EnergyCall, pairs: Pairs, scale: float, kinds: list[Tensor] | None) -> tuple[int, int, int]:
     kept = found = proper = 0
     for i, (x, y) in enumerate(pairs):
         distances = pairwise_distances(y[0])
-        group = symmetry.automorphisms(distances, labels=None if labels is None else labels[i], tolerance=1e-3)[1:]
+        group = symmetry.automorphisms(distances, labels=None if kinds is None else kinds[i], tolerance=1e-3)[1:]
         before = energy(x, y)
         changes = [float((energy(x[:, p], y) - before).abs()) / scale for p in group]
         # Atoms are equivalent to a thousandth of an angstrom, and the energy cannot be more so than they are.
@@ -267,7 +258,7 @@ def _modes(energy: EnergyCall, target: Tensor) -> _Modes:
     forces = _gradient(energy, both, target.expand_as(both)).flatten(1)
     hessian = (forces[:size] - forces[size:]) / 2e-4
     hessian = (hessian + hessian.mT) / 2
-    rigid = _rigid_motions(target[0])
+    rigid = rigid_motions(target[0])
     # Internal displacements only: what the rigid motions cost is another question.
     _, _, basis = torch.linalg.svd(rigid, full_matrices=True)
     inside = basis[len(rigid) :]
@@ -278,19 +269,6 @@ def _modes(energy: EnergyCall, target: Tensor) -> _Modes:
     softest = (vectors[:, 0] @ inside if len(values) else target.new_zeros(size)).view(atoms, dim)
     condition = float(stiff[-1] / stiff[0]) if len(stiff) else 1.0
     return _Modes(torch.linalg.eigvalsh(hessian), values, typical, free, condition, softest)
-
-
-def _rigid_motions(y: Float[Tensor, "atoms dim"]) -> Float[Tensor, "motions coordinates"]:
-    """An orthonormal basis of translations and infinitesimal rotations in any dimension."""
-    centred, dim = y - y.mean(0), y.shape[1]
-    rows = [torch.eye(dim, dtype=y.dtype, device=y.device)[axis].expand_as(y) for axis in range(dim)]
-    for a in range(dim):
-        for b in range(a):
-            turn = torch.zeros_like(y)
-            turn[:, a], turn[:, b] = centred[:, b], -centred[:, a]
-            rows.append(turn / centred.square().sum(-1).mean().sqrt().clamp_min(1e-6))
-    _, values, basis = torch.linalg.svd(torch.stack(rows).flatten(1), full_matrices=False)
-    return basis[values > 1e-3 * values[0]]
 
 
 def _meeting(energy: EnergyCall, target: Tensor) -> tuple[float, bool]:
@@ -348,9 +326,7 @@ def _arrivals(energy: EnergyCall, y: Tensor, real: Tensor, generator: torch.Gene
     return float(((error.sum((1, 2)) / pair.sum((1, 2))).sqrt() < 0.1).double().mean())
 
 
-def _ranks(
-    energy: EnergyCall, targets: list[Tensor], reference: Callable[[int, Tensor], Tensor], generator: torch.Generator
-) -> float:
+def _ranks(energy: EnergyCall, targets: list[Tensor], reference: Reference, generator: torch.Generator) -> float:
     """Spearman's rank correlation over 64 distortions of each target, the median. All of 0.1 angstrom: what is ranked
     is the kind of a distortion, not its size, which any energy tells."""
     correlations = []
@@ -362,7 +338,7 @@ def _ranks(
     return median(correlations)
 
 
-def _agreement(energy: EnergyCall, pairs: list[tuple[Tensor, Tensor]], scale: float) -> dict[str, float | str]:
+def _agreement(energy: EnergyCall, pairs: Pairs, scale: float) -> dict[str, float | str]:
     x, y = pairs[0]
     value = energy(x, y)
     wide = [torch.cat((t, torch.full_like(t[:, :2], torch.nan)), 1) for t in (x, y)]

@@ -20,7 +20,7 @@ def plain_loop(prediction: np.ndarray, target: np.ndarray, neighbours: int) -> f
         distance = np.linalg.norm(target - target[i], axis=1)
         others = sorted((d, j) for j, d in enumerate(distance) if j != i)
         last = others[neighbours - 1][0]
-        share = {j: faded(d / last) for d, j in others if d < 1.05 * last}
+        share = {j: faded(d / last) for d, j in others if d < 1.025 * last}
         for base in itertools.combinations(share, dim):
             wanted, area, quality = measured(target, i, base, None)
             found, _, _ = measured(prediction, i, base, area)
@@ -29,8 +29,8 @@ def plain_loop(prediction: np.ndarray, target: np.ndarray, neighbours: int) -> f
 
 
 def faded(ratio: float) -> float:
-    """One up to the last neighbour's distance, zero from 1.05 times that on, a cubic with flat ends between."""
-    x = min(max((ratio - 1) / 0.05, 0.0), 1.0)
+    """One up to the last neighbour's distance, zero from 1.025 times that on, a cubic with flat ends between."""
+    x = min(max((ratio - 1) / 0.025, 0.0), 1.0)
     return 1 - 3 * x**2 + 2 * x**3
 
 
@@ -213,10 +213,23 @@ def test_many_equal_neighbours_all_count() -> None:
     steps = [(a, b, 0) for a in (-1, 1) for b in (-1, 1)]
     shell = [tuple(step[i] for i in order) for step in steps for order in ((0, 1, 2), (0, 2, 1), (2, 0, 1))]
     y = torch.tensor([(0, 0, 0), *shell], dtype=torch.float64)[None]
-    corners, weight = module.near_bases(y, None, 4)
+    corners, weight = module.near_bases(y.permute(2, 1, 0), None, 4)
     of_centre = corners[0] == 0
     assert int(of_centre.sum()) == math.comb(12, 3)
     assert (weight[of_centre] == 1).all()
+
+
+def test_neighbours_are_the_same_among_few_and_many_atoms(
+    dtype: torch.dtype, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ways to find them; on a grid, where many stand equally far."""
+    y = torch.randint(4, (3, 12, 3), generator=generator).to(dtype)
+    x, mask = y + 0.1, torch.arange(12) < torch.tensor([[12], [7], [4]])
+    x[:, ::2] += 0.2
+    few = HeightEnergy()(x, y, mask)
+    monkeypatch.setattr(module, "FEW", 1)
+    torch.testing.assert_close(HeightEnergy()(x, y, mask), few)
+    assert (few > 0).all()
 
 
 def test_bad_arguments() -> None:
