@@ -23,7 +23,7 @@ REACH = 1.025
 """Times the distance of the last neighbour asked for: there a further one has no weight left."""
 FAR = 1e6
 """Squared distance of what is not there, in units of the sample's size."""
-TILE = 8192
+TILE = 16384
 """Bases worked out at a time, so that the arrays stay in the cache."""
 FLOOR = 0.1
 """Share of the target's base below which a predicted base counts as no smaller."""
