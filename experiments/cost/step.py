@@ -23,7 +23,7 @@ from elf.generative.molecules import NoisePredictor, denoising_loss
 from elf.scales import nearest
 from experiments.cost.points import median_seconds, one_thread, significant
 from experiments.framework.experiment import Callbacks, Cell, Experiment, grid, losses_and_seeds
-from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.framework.tables import format_mean, mean_table, summarise_by, text_table
 from experiments.molecules import losses, paper, paper_settings, small
 from experiments.molecules.paper_tables import SETTINGS as TABLES
 
@@ -192,17 +192,8 @@ def step_cell(settings: StepSettings, cell: Cell, workdir: Path, callbacks: Call
 
 def step_table(result: dict[str, Any]) -> str:
     """Milliseconds, and the share in per cent."""
-    return text_table(
-        [
-            {
-                "loss": row["loss"],
-                "step (ms)": format_mean(row, "step_ms", 1),
-                "loss (ms)": format_mean(row, "loss_ms", 2),
-                "share (%)": format_mean(row, "share", 2, 100),
-            }
-            for row in result["summary"]
-        ]
-    )
+    columns = {"step_ms": ("step (ms)", 1, 1), "loss_ms": ("loss (ms)", 2, 1), "share": ("share (%)", 2, 100)}
+    return mean_table(result["summary"], ["loss"], columns)
 
 
 EXPERIMENTS = {

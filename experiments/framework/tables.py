@@ -75,3 +75,27 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> str:
     lines = ["| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
+
+
+def mean_table(
+    summary: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    columns: Mapping[str, tuple[str, int, float]],
+    always: Sequence[str] = ("loss",),
+) -> str:
+    """A table of a `summarise_by` summary: mean ± standard deviation (number), "-" for what a row does not have.
+
+    Args:
+        summary: the rows.
+        keys: what tells them apart; there is no column for those that never vary, but for those in `always`.
+        columns: number -> its heading, digits, factor (100 for per cent).
+    """
+    varied = [key for key in keys if key in always or len({row[key] for row in summary}) > 1]
+
+    def figures(row: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            heading: format_mean(row, name, digits, factor) if name in row else "-"
+            for name, (heading, digits, factor) in columns.items()
+        }
+
+    return text_table([{**{key: row[key] for key in varied}, **figures(row)} for row in summary])

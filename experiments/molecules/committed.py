@@ -22,7 +22,7 @@ from elf.metrics import molecules as metrics
 from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment, losses_and_seeds
 from experiments.framework.published import Published
-from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
+from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules import small as molecules
 from experiments.molecules.distribution_figures import distribution_figures
 
@@ -103,19 +103,8 @@ COLUMNS = {
 
 
 def table(result: dict[str, Any]) -> str:
-    """Mean ± standard deviation over draws (number of draws)."""
-    return text_table(
-        [
-            {
-                "loss": row["loss"],
-                **{
-                    heading: format_mean(row, name, digits, factor) if name in row else "-"
-                    for name, (heading, digits, factor) in COLUMNS.items()
-                },
-            }
-            for row in result["summary"]
-        ]
-    )
+    """Mean ± standard deviation over draws."""
+    return mean_table(result["summary"], ["loss"], COLUMNS)
 
 
 EXPERIMENT = Experiment(

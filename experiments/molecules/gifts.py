@@ -24,7 +24,7 @@ from elf.metrics import molecules as metrics
 from elf.scales import nearest
 from elf.training import save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment
-from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
+from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.errors import error_figures
@@ -212,18 +212,8 @@ def leads(
 
 
 def table(result: dict[str, Any]) -> str:
-    """Mean ± standard deviation over networks (number of networks); no column for what never varies."""
-    summary = result["summary"]
-    keys = [key for key in KEYS if key in ("network", "loss") or len({row[key] for row in summary}) > 1]
-    return text_table(
-        [
-            {
-                **{key: row[key] for key in keys},
-                **{head: format_mean(row, c, *how) if c in row else "-" for c, (head, *how) in COLUMNS.items()},
-            }
-            for row in summary
-        ]
-    )
+    """Mean ± standard deviation over networks."""
+    return mean_table(result["summary"], KEYS, COLUMNS, always=("network", "loss"))
 
 
 EXPERIMENTS = {

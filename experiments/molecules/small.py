@@ -30,7 +30,7 @@ from elf.models.transformer import EquivariantTransformer, PlainTransformer
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment
-from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
+from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules.losses import FAR, LOSSES
 
 
@@ -299,19 +299,9 @@ KEYS = ("loss", "steps", "share", "learning_rate")
 
 
 def table(result: dict[str, Any]) -> str:
-    """Figures in per cent, mean ± standard deviation over seeds (number of seeds); no column for what never varies."""
+    """Figures in per cent, mean ± standard deviation over seeds."""
     columns = ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty")
-    summary = result["summary"]
-    keys = [key for key in KEYS if key == "loss" or len({row[key] for row in summary}) > 1]
-    return text_table(
-        [
-            {
-                **{key: row[key] for key in keys},
-                **{c: format_mean(row, c, 1, 100) if c in row else "-" for c in columns},
-            }
-            for row in summary
-        ]
-    )
+    return mean_table(result["summary"], KEYS, {name: (name, 1, 100) for name in columns})
 
 
 EXPERIMENTS = {

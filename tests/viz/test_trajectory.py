@@ -10,7 +10,8 @@ from browser import settle
 from PIL import Image
 from widget_page import placed
 
-from elf.viz import Trajectory, molecules
+from elf.data.spin_glass import sample_couplings
+from elf.viz import FrameSlider, SpinBoard, Trajectory, molecules
 from elf.viz.widgets import web
 
 ROOT = ".elf-trajectory"
@@ -177,3 +178,17 @@ def test_bad_state_is_answered_by_a_message(show, change, words):
     page = show(placed("trajectory", json.dumps({**web.state(Trajectory(noisy(), NUMBERS)), **change})))
     assert words in page.get_by_role("alert").inner_text()
     assert page.locator("svg").count() == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: Trajectory(WATER[None], **options),
+        lambda **options: FrameSlider([b"\x89PNG\r\n\x1a\n" + bytes(16)], ["a"], ["b"], **options),
+        lambda **options: SpinBoard(sample_couplings(1, 2), **options),
+    ],
+)
+def test_an_option_that_a_widget_does_not_have_is_refused_by_name(make):
+    with pytest.raises(TypeError, match=r"takes no fsp; see its Args"):
+        make(fsp=3.0)
+    assert make().alt

@@ -76,8 +76,7 @@ class SpinBoard(Widget):
         *,
         ground: Any = None,
         seed: SupportsIndex = 0,
-        fields: bool = True,
-        plaquettes: bool = True,
+        **others: Any,
     ) -> None:
         pictures.require_one(couplings)
         shape = couplings.shape[1:]
@@ -96,8 +95,7 @@ class SpinBoard(Widget):
             ground=ground if known is None else known.spins,
             optimal=known is None or bool(known.optimal[0]),
             seed=seed,
-            fields=fields,
-            plaquettes=plaquettes,
+            **others,
         )
 
     def fit(self, state: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class FrameSlider(Widget):
         alts: what each picture shows, in words.
         name: of the quantity that the slider changes.
         start: the picture to begin with, which is also the still one: choose the one that tells the story.
-        fps: pictures a second when played; None: no play button.
+        fps: pictures a second when played; 0, the default: no play button.
         dpi: dots an inch at which figures are drawn.
         colors: colours a picture is reduced to; fewer make a smaller notebook.
         choices: texts of a menu beside the slider, for a second quantity; none by default.
@@ -68,14 +68,10 @@ class FrameSlider(Widget):
         labels: Sequence[str],
         alts: Sequence[str],
         *,
-        name: str = "",
         start: SupportsIndex = 0,
-        fps: float | None = None,
         dpi: int = 110,
         colors: int = 64,
-        choices: Sequence[str] = (),
-        question: str = "",
-        choice: SupportsIndex = 0,
+        **others: Any,
     ) -> None:
         if len(pictures) == 0:
             raise ValueError("pictures is empty; it should hold one or more")
@@ -85,13 +81,9 @@ class FrameSlider(Widget):
             pictures=[base64.b64encode(picture).decode("ascii") for picture in drawn],
             labels=list(labels),
             alts=list(alts),
-            name=name,
             frame=start,
             width=round(pixels / require_count("dpi", dpi) * style.CSS_PIXELS_PER_INCH),
-            fps=fps or 0.0,
-            choices=list(choices),
-            question=question,
-            choice=choice,
+            **others,
         )
 
     def fit(self, state: dict[str, Any]) -> None:

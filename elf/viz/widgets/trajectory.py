@@ -104,11 +104,11 @@ class Trajectory(Widget):
     molecules = Checked([_check_molecule], [{"frames": [[[0.0, 0.0, 0.0]]], "kinds": [_POINT]}])
     elements = Checked({...: _ELEMENT}, {})
     labels = Checked([str], [])
-    name = Checked(str, "")
-    alt = Checked(str, "")
-    unit = Checked(str, "")
+    name = Checked(str, "frame")
+    alt = Checked(str, "Molecules in motion.")
+    unit = Checked(str, "Å")
     frame = Checked(int, 0)
-    fps = Checked(float, 0.0)
+    fps = Checked(float, 12.0)
     scale = Checked(float, 1.0)
 
     def __init__(
@@ -122,13 +122,9 @@ class Trajectory(Widget):
         edges: Sequence[tuple[int, int]] | None = None,
         titles: Sequence[str] | None = None,
         tones: str | Sequence[str] = "energy",
-        labels: Sequence[str] = (),
-        name: str = "frame",
         start: SupportsIndex = -1,
-        fps: float = 12.0,
         turn: bool = True,
-        unit: str = "Å",
-        alt: str = "Molecules in motion.",
+        **others: Any,
     ) -> None:
         runs = [positions] if isinstance(positions, (Tensor, np.ndarray)) else list(positions)
         if not runs:
@@ -147,13 +143,9 @@ class Trajectory(Widget):
         super().__init__(
             molecules=molecules,
             elements={str(kind): _element(kind) for kind in sorted(_present(molecules))},
-            labels=list(labels),
-            name=name,
-            alt=alt,
-            unit=unit,
             frame=first % lengths[0],
-            fps=fps,
             scale=force_scale,
+            **others,
         )
 
     def fit(self, state: dict[str, Any]) -> None:

@@ -101,6 +101,11 @@ class Widget(anywidget.AnyWidget):
     alt: Any
     """What the widget shows, in words."""
 
+    def __init__(self, **values: Any) -> None:
+        if unknown := values.keys() - self.class_trait_names():
+            raise TypeError(f"{type(self).__name__} takes no {', '.join(sorted(unknown))}; see its Args")
+        super().__init__(**values)
+
     @abstractmethod
     def still(self) -> bytes:
         """The widget as it stands, as a PNG."""
