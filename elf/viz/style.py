@@ -135,3 +135,24 @@ def bands(
         ax.plot(x, mean, color=color)
         ax.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
         label(ax, name, x[-1], float(mean[-1]), color)
+
+
+def dots(ax: Axes, rows: Mapping[str, Sequence[float]], colors: Mapping[str, str] | None = None) -> None:
+    """Draw each row's numbers, one for each run, as dots on a line with its name, from top to bottom; a bar at the mean.
+
+    Args:
+        colors: of the rows; those that are not named, nor one of `COLORS`, are drawn in ink.
+
+    Raises:
+        ValueError: a row without a number.
+    """
+    palette = {**COLORS, **(colors or {})}
+    for height, (name, values) in enumerate(rows.items()):
+        if not len(values):
+            raise ValueError(f"rows[{name!r}] is empty; it should have at least one number")
+        color = palette.get(name, INK)
+        ax.plot(values, [height] * len(values), "o", color=color, markersize=5, alpha=0.8, markeredgewidth=0)
+        ax.plot(sum(values) / len(values), height, "|", color=color, markersize=15, markeredgewidth=2)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="x")

@@ -106,3 +106,20 @@ def test_bands_draws_mean_and_spread() -> None:
     with pytest.raises(ValueError, match="seeds, 2"):
         style.bands(ax, [0.0, 1.0], {"energy": np.zeros((2, 3))})
     plt.close(fig)
+
+
+def test_dots_stand_at_their_values_from_top_to_bottom_with_a_bar_at_the_mean():
+    fig, ax = plt.subplots()
+    style.dots(ax, {"mse": [1.0, 2.0, 6.0], "mine": [4.0]}, {"mine": "#123456"})
+    points, bar, other, _ = ax.lines
+    assert points.get_xdata().tolist() == [1.0, 2.0, 6.0]
+    assert list(points.get_ydata()) == [0, 0, 0]
+    assert list(bar.get_xdata()) == [3.0]
+    assert (points.get_color(), other.get_color()) == (style.COLORS["mse"], "#123456")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["mse", "mine"]
+    top, bottom = (ax.transData.transform((0, height))[1] for height in (0, 1))
+    assert top > bottom
+    plt.close(fig)
+    with pytest.raises(ValueError, match=r"rows\['none'\] is empty; it should have at least one number"):
+        style.dots(plt.figure().gca(), {"none": []})
+    plt.close("all")
