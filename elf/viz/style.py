@@ -138,7 +138,7 @@ def bands(
 
 
 def dots(ax: Axes, rows: Mapping[str, Sequence[float]], colors: Mapping[str, str] | None = None) -> None:
-    """Draw each row's numbers, one for each run, as dots on a line with its name, from top to bottom; a bar at the mean.
+    """Draw each row's numbers, one for each run, as dots beside its name, from top to bottom; a bar at the mean.
 
     Args:
         colors: of the rows; those that are not named, nor one of `COLORS`, are drawn in ink.
