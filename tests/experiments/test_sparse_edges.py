@@ -221,6 +221,11 @@ def test_figures_of_a_cell_are_means_over_its_chains(tmp_path):
     # Six neighbours each, and every edge has two ends.
     assert found["pairs"] == 12 * 6 / 2
     assert found["held"] == pytest.approx((one + two) / 2, rel=1e-3)
+    # Lists of different lengths.
+    near = [sparse_springs.edge_list("sparse_near", chain, 1).shape[1] for chain in chains]
+    assert near[0] != near[1]
+    found = sparse_springs.run_cell(settings, {**cell, "edges": "sparse_near"}, tmp_path, [])
+    assert found["pairs"] == sum(near) / 2
 
 
 def test_fractions_of_pooled_counts_and_their_per_cents():

@@ -180,14 +180,17 @@ def broken(answer: object) -> bool:
     return any(map(broken, answer)) if isinstance(answer, tuple) else isinstance(answer, float) and answer != answer
 
 
-def faults(function: Callable, strategy: st.SearchStrategy, examples: int) -> list[str]:
-    """What went wrong in so many tries."""
+def faults(function: Callable, strategy: st.SearchStrategy, examples: int) -> tuple[int, list[str]]:
+    """How many inputs were tried, and what went wrong."""
+    tried = 0
 
     @settings(
         max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
     @given(strategy)
     def case(arguments: tuple) -> None:
+        nonlocal tried
+        tried += 1
         try:
             answer = function(*arguments)
         except TOLD as error:
@@ -198,20 +201,21 @@ def faults(function: Callable, strategy: st.SearchStrategy, examples: int) -> li
         case()
     except BaseException as error:
         found = error.exceptions if isinstance(error, BaseExceptionGroup) else [error]
-        return [
+        return tried, [
             "".join(traceback.format_exception(one, limit=-2))[-900:] + "".join(one.__notes__)[:300] for one in found
         ]
-    return []
+    return tried, []
 
 
 def main(examples: int, names: list[str]) -> int:
-    """Try every function; the number of faults."""
-    total = 0
+    """Try every function, and say how many inputs there were; the number of faults."""
+    total, lines = 0, []
     for name in names or CASES:
-        for fault in faults(*CASES[name], examples):
-            print(f"--- {name}: {fault}")
-            total += 1
-    return total
+        tried, found = faults(*CASES[name], examples)
+        total += tried
+        lines += [f"--- {name}: {fault}" for fault in found]
+    print(f"{total} inputs", *lines, sep="\n")
+    return len(lines)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def test_zero_at_the_target_is_measured_in_energies_of_displaced_ones() -> None:
 
 def test_atoms_that_meet_under_mse() -> None:
     """The nearest two are 1 apart; the one moved ends 0.3 beyond the other: 2 * 1.3, and no jump."""
-    y = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 5.0, 0.0]]], dtype=torch.float64)
+    y = torch.tensor([[[7.0, 2.0, 1.0], [8.0, 2.0, 1.0], [7.0, 7.0, 1.0]]], dtype=torch.float64)
     assert cards._meeting(elf.Harmonic(), y) == (pytest.approx(2.6), False)
     steepest, kink = cards._meeting(elf.PairEnergy(), y)
     assert kink
