@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from elf.data import qm9
+from elf.data.molecules import Molecules, SmilesList
 from elf.energy import AlignedHarmonic, Harmonic, PairEnergy
 from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_loss
 from elf.metrics import molecules as metrics
@@ -102,3 +103,14 @@ def test_more_atoms_than_any_molecule_of_the_data():
 def test_networks_say_what_they_were_built_for(network):
     with pytest.raises(ValueError, match=r"features has shape \(1, 2, 16\); it should be \(1, 2, 6\)"):
         network(torch.zeros(1, 2, 3), torch.zeros(1, 2, 16), torch.zeros(1), torch.ones(1, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["positions", "numbers", "index", "charges"])
+def test_a_record_of_what_is_no_tensor_is_refused_by_name(name):
+    """As where nothing checks annotations."""
+    record = object.__new__(Molecules)
+    good = {"positions": torch.zeros(1, 2, 3), "numbers": torch.ones(1, 2).long(), "index": torch.ones(1).long()}
+    for field, value in {**good, "smiles": SmilesList.from_strings(["C"]), "charges": None, name: [1]}.items():
+        object.__setattr__(record, field, value)
+    with pytest.raises(TypeError, match=f"{name} is a list; it should be a torch.Tensor"):
+        record.__post_init__()

@@ -76,7 +76,7 @@ class Molecules:
     positions: angstrom. numbers: atomic numbers, 0 for padding. smiles: one string a molecule, "" where it is not
     known. index: the molecule's number in the original data set (QM9: 1 to 133,885). charges: formal charges, zero on
     padding; None where they are not known. Indexing with an integer, a slice, a list, a bool or index tensor gives
-    Molecules again. ValueError where they do not fit together.
+    Molecules again. TypeError where one is no tensor, ValueError where they do not fit together.
     """
 
     positions: Float[Tensor, "n atoms 3"]
@@ -86,6 +86,8 @@ class Molecules:
     charges: Int[Tensor, "n atoms"] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("positions", "numbers", "index", *["charges"] * (self.charges is not None)):
+            require_tensor(name, getattr(self, name))
         lengths = {"numbers": len(self.numbers), "smiles": len(self.smiles), "index": len(self.index)}
         if self.positions.shape != (*self.numbers.shape, 3) or len(set(lengths.values())) != 1:
             raise ValueError(

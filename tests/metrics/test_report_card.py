@@ -214,7 +214,7 @@ def test_starts_at_a_point_and_in_a_plane_under_known_energies() -> None:
     """x and y spread by 18 and 8, z by 4: the plane is z = 0, whose way out is the heights' own, 2."""
     high = torch.tensor([[[3.0, 0.0, 1.0], [-3.0, 0.0, 1.0], [0.0, 2.0, -1.0], [0.0, -2.0, -1.0]]], dtype=torch.float64)
     flat = high * torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
-    found = cards._dead_starts(elf.Harmonic(), [flat, high], 4.0)
+    found = cards._dead_starts(elf.Harmonic(), [flat + 2, high - 3], 4.0)
     assert found == {"collapsed": pytest.approx(2 * 30**0.5 / 4), "flat": pytest.approx(2 * 2 / 4)}
     origin = cards._dead_starts(lambda x, y, mask=None: x.square().sum((1, 2)), [high], 4.0)
     assert origin == pytest.approx({"collapsed": 0, "flat": 0}, abs=1e-12)
@@ -231,6 +231,8 @@ def test_arrivals_are_within_a_tenth_of_an_angstrom() -> None:
         return ((x - 1.05 * target).square() * mask[..., None]).sum((1, 2))
 
     assert cards._arrivals(stretched, y, real, torch.Generator().manual_seed(0)) == 0.5
+    # A gradient of one size everywhere: steps that did not become smaller would go to and fro.
+    assert cards._arrivals(elf.Absolute(), y, real, torch.Generator().manual_seed(0)) == 1
 
 
 def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
