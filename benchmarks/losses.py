@@ -36,6 +36,7 @@ def _row(batch: int, atoms: int, seconds: float) -> dict[str, Any]:
     }
     if batch > 1:
         functions["pair_masked"] = step(pair, prediction, target, masked)
+        functions["height"] = step(elf.HeightEnergy(), prediction, target)
     plain_bytes = PLAIN_BYTES * batch * atoms**2
     if plain_bytes <= LARGEST_PLAIN:
         functions["plain"] = step(broadcast_pair_energy, prediction, target, everything)

@@ -118,8 +118,9 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
         area = squared[1].detach()
         if dim == 3:
             first, second = sides[0][1].detach(), sides[1][1].detach()
-            edges = torch.cat((first, second, first - second)).square_().sum(0)
-            share = share * (12 * area / edges.square_().clamp_min_(least))
+            # Half of the sum of squared sides; |b|^2 + |c|^2 - b.c does not cancel.
+            edges = torch.addcmul(torch.addcmul(first * first, second, second), first, second, value=-1).sum(0)
+            share = share * (3 * area / edges.square_().clamp_min_(least))
         floor, scale = FLOOR**2 * area, None if alike else (own / unit).repeat(atoms)[here[0]]
         if scale is not None:
             floor = torch.stack((floor * scale.pow(2 * (dim - 1)), floor))
@@ -175,11 +176,8 @@ def near_bases(
     """
     dim, atoms, samples = target.shape
     asked, every = min(atoms - 1, neighbours), partial(torch.arange, dtype=torch.long, device=target.device)
-    difference = (target[:, :, None] - target[:, None]).square()
-    squared = difference[0]
-    for other in difference[1:]:
-        squared = squared + other
-    squared = squared + torch.full((atoms,), FAR, dtype=target.dtype, device=target.device).diag().unsqueeze(-1)
+    oneself = torch.full((atoms,), FAR, dtype=target.dtype, device=target.device).diag().unsqueeze(-1)
+    squared = sum(((row[:, None] - row).square() for row in target), oneself)
     if mask is not None:
         absent = FAR * (~mask.mT).to(target.dtype)
         squared = squared + absent + absent.unsqueeze(1)
@@ -236,7 +234,8 @@ def _nearest(
     bits = (1 << (atoms - 1).bit_length()) - 1 if atoms <= FEW else 0
     keys = ((squared.view(integer) & ~bits) | (numbers & bits)).view(squared.dtype)
     index: list[Tensor] = []
-    last = bound = squared.new_zeros(1)
+    found: list[Tensor] = []
+    bound = squared.new_zeros(1)
     while len(index) < atoms - 1:
         if bits:
             key = keys.amin(0, keepdim=True)
@@ -245,10 +244,10 @@ def _nearest(
             key, which = keys.min(0, keepdim=True)
         if len(index) >= asked and not bool((key < bound).any()):
             break
-        index.append(which)
+        found, index = [*found, key], [*index, which]
         keys.scatter_(0, which, torch.inf)
-        if len(index) <= asked:
-            last = last.where(key >= FAR, key)
-            bound = 1.001 * REACH**2 * last
+        if len(index) == asked:
+            far = torch.cat(found)
+            bound = 1.001 * REACH**2 * far.masked_fill(far >= FAR, 0).amax(0)
     ranked = torch.cat(index)
     return squared.gather(0, ranked), ranked
