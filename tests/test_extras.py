@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from elf._lazy import EXTRAS
+from tools import alone
 
 ROOT = Path(__file__).resolve().parent.parent
 # Torch brings networkx with it; the rest must be absent.
@@ -109,3 +111,16 @@ def test_every_module_that_elf_imports_is_in_some_extra() -> None:
             for name in {name.partition(".")[0] for name in names} - known:
                 unknown.setdefault(name, str(path.relative_to(ROOT)))
     assert not unknown
+
+
+def test_sdist_and_wheel_build_and_hold_all_of_elf_and_nothing_else(tmp_path: Path, capsys) -> None:
+    """What `tools/alone.py`, which needs the network, does first; it goes on to install and try them."""
+    clone = tmp_path / "a clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    alone.built(sys.executable, clone, tmp_path, dict(os.environ))
+    assert "elf_loss-" in capsys.readouterr().out
+    (clone / "pyproject.toml").write_text((clone / "pyproject.toml").read_text().replace('"**/*.js", ', ""))
+    for name in ("build", "elf_loss.egg-info"):
+        shutil.rmtree(clone / name, ignore_errors=True)
+    with pytest.raises(AssertionError, match=r"playground\.js"):
+        alone.built(sys.executable, clone, tmp_path / "without scripts", dict(os.environ))

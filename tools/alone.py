@@ -65,22 +65,20 @@ def run(*command: object, **settings: object) -> str:
     return done.stdout
 
 
-def built(python: Path, clone: Path, folder: Path) -> None:
+def built(python: str | Path, clone: Path, folder: Path, environment: dict[str, str]) -> None:
     """The sdist and both wheels; the wheels hold the same, and all of elf that git tracks."""
-    pip = [python, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    run(*pip, "--wheel-dir", folder / "wheel", clone)
-    run(python, "-m", "pip", "install", "--quiet", "--target", folder / "backend", "setuptools>=77")
+    pip = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    run(*pip, folder / "wheel", clone, env=environment)
     make = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
-    environment = {**os.environ, "PYTHONPATH": str(folder / "backend")}
     run(python, "-c", make, folder / "sdist", cwd=clone, env=environment)
     (sdist,) = (folder / "sdist").glob("*.tar.gz")
-    run(*pip, "--wheel-dir", folder / "again", sdist)
+    run(*pip, folder / "again", sdist, env=environment)
     names = []
     for wheel in (folder / "wheel", folder / "again"):
         (path,) = wheel.glob("*.whl")
         with zipfile.ZipFile(path) as archive:
             names.append({name for name in archive.namelist() if ".dist-info/" not in name})
-    tracked = set(run("git", "ls-files", "elf", cwd=ROOT).split())
+    tracked = set(run("git", "ls-files", "elf", cwd=clone).split())
     assert names[0] == names[1] == tracked, sorted(names[0] ^ tracked) or sorted(names[0] ^ names[1])
     print(f"  {sdist.name} and {path.name}: {len(tracked)} files")
 
@@ -97,7 +95,8 @@ def alone(python: str, lender: Path | None) -> None:
             (site,) = venv.glob("lib/python*/site-packages")
             for path in map(Path, json.loads(run(lender / "bin" / "python", "-c", CLOSURE))):
                 (site / path.name).exists() or (site / path.name).symlink_to(path)
-        built(inside, clone, folder)
+        run(inside, "-m", "pip", "install", "--quiet", "--target", folder / "backend", "setuptools>=77")
+        built(inside, clone, folder, {**os.environ, "PYTHONPATH": str(folder / "backend")})
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "ELF_"))}
         run(inside, "-m", "pip", "install", "--quiet", clone, env=environment)
         run("rm", "-rf", clone)
