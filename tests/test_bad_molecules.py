@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -114,3 +116,9 @@ def test_a_record_of_what_is_no_tensor_is_refused_by_name(name):
         object.__setattr__(record, field, value)
     with pytest.raises(TypeError, match=f"{name} is a list; it should be a torch.Tensor"):
         record.__post_init__()
+
+
+@pytest.mark.parametrize("elements", [np.zeros((2, 2)), [[6, 1]], [6.0], "C"], ids=["matrix", "list", "float", "text"])
+def test_elements_of_one_hots_are_integers(elements):
+    with pytest.raises(TypeError, match=r"elements is .*; it should be an integer"):
+        inspect.unwrap(qm9.one_hot)(torch.tensor([[6]]), elements)

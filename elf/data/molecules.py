@@ -228,12 +228,13 @@ def one_hot(
     """Element of every atom as a one-hot row in the order of `elements`; padding (0) is a row of zeros.
 
     Raises:
-        TypeError: numbers is no tensor of integers.
+        TypeError: numbers is no tensor of integers, or elements holds something else than integers.
         ValueError: an element that is not among `elements`.
     """
     if require_tensor("numbers", numbers).dtype.is_floating_point:
         raise TypeError(f"numbers has dtype {numbers.dtype}; it should be integer (atomic numbers)")
-    hot = numbers[..., None] == torch.tensor(list(elements), dtype=torch.long, device=numbers.device)
+    known = [require_integer("elements", number) for number in elements]
+    hot = numbers[..., None] == torch.tensor(known, dtype=torch.long, device=numbers.device)
     if values_are_known(numbers) and bool((lost := (numbers != 0) & ~hot.any(dim=-1)).any()):
         odd = sorted(set(numbers[lost].tolist()))
         raise ValueError(f"numbers holds the unknown elements {odd}; it should hold elements={tuple(elements)}")
