@@ -8,7 +8,6 @@ the ground state (I. Bieche, R. Maynard, R. Rammal, J. P. Uhry, J. Phys. A 13, 2
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import lru_cache
 from math import lcm
 from typing import Any
@@ -66,21 +65,27 @@ def match(values: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.n
 
 def _lengths(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """|J| in units in which it may be rounded, below 2^24, and for which lattices that changes nothing."""
-    ratios, sizes = np.abs(whole_units(values)) / GRAIN, np.abs(values)
-    common = np.array([[_denominator(row)] for row in ratios])
+    whole, sizes = np.abs(whole_units(values)), np.abs(values)
+    common = np.array([[_denominator(row)] for row in whole])
     _, exponent = np.frexp(sizes.max(1, keepdims=True))
     binary = np.ldexp(sizes, BITS - exponent)
     in_binary = (common == FINEST) & (binary == np.round(binary)).all(1, keepdims=True)
-    return np.where(in_binary, binary, ratios * common), (in_binary | (common < FINEST))[:, 0]
+    return np.where(in_binary, binary, whole / GRAIN * common), (in_binary | (common < FINEST))[:, 0]
 
 
-def _denominator(ratios: np.ndarray) -> int:
-    """The common denominator of these numbers if it is small, else the finest there can be."""
-    common = 1
-    for ratio in set(ratios.tolist()):
-        nearest = Fraction(ratio).limit_denominator(LARGEST_DENOMINATOR)
-        common = lcm(common, nearest.denominator)
-        if common > LARGEST_DENOMINATOR or abs(ratio - float(nearest)) > 1 / GRAIN:
+def _denominator(numerators: np.ndarray) -> int:
+    """The common denominator of these numbers over GRAIN if it is small, else the finest there can be."""
+    common, seen = 1, {0.0}
+    for numerator in map(float, numerators):
+        if numerator in seen:
+            continue
+        seen.add(numerator)
+        # Continued fractions by Euclid's algorithm: |numerator / GRAIN - its convergent| is rest / (last * GRAIN).
+        before, last, divisor, rest = 0, 1, GRAIN, numerator % GRAIN
+        while rest > last and last <= LARGEST_DENOMINATOR:
+            before, last, divisor, rest = last, before + last * (divisor // rest), rest, divisor % rest
+        common = lcm(common, int(last))
+        if common > LARGEST_DENOMINATOR:
             return FINEST
     return common
 
@@ -91,7 +96,10 @@ def _shortest(bonds: Any, odd: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
     def one(sites: np.ndarray, row: np.ndarray) -> np.ndarray:
         # A corner plaquette meets the outside twice: only the weaker of its two bonds can be in a shortest pairing.
-        return pymatching.Matching.from_check_matrix(bonds, weights=row, merge_strategy="smallest-weight").decode(sites)
+        graph = pymatching.Matching.from_check_matrix(
+            bonds, weights=row, merge_strategy="smallest-weight", use_virtual_boundary_node=True
+        )
+        return graph.decode(sites)
 
     return np.array([one(*pair) for pair in zip(odd, weights, strict=True)]).astype(bool)
 
