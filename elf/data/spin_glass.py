@@ -22,8 +22,9 @@ from torch import Tensor
 from elf.checks import require_bool, require_count, require_one_of, require_seed
 from elf.files import cache_folder, read_cache, tensors_sha256, write_cache
 from elf.processes import die_with_parent
+from elf.spins.graph import flip_energies, ising_energy
 from elf.spins.ground_state import ground_state
-from elf.spins.lattice import Couplings, flip_energies, ising_energy
+from elf.spins.lattice import Couplings
 
 KINDS = ("uniform", "gaussian", "bimodal")
 CHUNK = 500

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elf.checks import require_bool, require_count, require_seed
-from elf.spins.lattice import Couplings, require_couplings
+from elf.spins.lattice import Couplings, require_lattice
 
 PLANES = 5
 Padding = Literal["zeros", "circular"]
@@ -36,7 +36,7 @@ def coupling_planes(couplings: Couplings) -> Float[Tensor, "batch 5 height width
 
 def require_boundaries(couplings: Couplings, periodic: bool) -> None:
     """Raise TypeError unless these are couplings, ValueError unless they have the boundaries a network is for."""
-    require_couplings(couplings)
+    require_lattice(couplings)
     if couplings.periodic != periodic:
         found, wanted = ("periodic" if kind else "free" for kind in (couplings.periodic, periodic))
         raise ValueError(f"couplings have {found} boundaries; this network is for {wanted}")

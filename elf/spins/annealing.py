@@ -1,8 +1,7 @@
-"""Simulated annealing: a heuristic for ground states of any lattice, batched over lattices and copies of them."""
+"""Simulated annealing: a heuristic for ground states of any graph, batched over lattices and copies of them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import SupportsIndex
 
 import torch
@@ -10,26 +9,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from elf.checks import require_count, require_positive, require_seed
-from elf.spins.lattice import Couplings, bond_energy, colours, descend, neighbour_sum, require_couplings
+from elf.spins.graph import AnyGraph, Graph, bond_energy, colours, descend, neighbour_sum, require_graph
 
 
 def anneal(
-    couplings: Couplings,
+    couplings: Graph,
     *,
     sweeps: SupportsIndex = 500,
     copies: SupportsIndex = 8,
     hot: float = 2.0,
     cold: float = 0.1,
     seed: SupportsIndex = 0,
-) -> Float[Tensor, "batch height width"]:
+) -> Float[Tensor, "batch ..."]:
     """The best of several Metropolis runs, cooled geometrically, then single-flip descent; the first spin is +1.
 
-    Temperatures are in units of a lattice's root mean square coupling. All lattices see the same noise, so that each
-    has the answer that it has alone. A heuristic: nothing proves its answer to be a ground
-    state (see `benchmarks/ground_states.py` for its measured gap).
+    Temperatures are in units of a sample's root mean square coupling. All samples see the same noise, so that each has
+    the answer that it has alone. A heuristic: nothing proves its answer to be a ground state (see
+    `benchmarks/ground_states.py` for its measured gap).
 
     Args:
-        couplings: the lattices.
+        couplings: of lattices, or of any graph.
         sweeps: attempted flips a spin.
         copies: independent runs of each lattice.
         hot: first temperature.
@@ -37,17 +36,17 @@ def anneal(
         seed: seeds the noise, on the couplings' device.
 
     Returns:
-        Spins +-1, (B, H, W), in the couplings' dtype.
+        Spins +-1, (B, *sites), in the couplings' dtype.
 
     Raises:
         ValueError: a number out of range; the message names it.
     """
-    require_couplings(couplings)
+    require_graph(couplings)
     sweeps, copies, seed = require_count("sweeps", sweeps), require_count("copies", copies), require_seed("seed", seed)
     hot, cold = require_positive("hot", hot), require_positive("cold", cold)
     if cold > hot:
         raise ValueError(f"cold is {cold}, hot is {hot}; cooling should end at or below where it starts")
-    device, dtype, batch = couplings.right.device, couplings.right.dtype, len(couplings)
+    device, dtype, batch = couplings.values.device, couplings.values.dtype, len(couplings)
     if not batch or not couplings.values.numel():
         return torch.ones(couplings.shape, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(seed)
@@ -55,7 +54,7 @@ def anneal(
 
     def uniform() -> Tensor:
         noise = torch.rand((copies, *couplings.shape[1:]), generator=generator, device=device, dtype=dtype)
-        return noise.repeat(batch, 1, 1)
+        return torch.cat([noise] * batch)
 
     spins = torch.where(uniform() < 0.5, -1.0, 1.0).to(dtype)
     sets = colours(couplings)
@@ -68,13 +67,13 @@ def anneal(
     spins = descend(spins, repeated)
     energies = bond_energy(repeated, spins).view(batch, copies)
     best = spins.view(batch, copies, *spins.shape[1:])[torch.arange(batch, device=device), energies.argmin(1)]
-    return best * best[:, :1, :1]
+    return best * best.flatten(1)[:, 0].view(-1, *[1] * (best.ndim - 1))
 
 
-def _relative(couplings: Couplings) -> Couplings:
-    """Each lattice in units of its root mean square coupling; first of the largest, whose square does not overflow."""
-    for measure in (lambda x: x.abs().amax(1), lambda x: x.square().mean(1).sqrt()):
-        unit = measure(couplings.values)[:, None, None]
-        unit = torch.where(unit == 0, 1, unit)
-        couplings = replace(couplings, right=couplings.right / unit, down=couplings.down / unit)
-    return couplings
+def _relative(couplings: AnyGraph) -> AnyGraph:
+    """Each sample in units of its root mean square coupling; first of the largest, whose square does not overflow."""
+    values = couplings.values
+    for measure in (lambda x: x.abs().amax(1, keepdim=True), lambda x: x.square().mean(1, keepdim=True).sqrt()):
+        unit = measure(values)
+        values = values / torch.where(unit == 0, 1, unit)
+    return couplings.with_values(values)

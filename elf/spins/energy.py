@@ -1,14 +1,16 @@
-"""Energies of spins around a target configuration, as functions of logits: Eq. 16 put right, its flip-symmetric rival,
-the true energy, the two baselines of Table 5, and labels compared up to one global flip.
+"""Energies of spins around a target configuration: Eq. 16 put right, its flip-symmetric rival, the true energy, the two
+baselines of Table 5, labels compared up to a relabelling, and Eq. 15, which adds the entropy.
 
-Logits +-z make independent spins with mean m = tanh(z). Every energy here is linear in each spin, so that its mean over
-these spins is its value at m; the entropy is added by `elf.spins.FreeEnergy`.
+A prediction makes independent spins. Logits +-z make Ising spins, of mean v = tanh(z); probabilities of q states make
+Potts spins, whose mean v they are if states are unit vectors. A bond knows v_i . v_j alone: m_i m_j, or the probability
+that two spins are alike. Every energy but the baselines is linear in each v_i, so that its mean over the spins is its
+value at the means. Potts spins with q = 2 and couplings 2 J are the Ising spins of J.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -17,10 +19,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from elf.checks import require_positive, require_tensor, widen
-from elf.spins.lattice import Couplings, bond_energy, neighbour_sum, require_couplings, require_spins, require_summable
+from elf.checks import require_number, require_positive, require_tensor, values_are_known, widen
+from elf.spins.graph import (
+    Graph,
+    bond_energy,
+    bond_products,
+    neighbour_sum,
+    require_graph,
+    require_real,
+    require_sites,
+    require_spins,
+    require_summable,
+)
 
-Spins = Float[Tensor, "batch height width"]
+Prediction = Float[Tensor, "batch ..."]
+"""Logits (B, *sites), or probabilities (B, *sites, q)."""
+States = Float[Tensor, "batch ..."]
+"""y_i of the target: +-1 in an axis of its own, or unit vectors of q states."""
 
 
 def magnetization(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -28,36 +43,45 @@ def magnetization(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.tanh(logits)
 
 
-class SpinEnergy(nn.Module, ABC):
-    """E(y_hat, y) of spins predicted by logits around a target y: the spins' side of the contract of an energy.
+def entropy(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Entropy in nats of a spin with logits +-z: log(2 cosh z) - z tanh z, between 0 and log 2, exact for large |z|."""
+    # From 1e4 on it is long zero; twice the largest float would be infinite.
+    size = require_real("logits", logits).abs().clamp_max(1e4)
+    return F.softplus(-2 * size) + 2 * size * torch.sigmoid(-2 * size)
 
-    Called `energy(logits, target, couplings)`, one value per sample, not reduced. A subclass says what it is for valid
-    arguments (`_energy`). Energies hold no state.
+
+class SpinEnergy(nn.Module, ABC):
+    """E(y_hat, y) of predicted spins around a target y: the spins' side of the contract of an energy.
+
+    Called `energy(prediction, target, couplings)`, one value per sample, not reduced. A subclass says what it is for
+    valid arguments (`_energy`). Energies hold no state.
     """
 
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
-    def forward(self, logits: Tensor, target: Tensor, couplings: Couplings) -> Tensor:
-        """The mean energy of each sample under independent spins with these logits.
+    def forward(self, prediction: Tensor, target: Tensor, couplings: Graph) -> Tensor:
+        """The mean energy of each sample under independent spins.
 
         Args:
-            logits: z, (B, H, W); positive means that the spin is probably +1.
-            target: y, +-1, (B, H, W), of any dtype.
-            couplings: J of the same lattices.
+            prediction: logits z, (B, H, W) on a lattice, (B, N) on another graph; positive means that the spin is
+                probably +1. Or probabilities of q >= 2 states, (B, H, W, q) or (B, N, q): Potts spins. A logarithm of
+                zero counts as that of the smallest positive number.
+            target: y, +-1, of any dtype, or for Potts spins integers from 0 to q - 1; (B, *sites).
+            couplings: J of the same lattices (`Couplings`) or graph (`Graph`).
 
         Returns:
-            (B,), in the logits' dtype; float16 and bfloat16 are computed and returned in float32.
+            (B,), in the prediction's dtype; float16 and bfloat16 are computed and returned in float32.
 
         Raises:
-            TypeError: logits or target are not tensors, logits are not floating point.
-            ValueError: shapes, dtypes or devices differ, a logit is NaN, infinite or so large that sums overflow, a
-                target is not +-1.
+            TypeError: an argument of another type, a prediction that is not floating point, states that are not
+                integers.
+            ValueError: shapes, dtypes or devices differ; a logit is NaN, infinite or so large that sums overflow;
+                probabilities are negative or do not add up to 1; a target is none of the states.
         """
-        z, y, couplings = _checked(logits, target, couplings)
-        return self._energy(z, y, couplings)
+        return self._energy(*_checked(prediction, target, couplings))
 
     if TYPE_CHECKING:
 
-        def __call__(self, logits: Tensor, target: Tensor, couplings: Couplings) -> Tensor:
+        def __call__(self, prediction: Tensor, target: Tensor, couplings: Graph) -> Tensor:
             """See `forward`."""
             ...
 
@@ -67,45 +91,80 @@ class SpinEnergy(nn.Module, ABC):
         return ", ".join(f"{name}={value}" for name, value in vars(self).items() if isinstance(value, float))
 
     @abstractmethod
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        """For valid arguments, target and couplings in the dtype of the logits."""
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        """For valid arguments, target and couplings in the dtype of the prediction."""
 
 
-def _checked(logits: Tensor, target: Tensor, couplings: Couplings) -> tuple[Tensor, Tensor, Couplings]:
-    require_couplings(couplings)
-    if not require_tensor("logits", logits).is_floating_point():
-        raise TypeError(f"logits has dtype {logits.dtype}; it should be a floating-point type")
-    if tuple(logits.shape) != couplings.shape:
-        raise ValueError(f"logits has shape {tuple(logits.shape)}; the couplings are of {couplings.shape}")
-    if logits.device != couplings.right.device:
-        raise ValueError(f"logits is on {logits.device}, the couplings on {couplings.right.device}")
-    require_summable("logits", logits)
-    z = widen(logits)
-    if couplings.right.dtype != z.dtype:
-        if couplings.right.dtype == torch.float64 or z.dtype == torch.float64:
+def _checked(prediction: Tensor, target: Tensor, couplings: Graph) -> tuple[Tensor, Tensor, Graph]:
+    sites = len(require_graph(couplings).shape) - 1
+    potts = require_tensor("prediction", prediction).ndim == sites + 2
+    name = "probabilities" if potts else "logits"
+    if not prediction.is_floating_point():
+        raise TypeError(f"{name} has dtype {prediction.dtype}; it should be a floating-point type")
+    require_sites(name, prediction, couplings, *prediction.shape[sites + 1 :])
+    require_summable(name, prediction)
+    p, found = widen(prediction), couplings.values.dtype
+    if found != p.dtype:
+        if torch.float64 in (found, p.dtype):
+            raise ValueError(f"{name} has dtype {prediction.dtype}, the couplings {found}; they should be equal")
+        couplings = couplings.to(p.dtype)
+    y = _states(target, prediction, couplings) if potts else require_spins("target", target, couplings)[..., None]
+    if len(y) != len(p):
+        raise ValueError(f"target has shape {tuple(target.shape)}; {name} has {len(p)} samples")
+    return p, y.to(p.dtype), couplings
+
+
+def _states(target: Tensor, probabilities: Tensor, couplings: Graph) -> Tensor:
+    """The target as unit vectors, once it and the probabilities are known to be valid."""
+    q = probabilities.shape[-1]
+    y = require_real("target", target)
+    if y.is_floating_point():
+        raise TypeError(f"target has dtype {y.dtype}; it should be integers, the numbers of states")
+    require_sites("target", y, couplings)
+    if values_are_known(probabilities, y):
+        total = widen(probabilities.detach()).sum(-1)
+        # As near to 1 as the softmax of the dtype; and a finite difference away from it.
+        if q < 2 or bool((probabilities < 0).any() | ((total - 1).abs() > max(1e-3, 4 * _step(probabilities))).any()):
             raise ValueError(
-                f"logits has dtype {logits.dtype}, the couplings {couplings.right.dtype}; they should be equal"
+                f"probabilities of {q} states add up to {float(total.min()):.4g} ... {float(total.max()):.4g}, the "
+                f"least is {float(probabilities.min()):.4g}; of two or more states they should be >= 0 and add up to 1"
             )
-        couplings = couplings.to(z.dtype)
-    return z, require_spins("target", target, couplings), couplings
+        if bool(((y < 0) | (y >= q)).any()):
+            raise ValueError(f"target holds states {int(y.min())} ... {int(y.max())}; they should be 0 ... {q - 1}")
+    return (y[..., None] == torch.arange(q, device=y.device)).to(probabilities.dtype)
+
+
+def _step(value: Tensor) -> float:
+    return torch.finfo(value.dtype).eps
+
+
+def _means(prediction: Prediction, target: States) -> States:
+    """v: magnetisations in an axis of their own, or the probabilities themselves."""
+    return prediction if prediction.ndim == target.ndim else magnetization(prediction)[..., None]
+
+
+def _log(probabilities: States) -> States:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
 class Ising(SpinEnergy):
-    """The true energy above that of the target: - sum_<ij> J_ij (m_i m_j - y_i y_j).
+    """The true energy above that of the target: - sum_<ij> J_ij (v_i . v_j - y_i . y_j).
 
-    Zero at the target and at its flip; negative below it, if y is not a ground state. Its gradient does not depend on
-    the target: to minimise it needs no data, only couplings (last row of Table 5 of arXiv:2511.02087).
+    Of Ising spins, - sum J_ij m_i m_j; of Potts spins, - sum J_ij P(s_i = s_j), the mean of - sum J_ij delta(s_i, s_j).
+    Zero at the target and its relabellings (for Ising spins, its flip); negative below it, if y is not a ground state.
+    Its gradient does not depend on the target: to minimise it needs no data, only couplings (last row of Table 5 of
+    arXiv:2511.02087).
     """
 
     @override
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        return bond_energy(couplings, magnetization(logits)) - bond_energy(couplings, target)
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        return bond_energy(couplings, _means(prediction, target)) - bond_energy(couplings, target)
 
 
 class LocalField(SpinEnergy):
-    """Eq. 16 of arXiv:2511.02087 put right: - sum_i h_i (m_i - y_i), with h_i = sum_j J_ij y_j + h0 y_i.
+    """Eq. 16 of arXiv:2511.02087 put right: - sum_i h_i . (v_i - y_i), with h_i = sum_j J_ij y_j + h0 y_i.
 
-    The first-order expansion of the Ising energy around y (times two), plus an offset. y is its unique minimum if
+    The first-order expansion of the true energy around y (times two), plus an offset. y is its unique minimum if
     every h_i has the sign of y_i: for any y where h0 exceeds the sum of a site's |J| (4 for couplings in [-1, 1]), and
     for any h0 > 0 if y is a ground state. Zero at the target. As printed, the sum has the wrong sign and the offset
     stands inside the sum over j; then the minimum is elsewhere (tests/spins/test_errata.py).
@@ -119,21 +178,23 @@ class LocalField(SpinEnergy):
         self.offset = require_positive("offset", offset)
 
     @override
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
         field = neighbour_sum(couplings, target) + self.offset * target
-        return -(field * (magnetization(logits) - target)).sum((1, 2))
+        return -(field * (_means(prediction, target) - target)).flatten(1).sum(1)
 
 
 class Mattis(SpinEnergy):
-    """The pair energy of spins: sum_<ij> w_ij (1 - y_i y_j m_i m_j), with w_ij = |J_ij| + w0 > 0.
+    """The pair energy of spins: sum_<ij> w_ij s_ij (y_i . y_j - v_i . v_j), w_ij = |J_ij| + w0 > 0, s_ij = +-1.
 
-    The couplings w_ij y_i y_j of this magnet (D. C. Mattis, Phys. Lett. A 56, 421, 1976) are made of the target and
-    unfrustrated: on a connected lattice its global minima are y and -y and no other; local ones have domain walls, as
-    in any ferromagnet. It judges bonds, not spins, as the pair energy of atoms judges distances, not places; a global
-    flip costs nothing. Zero at +-y.
+    s_ij says whether two spins of the target are alike: y_i y_j, or 2 delta(y_i, y_j) - 1. For Ising spins this is
+    sum w_ij (1 - y_i y_j m_i m_j). The couplings w_ij s_ij of this magnet (D. C. Mattis, Phys. Lett. A 56, 421, 1976)
+    are made of the target and unfrustrated: on a connected graph its global minima are y and -y and no other; local
+    ones have domain walls, as in any ferromagnet. It judges bonds, not spins, as the pair energy of atoms judges
+    distances, not places; a global flip costs nothing. Zero at +-y. For Potts spins with q > 2: zero at y and its
+    relabellings, and wherever the same bonds join equal spins.
 
     Args:
-        offset: w0; every bond of the lattice weighs at least this much, those with J = 0 too.
+        offset: w0; every bond weighs at least this much, those with J = 0 too.
     """
 
     def __init__(self, offset: float = 0.5) -> None:
@@ -141,39 +202,51 @@ class Mattis(SpinEnergy):
         self.offset = require_positive("offset", offset)
 
     @override
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        weights = replace(couplings, right=couplings.right.abs() + self.offset, down=couplings.down.abs() + self.offset)
-        total = weights.right.sum((1, 2)) + weights.down.sum((1, 2))
-        return total + bond_energy(weights, target * magnetization(logits))
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        alike = torch.cat(bond_products(couplings, target), 1)
+        sign = torch.where(alike > 0, 1, -1).to(alike.dtype)
+        magnet = couplings.with_values((couplings.values.abs() + self.offset) * sign)
+        return bond_energy(magnet, _means(prediction, target)) - bond_energy(magnet, target)
 
 
 class CrossEntropy(SpinEnergy):
-    """The baseline of classification: - sum_i log q_i(y_i), with q_i(+1) = 1 / (1 + exp(-2 z_i))."""
+    """The baseline of classification: - sum_i log q_i(y_i); of logits, q_i(+1) = 1 / (1 + exp(-2 z_i))."""
 
     @override
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        return _cross_entropy(logits, target)
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        return _cross_entropy(prediction, target)
 
 
 class AlignedCrossEntropy(SpinEnergy):
-    """Cross-entropy with the nearer of the two labels: min(CE(z, y), CE(z, -y)), one choice for the whole sample.
+    """Cross-entropy with the nearest relabelling of the target, one for the whole sample: min(CE(z, y), CE(z, -y)).
 
     What Kabsch alignment is to MSE: a global flip costs nothing, but all spins are still judged by one sign. Of two
-    patches whose signs differ, the smaller one is wrong spin by spin, though only the bonds between them are.
+    patches whose signs differ, the smaller one is wrong spin by spin, though only the bonds between them are. The
+    nearest of the q! relabellings of Potts states is a linear assignment (scipy, of the extra `spins`).
     """
 
     @override
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        return torch.minimum(_cross_entropy(logits, target), _cross_entropy(logits, -target))
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        if prediction.ndim < target.ndim:
+            return torch.minimum(_cross_entropy(prediction, target), _cross_entropy(prediction, -target))
+        from scipy.optimize import linear_sum_assignment
+
+        # What it costs to call state a of the target b, in each sample.
+        costs = -target.flatten(1, -2).mT @ _log(prediction).flatten(1, -2)
+        best = [linear_sum_assignment(cost)[1].tolist() for cost in costs.numpy(force=True)]
+        index = torch.tensor(best, dtype=torch.long, device=costs.device).view(costs.shape[:2])
+        return costs.gather(2, index[..., None]).sum((1, 2))
 
 
-def _cross_entropy(logits: Spins, target: Spins) -> Float[Tensor, " batch"]:
+def _cross_entropy(prediction: Prediction, target: States) -> Float[Tensor, " batch"]:
+    if prediction.ndim == target.ndim:
+        return -(_log(prediction) * target).flatten(1).sum(1)
     # log(1 + e^x) is x from x = 40 on in float64 too; softplus' own threshold, 20, is 2e-9 off there.
-    return F.softplus(-2 * target * logits, threshold=40).sum((1, 2))
+    return F.softplus(-2 * target[..., 0] * prediction, threshold=40).flatten(1).sum(1)
 
 
 class Margin(SpinEnergy):
-    """The hinge baseline: sum_i max(0, margin - y_i z_i).
+    """The hinge baseline: sum_i max(0, margin - y_i z_i). Of logits alone.
 
     Args:
         margin: from which logit on a right spin costs nothing.
@@ -184,5 +257,33 @@ class Margin(SpinEnergy):
         self.margin = require_positive("margin", margin)
 
     @override
-    def _energy(self, logits: Spins, target: Spins, couplings: Couplings) -> Float[Tensor, " batch"]:
-        return (self.margin - target * logits).clamp_min(0).sum((1, 2))
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        if prediction.ndim == target.ndim:
+            raise ValueError(f"probabilities has shape {tuple(prediction.shape)}; the margin is one of logits")
+        return (self.margin - target[..., 0] * prediction).clamp_min(0).flatten(1).sum(1)
+
+
+class FreeEnergy(SpinEnergy):
+    """F = <E> - T S(q): T times Eq. 15 without log Z, which does not depend on the prediction.
+
+    Zero at certain, right spins. The reverse KL divergence from independent spins q to the Boltzmann distribution of
+    the energy is (F - F_exact) / T.
+
+    Args:
+        energy: any SpinEnergy.
+        temperature: T in the units of the couplings; 0 leaves the energy alone.
+    """
+
+    def __init__(self, energy: SpinEnergy, temperature: float = 0.1) -> None:
+        super().__init__()
+        if not isinstance(energy, SpinEnergy):
+            raise TypeError(f"energy is a {type(energy).__name__}; it should be an elf.spins.SpinEnergy")
+        self.energy, self.temperature = energy, require_number("temperature", temperature)
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature is {temperature}; it should be finite and not negative")
+
+    @override
+    def _energy(self, prediction: Prediction, target: States, couplings: Graph) -> Float[Tensor, " batch"]:
+        potts = prediction.ndim == target.ndim
+        disorder = -prediction * _log(prediction) if potts else entropy(prediction)
+        return self.energy._energy(prediction, target, couplings) - self.temperature * disorder.flatten(1).sum(1)

@@ -81,7 +81,7 @@ def _denominator(numerators: np.ndarray) -> int:
             continue
         seen.add(numerator)
         # Continued fractions by Euclid's algorithm: |numerator / GRAIN - its convergent| is rest / (last * GRAIN).
-        before, last, divisor, rest = 0, 1, GRAIN, numerator % GRAIN
+        before, last, divisor, rest = 0.0, 1.0, GRAIN, numerator % GRAIN
         while rest > last and last <= LARGEST_DENOMINATOR:
             before, last, divisor, rest = last, before + last * (divisor // rest), rest, divisor % rest
         common = lcm(common, int(last))

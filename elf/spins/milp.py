@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Int8
 from torch import Tensor
 
 from elf.checks import require_positive
-from elf.spins.lattice import require_real
+from elf.spins.graph import Graph, descend, ising_energy, require_real
 
 GRAIN = 2.0**46
 """Couplings are whole multiples of the largest divided by this: sums of some hundred of them are exact in float64."""
@@ -49,24 +50,15 @@ def graph_ground_state(couplings: Tensor, time_limit: float = 60.0) -> GraphGrou
             with a diagonal, so large that energies overflow, or whose graph falls into parts (each part could be
             flipped alone; solve them one by one).
     """
-    matrix = require_real("couplings", couplings)
+    matrix = require_real("couplings", couplings).detach().cpu().double()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) == 0:
-        raise ValueError(f"couplings has shape {tuple(matrix.shape)}; it should be square, (N, N)")
-    dense = matrix.detach().cpu().double().numpy()
-    if not np.isfinite(dense).all():
-        raise ValueError(
-            f"couplings holds {int((~np.isfinite(dense)).sum())} NaN or infinite values; all should be finite"
-        )
-    if np.diagonal(dense).any() or not np.array_equal(dense, dense.T):
+        raise ValueError(f"couplings has shape {tuple(couplings.shape)}; it should be square, with a row for each spin")
+    if not bool((finite := matrix.isfinite()).all()):
+        raise ValueError(f"couplings holds {int((~finite).sum())} NaN or infinite values; all should be finite")
+    if bool(matrix.diagonal().any()) or not torch.equal(matrix, matrix.T):
         raise ValueError("couplings is not symmetric with a zero diagonal; it should be: J_ij = J_ji, J_ii = 0")
-    first, second = np.nonzero(np.triu(dense))
-    values = dense[first, second]
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.abs(values).sum()):
-            raise ValueError("couplings is so large that energies overflow float64; its sum should be finite")
-    spins, optimal, below = solve(first, second, values, len(dense), time_limit)
-    energy = float(-(values * spins[first] * spins[second]).sum())
-    return GraphGroundState(torch.from_numpy(spins.astype(np.int8)), energy, optimal, energy - below)
+    first, second = edges = matrix.triu().nonzero().T
+    return solve(Graph(edges, matrix[first, second], len(matrix)), time_limit)
 
 
 def whole_units(values: np.ndarray) -> np.ndarray:
@@ -89,15 +81,8 @@ def require_connected(first: np.ndarray, second: np.ndarray, n: int, what: str) 
         )
 
 
-def solve(
-    first: np.ndarray,
-    second: np.ndarray,
-    values: np.ndarray,
-    n: int,
-    time_limit: float,
-    cycles: np.ndarray | None = None,
-) -> tuple[np.ndarray, bool, float]:
-    """(spins, optimal, how much lower a configuration can be at most) for n spins and bonds with couplings `values`.
+def solve(couplings: Graph, time_limit: float, cycles: np.ndarray | None = None) -> GraphGroundState:
+    """The ground state of one sample, on the CPU in float64.
 
     Minimises sum 2 J z over z_ij = [y_i != y_j], with y_i = 1 - 2 x_i, x binary, and of |x_i - x_j| <= z_ij <=
     min(x_i + x_j, 2 - x_i - x_j) the side that the sign of J presses against. `cycles` (C, 4), bonds that close a
@@ -108,10 +93,11 @@ def solve(
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     time_limit = require_positive("time_limit", time_limit)
-    require_connected(first[values != 0], second[values != 0], n, "the graph")
+    (first, second), exact, n = couplings.edges.numpy(), couplings.values[0].detach().numpy(), prod(couplings.sites)
+    require_connected(first[exact != 0], second[exact != 0], n, "the graph")
     if n == 1:
-        return np.ones(1), True, 0.0
-    unit, values = float(np.abs(values).max()), whole_units(values) / GRAIN
+        return GraphGroundState(torch.ones(1, dtype=torch.int8, device="cpu"), 0.0, True, 0.0)
+    unit, values = float(np.abs(exact).max()), whole_units(exact) / GRAIN
     bonds = len(values)
     index = np.arange(bonds)
     satisfiable, other = index[values > 0], index[values <= 0]
@@ -142,24 +128,14 @@ def solve(
     )
     if answer.status not in (0, 1):
         raise RuntimeError(f"HiGHS ended with status {answer.status}: {answer.message}")
-    spins = np.ones(n) if answer.x is None else 1.0 - 2.0 * np.round(answer.x[:n])
-    spins = _descend(spins, first, second, values)
-    energy, least = -float((values * spins[first] * spins[second]).sum()), -float(np.abs(values).sum())
+    found = torch.from_numpy(np.ones(n) if answer.x is None else 1.0 - 2.0 * np.round(answer.x[:n]))
+    relative = couplings.with_values(torch.from_numpy(values)[None])
+    descended = descend(found.view(1, *couplings.sites), relative)
+    energy, least = float(ising_energy(descended, relative)), -float(np.abs(values).sum())
     if answer.mip_dual_bound is not None and np.isfinite(answer.mip_dual_bound):
         least = max(least, float(answer.mip_dual_bound - values.sum()))
     below = max(0.0, energy - least)
     optimal = answer.status == 0 and below <= GAP and np.abs(values[values != 0]).min() >= GAP
-    return spins * spins[0], bool(optimal), unit * below
-
-
-def _descend(spins: np.ndarray, first: np.ndarray, second: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Single flips of the spin that gains most, until none gains; the largest |J| is 1."""
-    spins = spins.copy()
-    for _ in range(100 * len(spins)):
-        products = values * spins[first] * spins[second]
-        gain = np.bincount(first, products, len(spins)) + np.bincount(second, products, len(spins))
-        worst = int(gain.argmin())
-        if gain[worst] >= -1e-12:
-            break
-        spins[worst] *= -1
-    return spins
+    spins = descended.flatten() * descended.flatten()[0]
+    energy = float(ising_energy(spins.view(descended.shape), couplings))
+    return GraphGroundState(spins.to(torch.int8), energy, bool(optimal), energy - unit * below)

@@ -6,7 +6,7 @@ from elf.data.spin_glass import sample_couplings
 from elf.models.mean_field import DIRECTIONS, MeanFieldNet, messages
 from elf.models.resnet import coupling_planes
 from elf.spins import Couplings, gauge_transform
-from elf.spins.lattice import neighbour_sum
+from elf.spins.graph import neighbour_sum
 
 
 def random_signs(shape: tuple[int, int, int], seed: int = 0) -> Tensor:

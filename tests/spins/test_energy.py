@@ -223,7 +223,7 @@ def test_half_precision_is_computed_in_float32(make, random_spins, generator):
 def test_bad_input_is_named(make, random_spins, energy):
     couplings = make(2, 3, 4)
     target, z = random_spins(couplings), torch.zeros(2, 3, 4, dtype=torch.float64)
-    with pytest.raises(TypeError, match="logits"):
+    with pytest.raises(TypeError, match="prediction"):
         energy([0.0], target, couplings)
     with pytest.raises(TypeError, match=r"logits has dtype torch\.int64"):
         energy(z.long(), target, couplings)
