@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from elf.spins import Couplings, anneal, graph_ground_state, ground_state, ising_energy
-from elf.spins.lattice import flip_energies
+from elf.spins.graph import flip_energies
 
 
 def lowest(couplings: Couplings) -> torch.Tensor:
