@@ -82,17 +82,15 @@ def sample_couplings(
     require_one_of("kind", kind, KINDS)
     require_bool("periodic", periodic)
     lost = 0 if periodic else 1
-    right, down = height * (width - lost), (height - lost) * width
+    blank = torch.zeros(n, height, width, device="cpu", dtype=torch.float32)
+    lattices = Couplings(blank[:, :, lost:], blank[:, lost:], periodic)
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     if kind == "gaussian":
-        values = rng.standard_normal((n, right + down), dtype=np.float32)
+        values = rng.standard_normal(lattices.values.shape, dtype=np.float32)
     else:
-        values = 2 * rng.random((n, right + down), dtype=np.float32) - 1
+        values = 2 * rng.random(lattices.values.shape, dtype=np.float32) - 1
         values = values if kind == "uniform" else np.where(values < 0, np.float32(-1), np.float32(1))
-    both = torch.from_numpy(values).split([right, down], 1)
-    return Couplings(
-        both[0].reshape(n, height, width - lost), both[1].reshape(n, height - lost, width), periodic=periodic
-    )
+    return lattices.with_values(torch.from_numpy(values))
 
 
 def load(
@@ -135,8 +133,11 @@ def load(
         warnings.warn(f"the cache {cache} is made again: its spins are no ground states", stacklevel=2)
         spins = None
     if spins is None:
+        from tqdm.auto import tqdm
+
         workers = processes or (1 if len(couplings) < 2000 else os.cpu_count() or 1)
-        spins = torch.cat(list(_bar(_solved(couplings, workers), count, progress)))
+        bar = {"desc": "ground states", "unit_scale": CHUNK, "file": sys.stdout, "disable": not progress}
+        spins = torch.cat(list(tqdm(_solved(couplings, workers), total=-(-count // CHUNK), **bar)))
         write_cache(cache, {"spins": spins}, FORMAT, stamp)
     return SpinGlasses(couplings, spins, ising_energy(spins, couplings))
 
@@ -156,10 +157,8 @@ def _solve(chunk: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 
 
 def _solved(couplings: Couplings, workers: int) -> Iterator[Tensor]:
-    chunks = [
-        (couplings.right[i : i + CHUNK].numpy(), couplings.down[i : i + CHUNK].numpy())
-        for i in range(0, len(couplings), CHUNK)
-    ]
+    pieces = [couplings[start : start + CHUNK] for start in range(0, len(couplings), CHUNK)]
+    chunks = [(piece.right.numpy(), piece.down.numpy()) for piece in pieces]
     if min(workers, len(chunks)) == 1:
         yield from (torch.from_numpy(_solve(chunk)) for chunk in chunks)
         return
@@ -167,12 +166,3 @@ def _solved(couplings: Couplings, workers: int) -> Iterator[Tensor]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=die_with_parent) as pool:
         yield from map(torch.from_numpy, pool.map(_solve, chunks))
-
-
-def _bar(parts: Iterator[Tensor], n: int, show: bool) -> Iterator[Tensor]:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=n, desc="ground states", file=sys.stdout, disable=not show) as bar:
-        for part in parts:
-            bar.update(len(part))
-            yield part

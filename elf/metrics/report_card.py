@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from statistics import median
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,9 @@ from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
 from elf.geometry.distances import pairwise_distances
 from elf.geometry.rigidity import rigid_motions
+from elf.metrics.card import Card
+from elf.metrics.spin_card import SpinCard, spin_card
+from elf.spins.graph import Graph
 
 EnergyCall = Callable[..., Tensor]
 Reference = Callable[[int, Tensor], Tensor]
@@ -30,7 +33,7 @@ SOFT_MODE = 1e-2
 
 
 @dataclass(frozen=True)
-class ReportCard:
+class ReportCard(Card):
     """What an energy does, in numbers; `print` it for a table with a remark a line.
 
     Attributes:
@@ -108,14 +111,10 @@ class ReportCard:
             rows += [(f"change when {name}", figure, remark)]
         return [*rows, ("cost against mean squared error", f"{self.cost:.1f}x", "value and gradient")]
 
-    def __str__(self) -> str:
-        return "\n".join(f"{question:<40} {figure:<12} {remark}".rstrip() for question, figure, remark in self.rows())
 
-    def _repr_markdown_(self) -> str:
-        lines = [f"| {question} | {figure} | {remark} |" for question, figure, remark in self.rows()]
-        return "\n".join(["| | | |", "|---|---|---|", *lines])
-
-
+@overload
+def report_card(energy: EnergyCall, targets: Tensor, mask: Graph, *, seed: int = 0) -> SpinCard: ...
+@overload
 def report_card(
     energy: EnergyCall,
     targets: Tensor,
@@ -124,7 +123,16 @@ def report_card(
     reference: Reference | None = None,
     labels: Tensor | None = None,
     seed: int = 0,
-) -> ReportCard:
+) -> ReportCard: ...
+def report_card(
+    energy: EnergyCall,
+    targets: Tensor,
+    mask: Tensor | Graph | None = None,
+    *,
+    reference: Reference | None = None,
+    labels: Tensor | None = None,
+    seed: int = 0,
+) -> ReportCard | SpinCard:
     """Try an energy on targets: symmetries, stiffness, gradients, starts, agreement of its calls, cost.
 
     Nothing is assumed of the energy but its call, `energy(prediction, target, mask)` -> one value a sample, and that
@@ -134,7 +142,8 @@ def report_card(
         energy: an `Energy`, or any callable with its call.
         targets: coordinates y, (targets, atoms, dim), padded, in angstrom (or a unit of which 0.2 is the size of a
             distortion).
-        mask: bool, (targets, atoms), True for real atoms; None if all are.
+        mask: bool, (targets, atoms), True for real atoms; None if all are. Couplings of spins here (`elf.spins.Couplings`,
+            `elf.spins.Graph`) ask for the card of an energy of spins (`elf.metrics.spin_card`); targets are then +-1.
         reference: (number of the target, positions (S, N, D) of its real atoms) -> S energies that rank distortions;
             for molecules a force field's: `lambda i, x: fields[i].energy(x)`, see `elf.chemistry.force_field`.
         labels: atomic numbers (targets, atoms): only atoms of the same one count as equivalent.
@@ -143,6 +152,8 @@ def report_card(
     Raises:
         TypeError, ValueError: targets or mask are not as described; or what the energy itself raises.
     """
+    if isinstance(mask, Graph):
+        return spin_card(energy, targets, mask, seed)
     require_coordinates("targets", targets, 3)
     if mask is not None:
         require_mask(mask, targets)

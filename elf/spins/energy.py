@@ -122,9 +122,8 @@ def _states(target: Tensor, probabilities: Tensor, couplings: Graph) -> Tensor:
         raise TypeError(f"target has dtype {y.dtype}; it should be integers, the numbers of states")
     require_sites("target", y, couplings)
     if values_are_known(probabilities, y):
-        total = widen(probabilities.detach()).sum(-1)
-        # As near to 1 as the softmax of the dtype; and a finite difference away from it.
-        if q < 2 or bool((probabilities < 0).any() | ((total - 1).abs() > max(1e-3, 4 * _step(probabilities))).any()):
+        total, close = widen(probabilities.detach()).sum(-1), max(1e-3, 4 * torch.finfo(probabilities.dtype).eps)
+        if q < 2 or bool((probabilities < 0).any() | ((total - 1).abs() > close).any()):
             raise ValueError(
                 f"probabilities of {q} states add up to {float(total.min()):.4g} ... {float(total.max()):.4g}, the "
                 f"least is {float(probabilities.min()):.4g}; of two or more states they should be >= 0 and add up to 1"
@@ -132,10 +131,6 @@ def _states(target: Tensor, probabilities: Tensor, couplings: Graph) -> Tensor:
         if bool(((y < 0) | (y >= q)).any()):
             raise ValueError(f"target holds states {int(y.min())} ... {int(y.max())}; they should be 0 ... {q - 1}")
     return (y[..., None] == torch.arange(q, device=y.device)).to(probabilities.dtype)
-
-
-def _step(value: Tensor) -> float:
-    return torch.finfo(value.dtype).eps
 
 
 def _means(prediction: Prediction, target: States) -> States:
