@@ -136,8 +136,11 @@ def load(
         from tqdm.auto import tqdm
 
         workers = processes or (1 if len(couplings) < 2000 else os.cpu_count() or 1)
-        bar = {"desc": "ground states", "unit_scale": CHUNK, "file": sys.stdout, "disable": not progress}
-        spins = torch.cat(list(tqdm(_solved(couplings, workers), total=-(-count // CHUNK), **bar)))
+        spins = couplings.right.new_empty(0, rows, columns, dtype=torch.int8)
+        with tqdm(total=count, desc="ground states", file=sys.stdout, disable=not progress) as bar:
+            for part in _solved(couplings, workers):
+                spins = torch.cat([spins, part])
+                bar.update(len(part))
         write_cache(cache, {"spins": spins}, FORMAT, stamp)
     return SpinGlasses(couplings, spins, ising_energy(spins, couplings))
 

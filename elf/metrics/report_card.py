@@ -142,8 +142,8 @@ def report_card(
         energy: an `Energy`, or any callable with its call.
         targets: coordinates y, (targets, atoms, dim), padded, in angstrom (or a unit of which 0.2 is the size of a
             distortion).
-        mask: bool, (targets, atoms), True for real atoms; None if all are. Couplings of spins here (`elf.spins.Couplings`,
-            `elf.spins.Graph`) ask for the card of an energy of spins (`elf.metrics.spin_card`); targets are then +-1.
+        mask: bool, (targets, atoms), True for real atoms; None if all are. Couplings of spins here (`Couplings` or
+            `Graph` of `elf.spins`) ask for the card of an energy of spins (`elf.metrics.spin_card`), with targets +-1.
         reference: (number of the target, positions (S, N, D) of its real atoms) -> S energies that rank distortions;
             for molecules a force field's: `lambda i, x: fields[i].energy(x)`, see `elf.chemistry.force_field`.
         labels: atomic numbers (targets, atoms): only atoms of the same one count as equivalent.

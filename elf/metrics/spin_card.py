@@ -66,6 +66,7 @@ class SpinCard(Card):
         rows += [(f"sees a {name}", f"{x:.1e}", "yes" if x > 1e-6 else "no") for name, x in self.ignores.items()]
         least, largest = self.curvature
         leaves = "a saddle: noise leads out" if least < 0 else "no way down"
+        leaves = "a kink: noise leads out" if least < -100 * abs(largest) else leaves
         dead = "dead: no gradient leads out" if self.dead_start < 1e-6 else "alive"
         rows += [("all probabilities 1/2", f"{self.dead_start:.2g}", dead)]
         rows += [("curvature there", f"{least:.2g} to {largest:.2g}", leaves)]
@@ -93,10 +94,13 @@ def spin_card(energy: Callable[..., Tensor], targets: Tensor, couplings: Graph, 
     before = energy(z, y, J).detach()
     scale = max(float(before.abs().mean()), torch.finfo(y.dtype).tiny)
     g = torch.randint(2, y.shape, generator=generator, device="cpu").to(y.dtype) * 2 - 1
-    moved = {"global flip": [(-z, y, J)], "gauge": [(z * g, y * g, gauge_transform(J, g))]}
+    moved: dict[str, list[tuple[Tensor, Tensor, Graph]]] = {
+        "global flip": [(-z, y, J)],
+        "gauge": [(z * g, y * g, gauge_transform(J, g))],
+    }
     if isinstance(J, Couplings):
-        turned = [(s.of_spins(z), s.of_spins(y), s.of_couplings(J)) for s in SYMMETRIES]
-        moved["symmetry of the square"] = turned
+        square = [(s.of_spins(z), s.of_spins(y), s.of_couplings(J)) for s in SYMMETRIES]
+        moved["symmetry of the square"] = [*square]
     middle = torch.zeros_like(z)
     waves = [torch.linalg.eigvalsh(_hessian(energy, y[[k]], J[[k]])) for k in range(len(y))]
     states = [_states(energy, y[[k]], J[[k]], scale) for k in range(len(y))] if prod(J.sites) <= ENUMERATED else []
