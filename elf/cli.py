@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _function_of("workflow"), "train a network on your own molecules")
     train.add_argument("path", type=Path, metavar="file", help="molecules: .sdf, .mol, .xyz, or .smi (SMILES)")
     train.add_argument("--loss", default="energy", help="energy, mse, kabsch or heights (energy)")
+    train.add_argument("--largest-piece", action="store_true", help="use only the largest piece of salts and the like")
     train.add_argument("--steps", type=_count, help="steps of training (500)")
     train.add_argument("--run", type=Path, help="its folder; the same one resumes (runs/NAME.LOSS)")
     sample = command("sample", _function_of("workflow"), "draw molecules from a trained network")

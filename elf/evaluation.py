@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from elf.chemistry.bonds import GEOM, QM9
-from elf.chemistry.read import Read
+from elf.chemistry.read import from_file
+from elf.chemistry.record import Read
 from elf.metrics import molecules as metrics
-from elf.workflow import read_file
 
 COLUMNS = ("atom_stability", "molecule_stability", "validity", "uniqueness", "novelty", "connected", "completeness")
 
@@ -22,7 +21,7 @@ def evaluate(path: Path, reference: Path | None = None) -> int:
     by name.
     """
     files = [file for file in (reference, path) if file is not None]
-    loaded = [_in_the_table(read_file(file, bonds=False)) for file in files]
+    loaded = [_in_the_table(from_file(file, bonds=False)) for file in files]
     for found in loaded:
         print(found)
     records = [found.molecules.trimmed() for found in loaded]
@@ -48,10 +47,8 @@ def evaluate(path: Path, reference: Path | None = None) -> int:
 def _in_the_table(found: Read) -> Read:
     """Without the molecules whose elements no table of bonds knows, which are named as skipped."""
     known = torch.tensor([0, *GEOM.symbols], dtype=torch.int64, device="cpu")
-    good = torch.isin(found.molecules.numbers, known).all(1)
+    good = torch.cat([torch.isin(part.numbers, known).all(1) for part in found.batches()])
     if not bool(good.any()):
         raise ValueError(f"{found.source} holds no molecule whose elements the table of bonds knows")
-    odd = [name for name, fine in zip(found.names, good.tolist(), strict=True) if not fine]
-    names = tuple(name for name, fine in zip(found.names, good.tolist(), strict=True) if fine)
-    skipped = found.skipped | ({"without entries in the table of bonds": odd} if odd else {})
-    return replace(found, molecules=found.molecules[good], names=names, skipped=skipped)
+    found.skip((~good).nonzero()[:, 0].tolist(), "without entries in the table of bonds")
+    return found

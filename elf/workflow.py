@@ -7,10 +7,11 @@ transformer, any elements, the loss on positions by choice. A run is a folder: `
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from elf.checks import require_count, require_one_of, require_seed
 from elf.chemistry import read, write
+from elf.chemistry.record import Read
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules, SmilesList
 from elf.elements import PERIODIC_TABLE, VALENCE
@@ -52,21 +54,15 @@ LOSSES: dict[str, Callable[[], Energy]] = {
 """Losses on positions: pairs (Eq. 7), mean squared error, the same after alignment, pairs and heights together."""
 
 
-def read_file(path: Path, *, bonds: bool = True) -> read.Read:
-    """Molecules of an SDF, MOL, XYZ or SMILES file (.smi: a SMILES a line, then what you like), by its ending."""
-    if path.suffix in (".sdf", ".sd", ".mol"):
-        return read.from_sdf(path, bonds=bonds)
-    if path.suffix == ".xyz":
-        return read.from_xyz(path)
-    if path.suffix == ".smi":
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return replace(read.from_smiles([line.split()[0] for line in lines if line.strip()]), source=path.name)
-    raise ValueError(
-        f"{path.name} ends in {path.suffix or 'nothing'!r}; it should end in .sdf, .sd, .mol, .xyz or .smi"
-    )
-
-
-def train(path: Path, loss: str = "energy", *, steps: int | None = None, run: Path | None = None, seed: int = 0) -> int:
+def train(
+    path: Path,
+    loss: str = "energy",
+    *,
+    steps: int | None = None,
+    run: Path | None = None,
+    seed: int = 0,
+    largest_piece: bool = False,
+) -> int:
     """Train on a file's molecules; the same call after a kill goes on, to the same weights. 130 where interrupted.
 
     Raises:
@@ -76,10 +72,10 @@ def train(path: Path, loss: str = "energy", *, steps: int | None = None, run: Pa
     """
     require_one_of("loss", loss, tuple(LOSSES))
     steps, seed = require_count("steps", STEPS if steps is None else steps), require_seed("seed", seed)
-    found = read_file(path)
+    found = read.from_file(path, largest_piece=largest_piece)
     print(found, flush=True)
-    molecules, run = found.molecules, run or Path("runs") / f"{path.stem}.{loss}"
-    about = _about(molecules, loss, steps, seed, path.name)
+    run = run or Path("runs") / f"{path.stem}.{loss}"
+    about = _about(found, loss, steps, seed)
     kinds = ", ".join(PERIODIC_TABLE[number] for number in about["elements"])
     print(f"elements {kinds}; loss {loss}, {steps} steps, in {run}", flush=True)
     with locked(run, "elf train"):
@@ -94,7 +90,7 @@ def train(path: Path, loss: str = "energy", *, steps: int | None = None, run: Pa
             checkpoint_every=min(100, -(-steps // 10)),
         )
         watch = [ProgressBar(f"training {loss}", lines=10)]
-        parts = _denoiser(about), *_task(molecules, LOSSES[loss](), seed), settings
+        parts = _denoiser(about), *_task(found, LOSSES[loss](), seed), settings
         record = fit(*parts, checkpoint=run / "training.safetensors", callbacks=watch)
         if record.interrupted:
             print(f"stopped after step {record.steps} of {steps}; the same command goes on from there")
@@ -105,18 +101,22 @@ def train(path: Path, loss: str = "energy", *, steps: int | None = None, run: Pa
     return 0
 
 
-def _about(molecules: Molecules, loss: str, steps: int, seed: int, name: str) -> dict[str, Any]:
+def _about(found: Read, loss: str, steps: int, seed: int) -> dict[str, Any]:
     """What a run is: all that its weights depend on, and what its samples need."""
-    spread = center(molecules.positions, molecules.mask).square().sum() / (3 * molecules.counts.sum())
-    sizes = molecules.counts.unique(return_counts=True)
+    spread, elements, digest = 0.0, set[int](), hashlib.sha256()
+    for part in found.batches():
+        spread += float(center(part.positions, part.mask).square().sum())
+        elements |= set(part.numbers.unique().tolist()) - {0}
+        digest.update(tensors_sha256({"positions": part.positions, "numbers": part.numbers}).encode())
+    sizes = found.counts.unique(return_counts=True)
     return {
-        "file": name,
-        "data": tensors_sha256({"positions": molecules.positions, "numbers": molecules.numbers}),
+        "file": found.source,
+        "data": digest.hexdigest(),
         "loss": loss,
         "steps": steps,
         "seed": seed,
-        "elements": [int(number) for number in molecules.numbers.unique() if number],
-        "size": round(float(spread.sqrt()), 4),
+        "elements": sorted(elements),
+        "size": round(math.sqrt(spread / (3 * int(found.counts.sum()))), 4),
         "sizes": [[int(size), int(count)] for size, count in zip(*sizes, strict=True)],
         "network": NETWORK,
     }
@@ -145,15 +145,13 @@ def _denoiser(about: dict[str, Any]) -> KarrasDenoiser:
     return KarrasDenoiser(network, schedule, tuple(about["elements"]))
 
 
-def _task(molecules: Molecules, energy: Energy, seed: int) -> tuple[Callable[..., Tensor], Callable[[int], Any]]:
+def _task(found: Read, energy: Energy, seed: int) -> tuple[Callable[..., Tensor], Callable[[int], Any]]:
     """The loss, and the batch of each step."""
-    sizes = molecules.counts
-    rows = bucketed_batches(sizes, min(BATCH, len(sizes)), seed)
+    rows = bucketed_batches(found.counts, min(BATCH, len(found)), seed)
 
     def batch(step: int) -> dict[str, Tensor]:
-        chosen = rows(step)
-        widest = int(sizes[chosen].max())
-        return {"positions": molecules.positions[chosen, :widest], "numbers": molecules.numbers[chosen, :widest]}
+        part = found.batch(rows(step))
+        return {"positions": part.positions, "numbers": part.numbers}
 
     def loss(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         parts = denoising_loss(model, energy, batch["positions"], batch["numbers"], generator)

@@ -69,16 +69,9 @@ class GeomDrugs:
             raise ValueError(f"rows has shape {tuple(rows.shape)}; it should be (n,) with n >= 1")
         if int(rows.min()) < 0 or int(rows.max()) >= len(self):
             raise ValueError(f"rows reaches from {int(rows.min())} to {int(rows.max())} among {len(self)} conformers")
-        sizes = self.counts[rows.long()].tolist()
-        positions = torch.zeros(len(rows), max(sizes), 3, dtype=torch.float32, device="cpu")
-        numbers = torch.zeros(len(rows), max(sizes), dtype=torch.long, device="cpu")
-        for place, (row, size) in enumerate(zip(rows.tolist(), sizes, strict=True)):
-            start = int(self._starts[row])
-            block = np.array(self._table[start : start + size])  # the only rows read
-            self._check(row, block)
-            positions[place, :size] = torch.from_numpy(block[:, 2:].astype(np.float32))
-            numbers[place, :size] = torch.from_numpy(block[:, 1].astype(np.int64))
-        return Molecules(positions, numbers, SmilesList.from_strings([""] * len(rows)), rows.long().cpu())
+        blocks = [self._block(row) for row in rows.tolist()]
+        table, unknown = torch.from_numpy(np.concatenate(blocks)), SmilesList.from_strings([""] * len(rows))
+        return Molecules.from_flat(table[:, 2:], table[:, 1].long(), self.counts[rows.long()], unknown, rows.cpu())
 
     def read_smiles(self) -> list[str]:
         """SMILES of the molecules; fewer than the conformers.
@@ -90,7 +83,9 @@ class GeomDrugs:
             raise FileNotFoundError(f"geom_drugs_smiles.txt is not beside {self._name}. {WHERE}")
         return self.smiles.read_text(encoding="utf-8").split()
 
-    def _check(self, row: int, block: np.ndarray) -> None:
+    def _block(self, row: int) -> np.ndarray:
+        start = int(self._starts[row])
+        block = np.array(self._table[start : start + int(self.counts[row])])  # the only rows read
         if not np.isfinite(block).all():
             raise ValueError(f"{self._name}: conformer {row} holds a NaN or infinity; its numbers should be finite")
         if (block[:, 0] != block[0, 0]).any():
@@ -102,6 +97,7 @@ class GeomDrugs:
             raise ValueError(
                 f"{self._name}: conformer {row} holds the unknown elements {odd}; it should hold {list(GEOM_ELEMENTS)}"
             )
+        return block
 
 
 def load(

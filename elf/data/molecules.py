@@ -10,10 +10,10 @@ from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-from elf.checks import require_integer, require_strings, require_tensor, values_are_known
+from elf.checks import require_count, require_integer, require_seed, require_strings, require_tensor, values_are_known
 from elf.elements import ELEMENTS, NUMBERS, PERIODIC_TABLE
 
 _MANY = 2**62
@@ -31,7 +31,12 @@ class SmilesList(Sequence[str]):
     def from_strings(cls, strings: Iterable[str]) -> SmilesList:
         """Pack strings."""
         encoded = [string.encode() for string in require_strings("strings", strings)]
-        return cls(b"".join(encoded), np.cumsum([0, *map(len, encoded)]))
+        return cls.from_bytes(b"".join(encoded), [len(text) for text in encoded])
+
+    @classmethod
+    def from_bytes(cls, blob: bytes, lengths: Sequence[int] | np.ndarray) -> SmilesList:
+        """Strings one after the other, each of so many bytes."""
+        return cls(blob, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     def pick(self, rows: np.ndarray) -> SmilesList:
         """The strings at these rows, sharing the blob."""
@@ -98,6 +103,28 @@ class Molecules:
             found, wanted = tuple(self.charges.shape), tuple(self.numbers.shape)
             raise ValueError(f"charges has shape {found}; it should be {wanted}, as numbers has")
 
+    @classmethod
+    def from_flat(
+        cls,
+        positions: Float[Tensor, "flat 3"],
+        numbers: Integer[Tensor, " flat"],
+        counts: Integer[Tensor, " n"],
+        smiles: SmilesList,
+        index: Integer[Tensor, " n"],
+        charges: Integer[Tensor, " flat"] | None = None,
+    ) -> Molecules:
+        """From the atoms of all molecules one after the other, counts of them each; float32 and int64 on the CPU."""
+        counts = counts.long()
+        mask = torch.arange(int(counts.max()), dtype=torch.long, device="cpu") < counts[:, None]
+
+        def spread(atoms: Tensor, dtype: torch.dtype) -> Tensor:
+            rows = torch.zeros(*mask.shape, *atoms.shape[1:], dtype=dtype, device="cpu")
+            rows[mask] = atoms.to(dtype)
+            return rows
+
+        padded = spread(positions, torch.float32), spread(numbers, torch.long)
+        return cls(*padded, smiles, index.long(), None if charges is None else spread(charges, torch.long))
+
     @property
     def mask(self) -> Bool[Tensor, "n atoms"]:
         """True for real atoms."""
@@ -132,12 +159,16 @@ class Molecules:
         atoms: SupportsIndex | Sequence[SupportsIndex] | None = None,
         heavy_atoms: SupportsIndex | Sequence[SupportsIndex] | None = None,
         formula: str | None = None,
+        limit: SupportsIndex | None = None,
+        seed: SupportsIndex = 0,
     ) -> Molecules:
-        """Molecules within these inclusive ranges and of this formula ("C6H6"). Padding is kept; see `trimmed`.
+        """Molecules within these inclusive ranges and of this formula ("C6H6"); where they are more than `limit`, a
+        random subset of that size, drawn with `seed`. Order and padding are kept; see `trimmed`.
 
         Raises:
-            TypeError, ValueError: bounds that are no counts, or a formula that is none.
+            TypeError, ValueError: bounds or a limit that are no counts, a formula or a seed that is none.
         """
+        limit, seed = None if limit is None else require_count("limit", limit), require_seed("seed", seed)
         keep = torch.ones(len(self), dtype=torch.bool, device=self.numbers.device)
         for name, bounds, count in (("atoms", atoms, self.counts), ("heavy_atoms", heavy_atoms, self.heavy_counts)):
             if bounds is not None:
@@ -148,7 +179,10 @@ class Molecules:
             keep &= self.counts == sum(wanted.values())
             for number, wanted_count in wanted.items():
                 keep &= (self.numbers == number).sum(dim=1) == wanted_count
-        return self[keep]
+        rows = keep.nonzero()[:, 0].cpu().numpy()
+        if limit is not None and limit < len(rows):
+            rows = np.sort(rows[np.random.RandomState(seed).permutation(len(rows))[:limit]])
+        return self[rows]
 
     def trimmed(self) -> Molecules:
         """The same molecules, padded only to the largest one present."""

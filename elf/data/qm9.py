@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elf.checks import require_count, require_one_of, require_seed, require_strings
+from elf.checks import require_one_of, require_strings
 from elf.data.molecules import Molecules, SmilesList, formula, one_hot, parse_formula
 from elf.elements import ELEMENTS, SYMBOLS
 from elf.files import CACHE_ADVICE, cache_folder, read_cache, require_writable, write_cache
@@ -73,21 +73,14 @@ def load(
     an empty result, OSError when the cache cannot be read or written. A damaged cache, or one of another layout, is
     rebuilt with a UserWarning that names it.
     """
-    limit = None if limit is None else require_count("limit", limit)
-    seed = require_seed("seed", seed)
-    if split is not None:
-        require_one_of("split", split, tuple(SPLITS))
     molecules = _everything(cache_folder(cache_dir))
     if split is not None:
         molecules = molecules[split_index(split)]
-    molecules = molecules.subset(atoms=atoms, heavy_atoms=heavy_atoms, formula=formula)
+    molecules = molecules.subset(atoms=atoms, heavy_atoms=heavy_atoms, formula=formula, limit=limit, seed=seed)
     if not len(molecules):
         raise ValueError(
             f"no QM9 molecule has atoms={atoms}, heavy_atoms={heavy_atoms}, formula={formula!r}, split={split!r}"
         )
-    if limit is not None and limit < len(molecules):
-        rows = np.random.RandomState(seed).permutation(len(molecules))[:limit]
-        molecules = molecules[torch.from_numpy(np.sort(rows))]
     return molecules.trimmed()
 
 
@@ -154,7 +147,8 @@ def _everything(cache_dir: Path) -> Molecules:
         require_writable(cache, CACHE_ADVICE)
         arrays = {name: torch.from_numpy(array) for name, array in _parse(folder).items()}
         write_cache(cache, arrays, FORMAT, stamp)
-    return _padded(arrays)
+    smiles = SmilesList.from_bytes(arrays["smiles"].numpy().tobytes(), arrays["lengths"].numpy())
+    return Molecules.from_flat(arrays["positions"], arrays["numbers"], arrays["counts"], smiles, arrays["index"])
 
 
 def _fits(arrays: Mapping[str, Tensor]) -> bool:
@@ -214,15 +208,3 @@ def _parse(folder: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{folder / name}: N_atoms, Elements and XYZ_Ang disagree")
         parts.append(part)
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def _padded(arrays: Mapping[str, Tensor]) -> Molecules:
-    counts = arrays["counts"].long()
-    mask = torch.arange(int(counts.max()), dtype=torch.long, device="cpu") < counts[:, None]
-    positions = torch.zeros(*mask.shape, 3, dtype=torch.float32, device="cpu")
-    positions[mask] = arrays["positions"]
-    numbers = torch.zeros(mask.shape, dtype=torch.long, device="cpu")
-    numbers[mask] = arrays["numbers"].long()
-    offsets = np.concatenate([[0], np.cumsum(arrays["lengths"].numpy(), dtype=np.int64)])
-    smiles = SmilesList(arrays["smiles"].numpy().tobytes(), offsets)
-    return Molecules(positions, numbers, smiles, arrays["index"].long())

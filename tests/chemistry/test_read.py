@@ -55,7 +55,7 @@ def test_smiles_become_molecules_whose_bonds_and_charges_are_found_again(drugs):
     molecules = drugs.molecules
     assert len(molecules) == len(SMILES)
     assert not drugs.skipped
-    assert str(drugs) == f"{len(SMILES)} molecules from SMILES"
+    assert str(drugs) == f"{len(SMILES)} molecules from SMILES, 1 of them in several pieces (4: {SMILES[3]})"
     assert drugs.names[1] == f"2: {SMILES[1]}"
     assert molecules.index.tolist() == list(range(1, len(SMILES) + 1))
     assert molecular_graph.bond_orders(molecules)[1].all()
