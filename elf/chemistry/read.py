@@ -47,7 +47,9 @@ def from_file(path: str | os.PathLike[str], *, bonds: bool = True, largest_piece
     if ending == ".smi":
         with open(path, encoding="utf-8", errors="replace") as file:
             return Read(_smiles((line.split()[0] for line in file if line.strip()), 1, 0, largest_piece), path.name)
-    raise ValueError(f"{path.name} ends in {ending or 'nothing'!r}; it should end in .sdf, .sd, .mol, .xyz or .smi")
+    raise ValueError(
+        f"{path.name} ends in {repr(ending) if ending else 'nothing'}; it should end in .sdf, .sd, .mol, .xyz or .smi"
+    )
 
 
 def from_rdkit(
@@ -139,7 +141,7 @@ def _known(mol: Mol | None) -> Mol:
     if mol is None or not mol.GetNumAtoms():
         raise Skip("unreadable")
     if any(atom.GetAtomicNum() not in PERIODIC_TABLE for atom in mol.GetAtoms()):
-        raise Skip("unknown atoms")
+        raise Skip("with unknown atoms")
     return mol
 
 
@@ -149,7 +151,7 @@ def _sound(mol: Mol | None, largest_piece: bool) -> Mol:
 
     mol = Chem.Mol(_known(mol))
     if Chem.SanitizeMol(mol, catchErrors=True):
-        raise Skip("impossible valences")
+        raise Skip("with impossible valences")
     if largest_piece:
         mol = max(Chem.GetMolFrags(mol, asMols=True), key=lambda piece: piece.GetNumHeavyAtoms())
     if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
@@ -165,12 +167,12 @@ def _embedded(mol: Mol, conformers: int, seed: int) -> Mol:
 
     mol = Chem.AddHs(mol)
     if mol.GetNumAtoms() == 1:
-        raise Skip("one atom")
+        raise Skip("of one atom")
     settings = rdDistGeom.ETKDGv3()
     # RDKit multiplies it by the conformer's number: 0 would give one conformer, small ones would share some.
     settings.randomSeed = int(np.random.default_rng(seed).integers(2**10, 2**20))  # type: ignore[assignment]
     if not len(rdDistGeom.EmbedMultipleConfs(mol, conformers, settings)):
-        raise Skip("no conformer found")
+        raise Skip("without a conformer")
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
         relax: Callable[..., Any] = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs
     elif rdForceFieldHelpers.UFFHasAllMoleculeParams(mol):
@@ -182,7 +184,7 @@ def _embedded(mol: Mol, conformers: int, seed: int) -> Mol:
         if unfinished:
             mol.RemoveConformer(number)
     if not mol.GetNumConformers():
-        raise Skip("no minimum found")
+        raise Skip("without a minimum")
     return mol
 
 
@@ -233,14 +235,14 @@ def _sdf_row(block: str, bonds: bool, largest_piece: bool) -> Row:
 
     lines = block.splitlines()
     if not any(line.startswith("M  END") for line in lines):
-        raise Skip("truncated")
+        raise Skip("truncated" if any("V2000" in line or "V3000" in line for line in lines[:4]) else "unreadable")
     mol = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
     if mol is None and _odd_symbols(lines):
-        raise Skip("unknown atoms")
+        raise Skip("with unknown atoms")
     # Lines 1 to 3 are the header; a program that writes 3D says so there, a flat molecule of its may have z = 0.
     flat = not _known(mol).GetConformer().GetPositions()[:, 2].any()
     if flat and mol.GetNumAtoms() > 1 and lines[1][20:22] != "3D":
-        raise Skip("2D only")
+        raise Skip("flat (2D only)")
     return _row(_sound(mol, largest_piece)) if bonds else _cloud(mol)
 
 
@@ -272,7 +274,7 @@ def _xyz_row(count: int, comment: str, lines: Sequence[str]) -> Row:
         raise Skip("unreadable")
     kinds = [int(row[0]) if row[0].isdecimal() else NUMBERS.get(row[0].capitalize(), 0) for row in words]
     if not set(kinds) <= set(PERIODIC_TABLE):
-        raise Skip("unknown atoms")
+        raise Skip("with unknown atoms")
     try:
         positions = np.array([[float(word) for word in row[1:4]] for row in words])
     except ValueError:

@@ -73,31 +73,31 @@ class Read:
         entries, seen, number = array("q"), set[bytes](), 0
         with rdBase.BlockLogs():
             for number, (title, found) in enumerate(records, start=1):
-                for row in found:
-                    self._add(number, title, row, entries, seen)
+                self._add(number, title, found, entries, seen)
         # First byte, atoms, bytes of title and SMILES, number of the record.
         self._entries = np.array(entries, dtype=np.int64).reshape(-1, 5)
         if not len(self):
             why = f"none of its {number} records can be used: {_reasons(self.skipped)}" if number else "it is empty"
             raise ValueError(f"{source} holds no molecule; {why}")
 
-    def _add(self, number: int, title: str, row: Row | str, entries: array[int], seen: set[bytes]) -> None:
+    def _add(self, number: int, title: str, found: Iterable[Row | str], entries: array[int], seen: set[bytes]) -> None:
+        # Neither a terminal nor an SDF line takes what a binary file may have as its title.
+        title = "".join(letter for letter in title if letter.isprintable()).strip()
         name = f"{number}: {title}" if title else str(number)
-        if isinstance(row, str):
-            self.skipped.setdefault(row, []).append(name)
-            return
-        words = title.encode(errors="replace"), row.smiles.encode()
-        numbers, charges = row.numbers.astype(np.uint8).tobytes(), row.charges.astype(np.int8).tobytes()
-        data = b"".join([*words, numbers, charges, row.positions.astype(np.float32).tobytes()])
-        digest = blake2b(data, digest_size=16).digest()
-        if digest in seen:
-            self.skipped.setdefault("copy of an earlier one", []).append(name)
-            return
-        seen.add(digest)
-        if "." in row.smiles:
-            self.pieces.append(name)
-        entries.extend([self._file.tell(), len(numbers), *map(len, words), number])
-        self._file.write(data)
+        for row in found:
+            if isinstance(row, str):
+                self.skipped.setdefault(row, []).append(name)
+                continue
+            parts = title.encode(errors="replace"), row.smiles.encode(), *_bytes_of(row)
+            digest = blake2b(data := b"".join(parts), digest_size=16).digest()
+            if digest in seen:
+                self.skipped.setdefault("repeated exactly", []).append(name)
+                continue
+            seen.add(digest)
+            if "." in row.smiles:
+                self.pieces.append(name)
+            entries.extend([self._file.tell(), len(row.numbers), len(parts[0]), len(parts[1]), number])
+            self._file.write(data)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -164,6 +164,11 @@ class Read:
         return self._file.read(title + letters + 14 * atoms)
 
 
+def _bytes_of(row: Row) -> tuple[bytes, bytes, bytes]:
+    columns = row.numbers.astype(np.uint8), row.charges.astype(np.int8), row.positions.astype(np.float32)
+    return columns[0].tobytes(), columns[1].tobytes(), columns[2].tobytes()
+
+
 def tried(make: Callable[..., Row], *args: object) -> Row | str:
     """The row that is made, or the reason why there is none."""
     try:
@@ -184,8 +189,8 @@ def _reasons(skipped: dict[str, list[str]]) -> str:
 def require_cloud(numbers: np.ndarray, positions: np.ndarray) -> None:
     """Skip for coordinates that no molecule has."""
     if len(numbers) == 1:
-        raise Skip("one atom")
+        raise Skip("of one atom")
     if not np.isfinite(positions).all() or np.abs(positions).max() > 1e6:
-        raise Skip("impossible coordinates")
+        raise Skip("with impossible coordinates")
     if torch.pdist(torch.from_numpy(positions)).min() < _NEAR:
-        raise Skip("atoms in one place")
+        raise Skip("with atoms in one place")

@@ -23,7 +23,7 @@ chloride is valid too. "completeness" and "stable_connected" of `evaluate` ask f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,22 +85,14 @@ def bond_orders(
 
 
 def stability(
-    positions: Tensor,
-    numbers: Tensor,
-    mask: Tensor | None = None,
-    *,
-    rules: BondRules = QM9,
-    chunk_size: int = 1024,
+    positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, rules: BondRules = QM9, chunk_size: int = 1024
 ) -> Stability:
     """Atom and molecule stability: do the bond orders of every atom sum to its valence (H 1, C 4, N 3, O 2, F 1)?
 
-    Charges and aromatic bonds are not seen: the data's own figure comes first (see the module's docstring). At most
-    `chunk_size` molecules' distances are in memory at a time.
+    At most `chunk_size` molecules' distances are in memory at a time.
     """
-    require_count("chunk_size", chunk_size)
     positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
-    pieces = zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True)
-    bonds = torch.cat([orders_of(x, z, rules).sum(dim=-1) for x, z in pieces])
+    bonds = torch.cat([orders.sum(dim=-1) for _, _, orders in order_chunks(positions, numbers, rules, chunk_size)])
     allowed = rules.allowed(device=numbers.device)
     known = bonds < allowed.shape[1]  # more bonds than any valence
     atom_stable = allowed[numbers, bonds.where(known, 0)] & known & mask
@@ -115,20 +107,14 @@ def summary(
 
 
 def fragments(
-    positions: Tensor,
-    numbers: Tensor,
-    mask: Tensor | None = None,
-    *,
-    rules: BondRules = QM9,
-    chunk_size: int = 1024,
+    positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, rules: BondRules = QM9, chunk_size: int = 1024
 ) -> Int[Tensor, " B"]:
     """Number of connected pieces of each molecule under `bond_orders`; 1 means that all its atoms hang together."""
-    require_count("chunk_size", chunk_size)
     positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     size = numbers.shape[1]
     pieces = []
-    for x, z in zip(positions.split(chunk_size), numbers.split(chunk_size), strict=True):
-        reach = (orders_of(x, z, rules) > 0).float() + torch.eye(size, dtype=torch.float32, device=x.device)
+    for _, z, orders in order_chunks(positions, numbers, rules, chunk_size):
+        reach = (orders > 0).float() + torch.eye(size, dtype=torch.float32, device=orders.device)
         # Squaring doubles the length of the paths seen; a path has at most size - 1 bonds.
         for _ in range((size - 1).bit_length()):
             reach = (reach @ reach).clamp(max=1)
@@ -138,16 +124,31 @@ def fragments(
     return torch.cat(pieces)
 
 
+def order_chunks(
+    positions: Tensor, numbers: Tensor, rules: BondRules, size: int
+) -> Iterator[tuple[Tensor, Tensor, Int[Tensor, "chunk N N"]]]:
+    """(positions, numbers, bond orders) of checked molecules, so many at a time."""
+    size = require_count("chunk_size", size)
+    for x, z in zip(positions.split(size), numbers.split(size), strict=True):
+        yield x, z, orders_of(x, z, rules)
+
+
 def to_rdkit(positions: Tensor, numbers: Tensor, *, rules: BondRules = QM9) -> Mol:
     """One molecule as an RDKit Mol with a conformer: positions (N, 3) in angstrom, numbers (N,), no padding.
 
     Bonds are those of EDM's table, as found, and not sanitised: valences may be wrong (`Chem.SanitizeMol` says so). For
     bonds, charges and stereo centres of a known SMILES see `elf.chemistry.molecular_graph.to_rdkit`.
     """
-    positions, numbers, _ = check_molecules(positions[None], numbers[None], None, rules)
-    mol = mol_of(numbers[0].tolist(), orders_of(positions, numbers, rules)[0].cpu())
-    add_conformer(mol, positions[0])
-    return mol
+    return next(each_mol(positions[None], numbers[None], None, rules))
+
+
+def each_mol(positions: Tensor, numbers: Tensor, mask: Tensor | None, rules: BondRules) -> Iterator[Mol]:
+    """`to_rdkit` of one molecule after the other."""
+    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
+    for x, z, real in zip(positions, numbers, mask, strict=True):
+        mol = mol_of(z[real].tolist(), orders_of(x[real][None], z[real][None], rules)[0].cpu())
+        add_conformer(mol, x[real])
+        yield mol
 
 
 def to_smiles(
@@ -155,18 +156,16 @@ def to_smiles(
 ) -> list[str | None]:
     """Canonical SMILES of each molecule's largest fragment, None where RDKit's sanitisation refuses the molecule.
 
-    Bonds by EDM's table, which sees no charges and no aromatic bonds: a string says what the table read, not what the
-    molecule is. Validity is EDM's: too many bonds are refused, too few are filled up with implicit hydrogens.
-    The SMILES carry no hydrogens and no stereo marks, to be compared with `canonical_smiles` of a data set; EDM keeps
-    explicit hydrogens, so that its uniqueness is the same or higher (a radical differs from its closed-shell partner).
+    A string says what EDM's table read, not what the molecule is. Validity is EDM's: too many bonds are refused, too
+    few are filled up with implicit hydrogens. The SMILES carry no hydrogens and no stereo marks, to be compared with
+    `canonical_smiles` of a data set; EDM keeps explicit hydrogens, so that its uniqueness is the same or higher (a
+    radical differs from its closed-shell partner).
     """
     from rdkit import Chem, rdBase
 
-    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     result: list[str | None] = []
     with rdBase.BlockLogs():
-        for x, z, real in zip(positions, numbers, mask, strict=True):
-            mol = mol_of(z[real].tolist(), orders_of(x[real][None], z[real][None], rules)[0].cpu())
+        for mol in each_mol(positions, numbers, mask, rules):
             if Chem.SanitizeMol(mol, catchErrors=True):
                 result.append(None)
                 continue
@@ -208,8 +207,8 @@ def evaluate(
     smiles = to_smiles(positions, numbers, mask, rules=rules)
     valid = [text for text in smiles if text is not None]
     distinct = set(valid)
-    connected = (fragments(positions, numbers, mask, rules=rules) == 1).tolist()
-    complete = sum(whole and text is not None for whole, text in zip(connected, smiles, strict=True))
+    sane = torch.tensor([text is not None for text in smiles], dtype=torch.bool, device=positions.device)
+    connected = fragments(positions, numbers, mask, rules=rules) == 1
     found = stability(positions, numbers, mask, rules=rules)
     known = None if training_smiles is None else distinct & set(require_strings("training_smiles", training_smiles))
     return {
@@ -217,10 +216,9 @@ def evaluate(
         "validity": len(valid) / len(smiles),
         "uniqueness": len(distinct) / len(valid) if valid else None,
         "novelty": 1 - len(known) / len(distinct) if known is not None and distinct else None,
-        "connected": sum(connected) / len(smiles),
-        "stable_connected": sum(a and b for a, b in zip(found.molecule_stable.tolist(), connected, strict=True))
-        / len(smiles),
-        "completeness": complete / len(smiles),
+        "connected": int(connected.sum()) / len(smiles),
+        "stable_connected": int((found.molecule_stable & connected).sum()) / len(smiles),
+        "completeness": int((sane & connected).sum()) / len(smiles),
     }
 
 

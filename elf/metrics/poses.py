@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
 from elf.chemistry.bonds import QM9, BondRules
-from elf.metrics.molecules import check_molecules, to_rdkit
+from elf.metrics.molecules import each_mol
 
 
 def pose_checks(
@@ -43,20 +42,6 @@ def pose_checks(
         ImportError: the package posebusters is not installed.
         ValueError: bad molecules, as `elf.metrics.molecules.stability`.
     """
-    bust = _busters("mol" if internal_energy else "mol_fast")
-    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
-    mols = [to_rdkit(x[real], z[real], rules=rules) for x, z, real in zip(positions, numbers, mask, strict=True)]
-    return _shares(bust(mols))
-
-
-def _shares(table: Any) -> dict[str, float]:
-    # pandas' missing values are the checks that could not be made.
-    passed = table.astype("boolean").fillna(False).astype(bool)
-    shares = {name: round(float(passed[name].mean()), 6) for name in passed.columns}
-    return {**shares, "all": round(float(passed.all(axis=1).mean()), 6)}
-
-
-def _busters(config: str) -> Callable[[list[Any]], Any]:
     with _logs_as_before():
         try:
             from posebusters import PoseBusters
@@ -64,13 +49,15 @@ def _busters(config: str) -> Callable[[list[Any]], Any]:
             raise ImportError(
                 "these checks need the package posebusters: pip install posebusters, or pip install elf-loss[chem]"
             ) from error
-
-    def bust(mols: list[Any]) -> Any:
-        with _logs_as_before(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside the package
-            return PoseBusters(config=config, max_workers=0).bust(mols, None, None)
-
-    return bust
+    mols = list(each_mol(positions, numbers, mask, rules))
+    config = "mol" if internal_energy else "mol_fast"
+    with _logs_as_before(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the package
+        table = PoseBusters(config=config, max_workers=0).bust(mols, None, None)
+    # pandas' missing values are the checks that could not be made.
+    passed = table.astype("boolean").fillna(False).astype(bool)
+    shares = {name: round(float(passed[name].mean()), 6) for name in passed.columns}
+    return {**shares, "all": round(float(passed.all(axis=1).mean()), 6)}
 
 
 @contextmanager

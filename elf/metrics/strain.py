@@ -10,6 +10,7 @@ charged and many aromatic molecules, whose bonds EDM's table cannot read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,10 @@ from torch import Tensor
 
 from elf.chemistry.bonds import QM9, BondRules
 from elf.chemistry.force_field import ForceField
-from elf.metrics.molecules import check_molecules, to_rdkit
+from elf.metrics.molecules import each_mol
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 REASONS = ("invalid", "open_valences", "fragments", "untyped", "no_minimum")
 
@@ -48,36 +52,32 @@ def strain(positions: Tensor, numbers: Tensor, mask: Tensor | None = None, *, ru
     Raises:
         ValueError: bad molecules, as `elf.metrics.molecules.stability`.
     """
-    positions, numbers, mask = check_molecules(positions, numbers, mask, rules)
     energies, index, lost = [], [], dict.fromkeys(REASONS, 0)
-    for i, (x, z, real) in enumerate(zip(positions, numbers, mask, strict=True)):
-        reason, energy = _strain(x[real], z[real], rules)
-        if reason is None:
+    for i, mol in enumerate(each_mol(positions, numbers, mask, rules)):
+        energy = _strain(mol)
+        if isinstance(energy, str):
+            lost[energy] += 1
+        else:
             energies.append(energy)
             index.append(i)
-        else:
-            lost[reason] += 1
     return Strain(torch.tensor(energies, dtype=torch.float64, device="cpu"), tuple(index), lost)
 
 
-def _strain(positions: Tensor, numbers: Tensor, rules: BondRules) -> tuple[str | None, float]:
-    """(reason, 0) or (None, strain)."""
+def _strain(mol: Mol) -> float | str:
+    """The strain, or the reason why there is none."""
     from rdkit import Chem, rdBase
 
-    mol = to_rdkit(positions, numbers, rules=rules)
     with rdBase.BlockLogs():
         if Chem.SanitizeMol(mol, catchErrors=True):
-            return "invalid", 0.0
+            return "invalid"
     if any(atom.GetNumImplicitHs() or atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
-        return "open_valences", 0.0
+        return "open_valences"
     if len(Chem.GetMolFrags(mol)) > 1:
-        return "fragments", 0.0
+        return "fragments"
+    reason = "untyped"
     try:
         field = ForceField(mol)
+        reason = "no_minimum"
+        return float(field.energy(field.positions) - field.energy(field.minimise()))
     except ValueError:
-        return "untyped", 0.0
-    try:
-        minimum = field.minimise()
-    except ValueError:
-        return "no_minimum", 0.0
-    return None, float(field.energy(field.positions) - field.energy(minimum))
+        return reason

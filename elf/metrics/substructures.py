@@ -19,8 +19,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from elf.checks import require_tensor
-from elf.chemistry.bonds import QM9, BondRules, orders_of
-from elf.metrics.molecules import check_molecules
+from elf.chemistry.bonds import QM9, BondRules
+from elf.metrics.molecules import check_molecules, order_chunks
 
 BONDS = ("C1H", "C1C", "C1O", "C1N", "H1N", "C2O", "H1O", "C2C")
 ANGLES = ("C1C1H", "C1C1C", "C1C1O", "C1C1N", "C1N1C", "C1O1C", "H1C1O", "C1C2C")
@@ -95,13 +95,12 @@ def _chunks(
     positions: Tensor, numbers: Tensor, orders: Tensor | None, rules: BondRules, size: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     positions, numbers, _ = check_molecules(positions, numbers, None, rules)
-    if orders is not None:
-        wanted = (*numbers.shape, numbers.shape[1])
-        if require_tensor("orders", orders).shape != wanted or orders.is_floating_point():
-            raise ValueError(f"orders has {orders.dtype} {tuple(orders.shape)}; it should be integers {wanted}")
-    for begin in range(0, len(numbers), size):
-        x, z = positions[begin : begin + size], numbers[begin : begin + size]
-        yield x, z, orders_of(x, z, rules) if orders is None else orders[begin : begin + size]
+    if orders is None:
+        return order_chunks(positions, numbers, rules, size)
+    wanted = (*numbers.shape, numbers.shape[1])
+    if require_tensor("orders", orders).shape != wanted or orders.is_floating_point():
+        raise ValueError(f"orders has {orders.dtype} {tuple(orders.shape)}; it should be integers {wanted}")
+    return zip(positions.split(size), numbers.split(size), orders.split(size), strict=True)
 
 
 class _Collector:
