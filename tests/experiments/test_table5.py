@@ -208,7 +208,7 @@ class Answers(torch.nn.Module):
         return self.logits
 
 
-def test_scores_are_means_over_lattices():
+def test_scores_are_means_over_lattices(monkeypatch):
     """Of two lattices of 3 x 3 one is answered with its flip, in the other the last spin, a corner, is wrong."""
     data = spin_glass.load(2, 3)
     spins = data.spins.clone()
@@ -219,6 +219,8 @@ def test_scores_are_means_over_lattices():
     cost = 2 * y[2][2] * (right[2][1] * y[2][1] + down[1][2] * y[1][2])
     assert found["energy"] == pytest.approx(cost / 2, rel=1e-5)
     assert found["energy_descended"] == pytest.approx(0, abs=1e-5)
+    monkeypatch.setattr(table5, "descend", lambda spins, _: spins)
+    assert table5.scores(Answers(spins), data)["energy_descended"] == found["energy"]
     # Two of twelve bonds of one lattice; eight ninths less one ninth; none of nine spins and eight of nine.
     assert found["bonds"] == pytest.approx((1 + 10 / 12) / 2)
     assert found["overlap"] == pytest.approx((1 + 7 / 9) / 2)
