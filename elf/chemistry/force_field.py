@@ -76,7 +76,10 @@ class ForceField:
             # RDKit's CalcGrad(x) takes distances from a cache that only CalcEnergy renews: without it, wrong forces.
             self._field.CalcEnergy(x)
             rows.append(self._field.CalcGrad(x))
-        return _float64(rows).view(positions.shape)
+        gradients = _float64(rows)
+        if not bool(gradients.isfinite().all()):
+            raise ValueError("positions has a gradient that is not finite; no two atoms should coincide")
+        return gradients.view(positions.shape)
 
     def hessian(
         self, positions: Float[Tensor, "atoms 3"], *, step: float = 1e-4

@@ -136,3 +136,10 @@ def test_bad_positions(ethanol):
         ethanol.gradient(ethanol.positions * math.nan)
     with pytest.raises(ValueError, match="step"):
         ethanol.hessian(ethanol.positions, step=0.0)
+
+
+def test_atoms_at_one_point_have_no_hessian():
+    """Displaced by a little, some of their energies are finite and no gradient is."""
+    ((_, water, _),), _ = force_fields(qm9.find("water"), graphs.to_rdkit)
+    with pytest.raises(ValueError, match="no two atoms should coincide"):
+        water.hessian(torch.zeros(3, 3))
