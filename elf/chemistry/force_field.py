@@ -76,8 +76,7 @@ class ForceField:
             # RDKit's CalcGrad(x) takes distances from a cache that only CalcEnergy renews: without it, wrong forces.
             self._field.CalcEnergy(x)
             rows.append(self._field.CalcGrad(x))
-        gradients = _float64(rows)
-        if not bool(gradients.isfinite().all()):
+        if not bool((gradients := _float64(rows)).isfinite().all()):
             raise ValueError("positions has a gradient that is not finite; no two atoms should coincide")
         return gradients.view(positions.shape)
 
