@@ -46,7 +46,7 @@ class Read:
     """What was read: `molecules` are all of it at once, padded to the largest; `batch` and `batches` some of it.
 
     The whole lies in a temporary file, gone with this object, so that a file of any length is read, and used in
-    batches, within the same memory (about a hundred bytes a molecule apart). Names are "record: title", as titles may
+    batches, within the same memory (two hundred bytes a molecule apart). Names are "record: title", as titles may
     be missing or come twice; `molecules.index` has the record alone, from 1.
 
     Args:
