@@ -1,0 +1,66 @@
+"""The paper's claims: each is read from a result, and a result that changes changes the verdict."""
+
+from __future__ import annotations
+
+import copy
+from statistics import mean
+
+import pytest
+
+from experiments import claims, load_result
+from experiments.catalogue import EXPERIMENTS
+
+BY_WORDS = {claim.says: claim for claim in claims.CLAIMS}
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=range(len(claims.CLAIMS)))
+def test_every_claim_has_figures_and_a_verdict(claim):
+    assert claim.experiment in EXPERIMENTS
+    assert (claim.agrees is None) == (claim.scale == "not tried") == (claim.verdict == "not tried")
+    if claim.agrees is not None:
+        assert any(character.isdigit() for character in claim.finds())
+        result = load_result(claim.experiment)
+        if claim.networks:
+            assert all(row["n"] >= claim.networks or claim.networks == 1 for row in result["summary"] if "n" in row)
+
+
+def test_no_claim_is_made_twice():
+    assert len(BY_WORDS) == len(claims.CLAIMS)
+
+
+def atoms(name: str, **wanted: object) -> list[float]:
+    runs = load_result(name)["cells"]
+    return [
+        run["result"]["atom_stability"]
+        for run in runs
+        if all(run["cell"].get(key) == value for key, value in wanted.items())
+    ]
+
+
+def test_verdicts_agree_with_the_networks_one_by_one():
+    """The same judgement from the cells instead of the summary's means."""
+    plain = {loss: atoms("two_gifts", network="plain", loss=loss) for loss in ("mse", "kabsch", "energy")}
+    assert min(plain["energy"]) > max(plain["mse"]) + 0.03
+    assert BY_WORDS["Without symmetry in the network the energy beats MSE."].verdict == "holds, small scale"
+    assert abs(mean(plain["kabsch"]) - mean(plain["mse"])) < 0.03
+    assert BY_WORDS["Forgiving rotations alone (Kabsch) gains nothing over MSE."].verdict == "holds, small scale"
+    edm = {loss: atoms("table2", model="edm", loss=loss) for loss in ("mse", "energy")}
+    verdict = BY_WORDS["The paper's own EDM with the energy beats MSE."].verdict
+    assert (verdict == "does not hold") == (mean(edm["energy"]) < mean(edm["mse"]))
+
+
+def test_a_result_that_says_otherwise_changes_the_verdict(monkeypatch):
+    claim = BY_WORDS["Without symmetry in the network the energy beats MSE."]
+    turned = copy.deepcopy(load_result("two_gifts"))
+    names = {"mse": "energy", "energy": "mse"}
+    for row in turned["summary"]:
+        row["loss"] = names.get(row["loss"], row["loss"])
+    assert claim.verdict == "holds, small scale"
+    monkeypatch.setattr(claims, "load_result", lambda name: turned)
+    assert claim.verdict == "does not hold"
+
+
+def test_orders_fall_from_first_to_last():
+    assert claims._orders(3.0, 2.0, 1.0)
+    assert not claims._orders(3.0, 2.0, 2.0)
+    assert not claims._orders(3.0, 2.5, 1.0, least=1.0)
