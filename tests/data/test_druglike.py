@@ -95,8 +95,8 @@ def test_conformers_are_minima_of_mmff94(everything):
         assert 0 <= drop < 0.05  # kcal/mol; what thousandths of an angstrom and RDKit's tolerance leave
 
 
-def test_the_share_that_edms_table_finds_stable_is_as_low_as_geoms(everything):
-    """86.5 % of the atoms and 2.8 % of the molecules in GEOM-Drugs itself (Hoogeboom et al. 2022, Table 2)."""
+def test_the_share_that_edms_table_finds_stable_is_low(everything):
+    """The table reads no charges and no aromatic bonds, and says so: what it finds is to be the yardstick of samples."""
     test = everything[druglike.SPLITS["test"]]
     scores = metrics.summary(test.positions, test.numbers, rules=GEOM)
     assert scores["atom_stability"] == pytest.approx(0.83, abs=0.02)
