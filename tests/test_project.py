@@ -68,11 +68,14 @@ def test_ci_runs_the_command_of_the_readme():
     assert ".ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
+BINARY = {".png", ".safetensors", ".npz", ".gif", ".woff2"}
+
+
 def _tracked_texts():
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         path = ROOT / name
-        if path.suffix in {".png", ".safetensors", ".npz", ".gif", ".woff2"} or name.endswith("-min.js") or not path.is_file():
+        if path.suffix in BINARY or name.endswith("-min.js") or not path.is_file():
             continue
         text = path.read_text(encoding="utf-8")
         yield name, re.sub(r'"image/png": "[^"]*"', "", text) if path.suffix == ".ipynb" else text

@@ -96,7 +96,7 @@ def test_conformers_are_minima_of_mmff94(everything):
 
 
 def test_the_share_that_edms_table_finds_stable_is_low(everything):
-    """The table reads no charges and no aromatic bonds, and says so: what it finds is to be the yardstick of samples."""
+    """The table reads no charges and no aromatic bonds: what it finds here is the yardstick of samples."""
     test = everything[druglike.SPLITS["test"]]
     scores = metrics.summary(test.positions, test.numbers, rules=GEOM)
     assert scores["atom_stability"] == pytest.approx(0.83, abs=0.02)
