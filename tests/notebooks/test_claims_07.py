@@ -81,3 +81,16 @@ def test_what_is_printed_is_what_the_leads_are():
     lines = printed(notebook("07_molecules"))
     gain = mean(figure("atom_stability", "plain", "energy", 100)) - mean(figure("atom_stability", "plain", "mse", 100))
     assert f"plain, energy against MSE: {gain:+5.1f} points" in lines
+
+
+def test_the_rate_is_the_best_for_mse_on_the_plain_network():
+    rates = {
+        (c["cell"]["network"], c["cell"]["loss"], c["cell"]["learning_rate"]): 100 * c["result"]["atom_stability"]
+        for c in load_result("gift_rates")["cells"]
+    }
+    assert rates["plain", "mse", 0.002] > max(rates["plain", "mse", rate] for rate in (0.001, 0.004))
+    for loss in ("kabsch", "energy"):
+        assert 1 < rates["plain", loss, 0.004] - rates["plain", loss, 0.002] < 3
+    for loss in LOSSES:
+        assert 3 < rates["equivariant", loss, 0.004] - rates["equivariant", loss, 0.002] < 4.5
+    assert {c["cell"]["seed"] for c in load_result("gift_rates")["cells"]} == {10}
