@@ -120,7 +120,7 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
             first, second = sides[0][1].detach(), sides[1][1].detach()
             # Half of the sum of squared sides; |b|^2 + |c|^2 - b.c does not cancel.
             edges = torch.addcmul(torch.addcmul(first * first, second, second), first, second, value=-1).sum(0)
-            share = share * (3 * area / edges.square_().clamp_min_(least))
+            share = share * (3 * area / (edges * edges).clamp_min_(least))  # square_ warns under vmap
         floor, scale = FLOOR**2 * area, None if alike else (own / unit).repeat(atoms)[here[0]]
         if scale is not None:
             floor = torch.stack((floor * scale.pow(2 * (dim - 1)), floor))
