@@ -36,7 +36,7 @@ def test_info_names_versions_device_scale_and_cache(capsys, monkeypatch, tmp_pat
 def test_an_unknown_scale_in_the_environment_is_one_clear_line(capsys, monkeypatch):
     monkeypatch.setenv("ELF_SCALE", "huge")
     assert cli.main(["info"]) == 2
-    assert "ELF_SCALE is 'huge'; it should be one of smoke, live, laptop, paper" in _error_line(capsys)
+    assert "ELF_SCALE is 'huge'; it should be one of smoke, live, laptop, gpu, paper" in _error_line(capsys)
 
 
 @pytest.mark.parametrize(

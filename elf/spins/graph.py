@@ -219,7 +219,7 @@ def colours(couplings: Graph) -> list[Bool[Tensor, "*sites"]]:
     for around in neighbours:
         taken = {colour[site] for site in around if site < len(colour)}
         colour.append(next(c for c in count() if c not in taken))
-    of_site = torch.tensor(colour, device=couplings.values.device).view(couplings.sites)
+    of_site = torch.tensor(colour, dtype=torch.int64, device=couplings.values.device).view(couplings.sites)
     return [of_site == c for c in range(max(colour) + 1)]
 
 

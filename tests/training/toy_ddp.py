@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from toy_training import SETTINGS, plain_loss, toy_batches, toy_model
 
-from elf.training import fit, process_rank, save_weights
+from elf.data.batching import process_rank
+from elf.training import fit, save_weights
 
 
 def stop_early_on_the_first_process(state) -> None:
