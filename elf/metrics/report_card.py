@@ -85,11 +85,10 @@ class ReportCard(Card):
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(question, figure, remark) of each line of the table."""
-        seen = {name: change > 1e-6 for name, change in self.ignores.items()}
         (kept, found, proper), free = self.relabellings, self.free_modes
-        bounded = "bounded" if self.growth < 0.05 else "unbounded"
+        bounded = _said(self.growth, self.growth < 0.05, "bounded", "unbounded")
         rows = [("zero at the target", f"{self.at_target:.1e}", "yes" if self.at_target < 1e-6 else "NO")]
-        rows += [(f"sees a {name}", f"{self.ignores[name]:.1e}", "yes" if seen[name] else "no") for name in seen]
+        rows += [(f"sees a {name}", f"{x:.1e}", _said(x, x > 1e-6, "yes", "no")) for name, x in self.ignores.items()]
         rows += [
             ("ignores relabelled equivalent atoms", f"{kept} of {found}", f"{proper} of them are rotations"),
             ("free modes beyond rigid motions", str(free), "some shapes cost nothing" if free else ""),
@@ -174,16 +173,15 @@ def report_card(
     generator = torch.Generator().manual_seed(seed)
     noisy = [x + NOISE * torch.randn(x.shape, dtype=x.dtype, device="cpu", generator=generator) for x in single]
     pairs = list(zip(noisy, single, strict=True))
-    scale = max(median(abs(float(energy(x, target))) for x, target in pairs), torch.finfo(y.dtype).tiny)
-    push = median(float(_gradient(energy, x, target).norm()) for x, target in pairs)
-    push = max(push, torch.finfo(y.dtype).tiny)
+    scale = _typical([abs(float(energy(x, target))) for x, target in pairs])
+    push = _typical([float(_gradient(energy, x, target).norm()) for x, target in pairs])
 
     kinds = None if labels is None else [label[kept] for label, kept in zip(labels.cpu(), real, strict=True)]
     modes = [_modes(energy, target) for target in single]
     softest = min(range(len(modes)), key=lambda i: float(modes[i].internal[:1].sum() / modes[i].typical))
     meeting = [_meeting(energy, target) for target in single if target.shape[1] > 1]
     return ReportCard(
-        at_target=max(abs(float(energy(target, target))) for target in single) / scale,
+        at_target=_worst([abs(float(energy(target, target))) for target in single]) / scale,
         ignores=_changes(energy, pairs, scale, generator),
         relabellings=_relabellings(energy, pairs, scale, kinds),
         free_modes=max(mode.free for mode in modes),
@@ -201,6 +199,20 @@ def report_card(
         cost=_cost(energy, pairs[0]),
         stiffness=[mode.all for mode in modes],
     )
+
+
+def _worst(values: list[float]) -> float:
+    """The largest; NaN where one is, which Python's own `max` may hide."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+def _typical(values: list[float]) -> float:
+    """The median of those that are finite, and no less than the smallest number."""
+    return max(median([x for x in values if math.isfinite(x)] or [0.0]), torch.finfo(torch.float64).tiny)
+
+
+def _said(figure: float, holds: bool, yes: str, no: str) -> str:
+    return "not finite" if not math.isfinite(figure) else yes if holds else no
 
 
 def _require_energy(energy: EnergyCall, targets: Tensor, mask: Tensor | None) -> None:
@@ -232,7 +244,7 @@ def _changes(energy: EnergyCall, pairs: Pairs, scale: float, generator: torch.Ge
         before = energy(x, y)
         moved = {"translation": x + 1.5, "rotation": x @ turn.mT, "reflection": (x @ turn.mT) * mirror}
         for name, after in moved.items():
-            largest[name] = max(largest[name], float((energy(after, y) - before).abs()) / scale)
+            largest[name] = _worst([largest[name], float((energy(after, y) - before).abs()) / scale])
     return largest
 
 
@@ -269,6 +281,8 @@ def _modes(energy: EnergyCall, target: Tensor) -> _Modes:
     forces = _gradient(energy, both, target.expand_as(both)).flatten(1)
     hessian = (forces[:size] - forces[size:]) / 2e-4
     hessian = (hessian + hessian.mT) / 2
+    if not hessian.isfinite().all():
+        raise ValueError("energy has a gradient that is not finite at a target; it should be finite there")
     rigid = rigid_motions(target[0])
     # Internal displacements only: what the rigid motions cost is another question.
     _, _, basis = torch.linalg.svd(rigid, full_matrices=True)
@@ -305,7 +319,8 @@ def _growth(energy: EnergyCall, targets: list[Tensor], generator: torch.Generato
     for distance in (1.0, 100.0):
         generator.manual_seed(1)
         moved = [y + distance * torch.randn(y.shape, dtype=y.dtype, device="cpu", generator=generator) for y in targets]
-        sizes.append(median(float(_gradient(energy, x, y).norm()) for x, y in zip(moved, targets, strict=True)))
+        norms = [float(_gradient(energy, x, y).norm()) for x, y in zip(moved, targets, strict=True)]
+        sizes.append(math.nan if any(map(math.isnan, norms)) else median(norms))
     return math.log10(sizes[1] / max(sizes[0], 1e-300)) / 2
 
 

@@ -106,7 +106,10 @@ def spin_card(energy: Callable[..., Tensor], targets: Tensor, couplings: Graph, 
     states = [_states(energy, y[[k]], J[[k]], scale) for k in range(len(y))] if prod(J.sites) <= ENUMERATED else []
     return SpinCard(
         at_target=float(energy(SURE * y, y, J).abs().max()) / scale,
-        ignores={k: max(float((energy(*a) - before).abs().max()) / scale for a in way) for k, way in moved.items()},
+        ignores={
+            k: float(torch.stack([(energy(*a) - before).abs().max() for a in way]).max()) / scale
+            for k, way in moved.items()
+        },
         dead_start=float(_gradient(energy, middle, y, J).norm() / _gradient(energy, z, y, J).norm()),
         curvature=(min(float(w[0]) for w in waves), max(float(w[-1]) for w in waves)),
         arrivals=_arrivals(energy, y, J, generator),

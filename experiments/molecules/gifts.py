@@ -19,16 +19,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from elf.generative.molecules import KarrasDenoiser
 from elf.metrics import molecules as metrics
 from elf.scales import nearest
-from elf.training import save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.errors import error_figures
-from experiments.molecules.losses import FAR, LOSSES, MENDED
+from experiments.molecules.losses import MENDED
 
 LEAST = 30
 """Molecules that a figure of a subset (valid, strained ones) should be taken from."""
@@ -127,30 +125,14 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
 def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
     """Train one network with one loss, draw molecules, and measure all of them."""
     recipe = recipe_of(settings, cell["network"])
-    record = small.train(
-        recipe,
-        LOSSES[cell["loss"]](),
-        far=FAR.get(cell["loss"]),
-        steps=cell["steps"],
-        seed=cell["seed"],
-        learning_rate=cell["learning_rate"],
-        checkpoint=workdir / "training.safetensors",
-        callbacks=callbacks,
-    )
-    assert isinstance(record.ema_model, KarrasDenoiser)
-    save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
-    samples = small.sample(record.ema_model, recipe, seed=cell["seed"])
+    denoiser, samples, training = small.train_and_sample(recipe, cell, workdir, callbacks)
     known = small.training_smiles(recipe)
     figures = {
         **metrics.evaluate(samples.positions, samples.numbers, training_smiles=known),
         **distribution_figures(recipe.heavy_atoms, recipe.atoms, settings.reference, recipe.samples, samples),
     }
-    wrong = error_figures(record.ema_model, recipe.heavy_atoms, recipe.atoms, cell["seed"], molecules=settings.probed)
-    return {
-        **rounded({**figures, **wrong}),
-        "seconds": round(record.seconds, 1),
-        "loss_curve": small.loss_curve([row["loss"] for row in record.history]),
-    }
+    wrong = error_figures(denoiser, recipe.heavy_atoms, recipe.atoms, cell["seed"], molecules=settings.probed)
+    return {**rounded({**figures, **wrong}), **training}
 
 
 COLUMNS = {

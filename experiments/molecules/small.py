@@ -250,8 +250,10 @@ def sample(
     )
 
 
-def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
-    """Train with one loss and seed, sample, and measure."""
+def train_and_sample(
+    settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks
+) -> tuple[KarrasDenoiser, Samples, dict[str, Any]]:
+    """The averaged network of a cell, its molecules, and what is recorded of the training."""
     record = train(
         settings,
         LOSSES[cell["loss"]](),
@@ -259,20 +261,24 @@ def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks
         steps=cell["steps"],
         seed=cell["seed"],
         learning_rate=cell["learning_rate"],
-        share=cell["share"],
+        share=cell.get("share", 1.0),
         checkpoint=workdir / "training.safetensors",
         callbacks=callbacks,
     )
-    assert isinstance(record.ema_model, KarrasDenoiser)
-    save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})
-    samples = sample(record.ema_model, settings, seed=cell["seed"])
+    denoiser = record.ema_model
+    assert isinstance(denoiser, KarrasDenoiser)
+    save_weights(workdir / "weights.safetensors", denoiser, {"cell": str(cell)})
+    curve = loss_curve([row["loss"] for row in record.history])
+    training = {"seconds": round(record.seconds, 1), "loss_curve": curve}
+    return denoiser, sample(denoiser, settings, seed=cell["seed"]), training
+
+
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
+    """Train with one loss and seed, sample, and measure."""
+    _, samples, training = train_and_sample(settings, cell, workdir, callbacks)
     known = training_smiles(settings, cell["share"])
     measured = metrics.evaluate(samples.positions, samples.numbers, training_smiles=known)
-    return {
-        **rounded(measured),
-        "seconds": round(record.seconds, 1),
-        "loss_curve": loss_curve([row["loss"] for row in record.history]),
-    }
+    return {**rounded(measured), **training}
 
 
 def loss_curve(losses: Sequence[float]) -> list[float]:

@@ -246,3 +246,23 @@ def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
     monkeypatch.setattr(cards.time, "perf_counter", lambda: now[0])
     x = torch.zeros(1, 3, 3, dtype=torch.float64)
     assert cards._cost(own_energy, (x, x)) == 1.5
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_finite_is_said_and_never_hidden(first) -> None:
+    """One of two displaced targets has no energy; `max` and `median` would answer by the order in which they come."""
+    y = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lost = y[0 if first else 1]
+
+    def energy(prediction, target, mask=None):
+        value = (prediction - target).square().sum((1, 2))
+        gone = ((target - lost).abs().amax((1, 2)) == 0) & (prediction - target).abs().amax((1, 2)).gt(0.01)
+        return value + torch.where(gone, torch.nan, 0.0) * value
+
+    card = cards.report_card(energy, y)
+    said = {question: remark for question, _, remark in card.rows()}
+    assert {said[f"sees a {motion}"] for motion in ("translation", "rotation", "reflection")} == {"not finite"}
+    assert said["gradient grows as displacement to the"] == "not finite"
+    assert said["zero at the target"] == "yes"
+    with pytest.raises(ValueError, match="energy has a gradient that is not finite at a target"):
+        cards.report_card(lambda x, y, mask=None: (x - y).abs().sqrt().sum((1, 2)), y)
