@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 RUNS ?= 20
 SLOWED ?= 4
-# Every cell must run; cells that begin with "# NBVAL_CHECK_OUTPUT" must print what the committed notebook shows.
+# Every cell must run; cells tagged nbval-check-output must print what the committed notebook shows.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 
 .PHONY: help setup run lab book test bench fuzz e2e format lock clean

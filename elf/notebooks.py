@@ -123,7 +123,8 @@ def execute(
         output.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, output / path.name)
     seconds = time.perf_counter() - start
-    exporter = HTMLExporter(template_name="lab")
+    unseen = {"enabled": True, "remove_cell_tags": {"remove-cell"}}
+    exporter = HTMLExporter(template_name="lab", config=Config({"TagRemovePreprocessor": unseen}))
     exporter.log.setLevel(logging.ERROR)
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
     (output / f"{path.stem}.html").write_text(html, encoding="utf-8")

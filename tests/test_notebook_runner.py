@@ -33,6 +33,18 @@ def said():
     return []
 
 
+def test_a_removed_cell_runs_and_is_not_in_the_page(folder):
+    path = _write(folder / "00_first.ipynb", "print('HEADLINE:', 6 * 7)", "print('what is', 'seen')")
+    book = nbformat.read(path, 4)
+    next(cell for cell in book.cells if "HEADLINE" in cell.source).metadata["tags"] = ["remove-cell"]
+    nbformat.write(book, path)
+    run = notebooks.execute(path, folder.parent / "build")
+    page = (folder.parent / "build" / "00_first.html").read_text()
+    assert run.headline == "42"
+    assert "what is seen" in page
+    assert "HEADLINE" not in page
+
+
 def test_runs_in_order_collects_headlines_and_leaves_the_sources_alone(folder, said):
     first = _write(folder / "00_first.ipynb", "import os\nprint('HEADLINE: scale', os.environ['ELF_SCALE'])")
     second = _write(folder / "01_second.ipynb", "import sys\nprint('HEADLINE: python', sys.executable)")
