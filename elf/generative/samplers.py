@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elf.checks import require_bool, require_count, require_integer, require_number, require_one_of, require_seed
-from elf.elements import ELEMENTS, VALENCE
+from elf.elements import ELEMENTS
 from elf.generative.molecules import KarrasDenoiser, Mask, MoleculeDenoiser, State, Times, molecule_noise
 from elf.generative.points import Denoiser
 from elf.generative.schedules import Karras, Points, Schedule
@@ -282,7 +282,7 @@ def draw_counts(counts: Int[Tensor, " n"], samples: SupportsIndex, seed: Support
 class ClosedShell:
     """A `KarrasDenoiser` for one batch, whose types are settled at once when the noise falls below `SETTLE_BELOW`.
 
-    They become those of `closed_shell_types`, and stay: an odd sum of valences leaves an unpaired electron wherever the
+    They become those of `closed_shell_types`, and stay: an odd number of electrons leaves one unpaired wherever the
     atoms go. `settle` is what `heun` is to do before each step.
     """
 
@@ -308,13 +308,13 @@ class ClosedShell:
 def closed_shell_types(
     logits: Float[Tensor, "batch atoms elements"], mask: Mask, elements: Sequence[int] = ELEMENTS
 ) -> Float[Tensor, "batch atoms elements"]:
-    """The likeliest types whose valences have an even sum in every molecule, as one-hots; zero where masked.
+    """The likeliest types whose atomic numbers have an even sum in every molecule, as one-hots; zero where masked.
 
     Where the likeliest type of each atom gives an odd sum, the one change that costs least in probability and turns it
-    even is made: H, N or F to C or O, or the other way round. A molecule without unpaired electrons has an even sum:
-    each bond takes one valence from either side.
+    even is made: H, N or F to C or O, or the other way round. A neutral molecule without unpaired electrons has an even
+    number of them, whichever its elements are.
     """
-    odd = torch.tensor([VALENCE[z] % 2 == 1 for z in elements], dtype=torch.bool, device=logits.device)
+    odd = torch.tensor([z % 2 == 1 for z in elements], dtype=torch.bool, device=logits.device)
     best = logits.argmax(dim=-1)
     top = logits.gather(-1, best[..., None])
     # The likeliest type of the other parity, and what it costs.

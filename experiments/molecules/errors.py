@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from elf.chemistry.stereo import GraphedMolecules, StereoCentres, hops
-from elf.data import qm9
 from elf.data.molecules import Molecules
 from elf.generative.molecules import KarrasDenoiser, molecule_noise
 from elf.generative.samplers import heun
@@ -23,6 +22,7 @@ from elf.generative.schedules import Karras, add_noise
 from elf.geometry.alignment import align
 from elf.metrics import molecules as metrics
 from elf.metrics.strain import strain
+from experiments.molecules.small import molecules_of
 
 SIGMAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 RESTARTS = (0.2, 0.5)
@@ -72,9 +72,9 @@ def heights(positions: Float[Tensor, "n atoms 3"], rows: Int[Tensor, "rows 5"]) 
 
 
 @cache
-def test_probe(heavy_atoms: tuple[int, int], atoms: tuple[int, int], n: int) -> Probe:
-    """Of n molecules of QM9's test split."""
-    return Probe.of(qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split="test", limit=n))
+def probe_of(data: str, heavy_atoms: tuple[int, int], atoms: tuple[int, int], n: int) -> Probe:
+    """Of n molecules of the test split of one of `small.DATA`."""
+    return Probe.of(molecules_of(data, heavy_atoms, atoms, "test", n))
 
 
 def errors(probe: Probe, prediction: Float[Tensor, "n atoms 3"]) -> dict[str, float]:
@@ -117,32 +117,29 @@ def _noised(denoiser: KarrasDenoiser, molecules: Molecules, sigma: float, seed: 
     return clean, add_noise(clean, noise, clean.new_full((len(clean),), sigma), denoiser.schedule), mask
 
 
-def error_figures(
-    denoiser: KarrasDenoiser,
-    heavy_atoms: tuple[int, int],
-    atoms: tuple[int, int],
-    seed: int,
-    *,
-    molecules: int = 300,
-    restarts: int = 60,
-    steps: int = 20,
+def error_figures(denoiser: KarrasDenoiser, probe: Probe, seed: int) -> dict[str, float]:
+    """`errors` of a trained denoiser at each of `SIGMAS`, named "bond@0.1" and so on; the seed is that of the noise."""
+    return {
+        f"{name}@{sigma}": value
+        for sigma in SIGMAS
+        for name, value in errors(probe, denoised_once(denoiser, probe.molecules, sigma, seed)).items()
+    }
+
+
+def restart_figures(
+    denoiser: KarrasDenoiser, molecules: Molecules, seed: int, *, restarts: int = 60, steps: int = 20
 ) -> dict[str, Any]:
-    """`errors` at each of `SIGMAS`, named "bond@0.1" and so on; and of the restart test at each of `RESTARTS` the share
-    of stable atoms ("restart_stable@0.5") and the median strain in kcal/mol ("restart_strain@0.5"), None below 30.
+    """Of the restart test at each of `RESTARTS` the share of stable atoms ("restart_stable@0.5") and the median strain
+    in kcal/mol ("restart_strain@0.5"), None below 30.
 
     Args:
         denoiser: a trained one.
-        heavy_atoms, atoms: which molecules of the test split.
+        molecules: of QM9, of which the first `restarts` are noised and sampled.
         seed: of the noise.
-        molecules, restarts: how many molecules are denoised once, and how many are restarted.
-        steps: of the restart's sampler.
+        steps: of the sampler.
     """
-    probe = test_probe(heavy_atoms, atoms, molecules)
     found: dict[str, Any] = {}
-    for sigma in SIGMAS:
-        once = errors(probe, denoised_once(denoiser, probe.molecules, sigma, seed))
-        found |= {f"{name}@{sigma}": value for name, value in once.items()}
-    few = probe.molecules[:restarts].trimmed()
+    few = molecules[:restarts].trimmed()
     for sigma in RESTARTS:
         positions = restarted(denoiser, few, sigma, seed, steps)
         strained = strain(positions, few.numbers)

@@ -25,7 +25,7 @@ from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
-from experiments.molecules.errors import error_figures
+from experiments.molecules.errors import error_figures, probe_of, restart_figures
 from experiments.molecules.losses import MENDED
 
 LEAST = 30
@@ -131,8 +131,10 @@ def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks
         **metrics.evaluate(samples.positions, samples.numbers, training_smiles=known),
         **distribution_figures(recipe.heavy_atoms, recipe.atoms, settings.reference, recipe.samples, samples),
     }
-    wrong = error_figures(denoiser, recipe.heavy_atoms, recipe.atoms, cell["seed"], molecules=settings.probed)
-    return {**rounded({**figures, **wrong}), **training}
+    probe = probe_of(recipe.data, recipe.heavy_atoms, recipe.atoms, settings.probed)
+    wrong = error_figures(denoiser, probe, cell["seed"])
+    again = restart_figures(denoiser, probe.molecules, cell["seed"])
+    return {**rounded({**figures, **wrong, **again}), **training}
 
 
 COLUMNS = {

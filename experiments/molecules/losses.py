@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
+from elf.geometry.alignment import align, center
 from elf.geometry.graphs import PADDING, complete_edges
 from elf.geometry.rigidity import draw_rigid_graph
 
@@ -59,6 +60,54 @@ class SparsePairEnergy(Energy):
         return PairEnergy(self.springs, edges=lists.to(prediction.device))(prediction, target, mask)
 
 
+@final
+class RootPairEnergy(Energy):
+    """d^T (H + softest)^(1/2) d with d = y_hat - (R y + t) after Kabsch alignment, H the pair energy's Hessian at y.
+
+    Half-way between Kabsch (H^0) and the pair energy (H^1, to second order in d): stiff directions cost less than the
+    pair energy has it, soft ones more, and none is free. R and t carry no gradient, nor does H: what that leaves out is
+    of second order in d, since rigid motions are eigenvectors of H. Not in the paper.
+
+    Args:
+        springs: k(r), as for `PairEnergy`.
+        softest: what is added to H, in its unit: flat groups bend against the root of it.
+        normalize: see `Energy`.
+    """
+
+    def __init__(self, springs: Callable[[Tensor], Tensor], softest: float, normalize: str = "sum") -> None:
+        super().__init__(normalize)
+        self.springs, self.softest = springs, softest
+
+    def _energy(
+        self,
+        prediction: Float[Tensor, "batch atoms dim"],
+        target: Float[Tensor, "batch atoms dim"],
+        mask: Bool[Tensor, "batch atoms"] | None,
+    ) -> Float[Tensor, " batch"]:
+        with torch.no_grad():
+            place = center(align(prediction, target, mask), mask)
+            real = torch.ones_like(place[..., 0], dtype=torch.bool) if mask is None else mask
+            stiffness, modes = torch.linalg.eigh(pair_hessian(self.springs, place, real))
+            root = (modes * (stiffness.clamp(min=0) + self.softest).sqrt()[:, None]) @ modes.mT
+        moved = (center(prediction, mask) - place).flatten(1)
+        return torch.einsum("bi,bij,bj->b", moved, root, moved)
+
+
+def pair_hessian(
+    spring: Callable[[Tensor], Tensor],
+    target: Float[Tensor, "batch atoms dim"],
+    mask: Bool[Tensor, "batch atoms"],
+) -> Float[Tensor, "batch coordinates coordinates"]:
+    """Second derivatives of Eq. 7's energy at the target, where no spring is under stress: 2 k_ij u_ij u_ij^T."""
+    apart = target[:, :, None] - target[:, None]
+    r = apart.norm(dim=-1)
+    real = (mask[:, :, None] & mask[:, None]) & (r > 0)
+    scale = torch.where(real, 2 * spring(r.where(real, 1)) / r.where(real, 1).square(), 0)
+    blocks = -scale[..., None, None] * apart[..., :, None] * apart[..., None, :]
+    own = torch.diag_embed(blocks.sum(dim=2).permute(0, 2, 3, 1)).permute(0, 3, 4, 1, 2)
+    return (blocks - own).transpose(2, 3).flatten(3).flatten(1, 2)
+
+
 @cache
 def rigid_graphs(n: int) -> Int[Tensor, "graphs 2 edges"]:
     """`GRAPHS` globally rigid 6-regular graphs on n nodes; for n <= 7 the complete graph alone."""
@@ -83,7 +132,19 @@ LOSSES: dict[str, Callable[[], Energy]] = {
     "inverse_square": pair(springs.InverseSquare(k=2.24)),
     "inverse": pair(springs.Inverse(k=1.13)),
     "constant": pair(springs.Constant(k=0.462)),
+    "sparse_inverse": lambda: SparsePairEnergy(springs.Inverse(k=2.47), normalize="atoms"),
 }
+STAIRCASE = (0.0, 1.15, 1.7, 2.0, 2.3, 2.6, 3.0), (357.0, 467.0, 48.4, 46.1, 9.33, 1.5, 0.1)
+"""Distances (angstrom) from which on the springs fitted to MMFF94 have these constants (kcal/mol/angstrom^2): the mean
+of the three fits of `experiments.molecules.springs` (results/springs.laptop.json), and little beyond 3 angstrom."""
+
+
+def staircase(r: Tensor) -> Tensor:
+    """k(r) of `STAIRCASE`."""
+    steps, k = (r.new_tensor(values) for values in STAIRCASE)
+    return k[torch.bucketize(r.detach(), steps, right=True) - 1]
+
+
 WINDOWS = (0.2, 0.5, 0.7)
 """Angstrom of noise from which on Kabsch takes the pair energy's place, in the losses "window_0.2" and so on."""
 
@@ -94,6 +155,10 @@ MENDED: dict[str, Callable[[], Energy]] = {
     "heights_1": lambda: 0.4 * (LOSSES["energy"]() + HeightEnergy(1.0, normalize="atoms")),
     "heights_10": lambda: 0.0623 * (LOSSES["energy"]() + HeightEnergy(10.0, normalize="atoms")),
     "inverse_heights": lambda: 0.4 * (LOSSES["inverse"]() + HeightEnergy(1.0, normalize="atoms")),
+    "fitted_heights": lambda: (
+        0.42 * (0.0064 * PairEnergy(staircase, normalize="atoms") + HeightEnergy(1.0, normalize="atoms"))
+    ),
+    "root": lambda: 1.07 * RootPairEnergy(EXPONENTIAL, 1.0, normalize="atoms"),
     **{f"window_{border}": pair(EXPONENTIAL) for border in WINDOWS},
 }
 """Pair energies that may feel what the pair energy cannot: flat groups that bend, and hands. Not in the paper."""

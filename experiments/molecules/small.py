@@ -8,18 +8,20 @@ work on the machine changes no result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from elf.checks import require_seed
-from elf.data import qm9
+from elf.chemistry import bonds
+from elf.data import druglike, qm9
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules
+from elf.elements import ELEMENTS
 from elf.energy import Energy
 from elf.generative.molecules import KarrasDenoiser, denoising_loss
 from elf.generative.samplers import Samples, draw_counts, sample_molecules
@@ -34,6 +36,21 @@ from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules.losses import FAR, LOSSES
 
 
+class Data(NamedTuple):
+    """A data set: how it is read, its elements, its bond table, its root-mean-square coordinate in angstrom."""
+
+    load: Callable[..., Molecules]
+    elements: tuple[int, ...]
+    rules: bonds.BondRules
+    size: float
+
+
+DATA = {
+    "qm9": Data(qm9.load, ELEMENTS, bonds.QM9, 1.5),
+    "druglike": Data(druglike.load, (1, 6, 7, 8, 9, 16, 17, 35), bonds.GEOM, 2.5),
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """One scale of the comparison, for `experiments.molecules.small` and the experiments made from it.
@@ -41,7 +58,7 @@ class Settings:
     Attributes:
         steps, losses, learning_rates, shares: a cell for each combination; a share of 1/2 trains on half of the data.
         samples: molecules drawn from each trained network.
-        heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
+        data: one of `DATA`; heavy_atoms, atoms: inclusive ranges of the molecules taken from it.
         network: one of `NETWORKS`, with `channels`, `heads` and `layers`.
         turned: whether every molecule is turned at random before it is noised, as a network without symmetry needs.
         sampler_steps, sampler_churn, closed_shell: see `elf.generative.samplers.sample_molecules`.
@@ -53,6 +70,7 @@ class Settings:
     losses: tuple[str, ...] = ("mse", "kabsch", "energy", "sparse")
     learning_rates: tuple[float, ...] = (2e-3,)
     shares: tuple[float, ...] = (1.0,)
+    data: str = "qm9"
     heavy_atoms: tuple[int, int] = (1, 7)
     atoms: tuple[int, int] = (5, 29)
     batch_size: int = 32
@@ -73,7 +91,7 @@ class Settings:
     @property
     def schedule(self) -> Karras:
         """The noise levels of training and sampling."""
-        return Karras(log_mean=self.log_mean, log_std=self.log_std)
+        return Karras(sigma_data=DATA[self.data].size, log_mean=self.log_mean, log_std=self.log_std)
 
 
 SETTINGS = {
@@ -157,7 +175,7 @@ def settings_of(name: str, scale: str) -> Settings:
 
 def training_molecules(settings: Settings, share: float = 1.0) -> Molecules:
     """QM9's training molecules of the settings' size range, or a share of them, the same one each time."""
-    molecules = _molecules(settings.heavy_atoms, settings.atoms)
+    molecules = molecules_of(settings.data, settings.heavy_atoms, settings.atoms)
     if share == 1:
         return molecules
     chosen = torch.randperm(len(molecules), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
@@ -165,8 +183,11 @@ def training_molecules(settings: Settings, share: float = 1.0) -> Molecules:
 
 
 @cache
-def _molecules(heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str = "train") -> Molecules:
-    return qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split=split)
+def molecules_of(
+    data: str, heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str = "train", limit: int | None = None
+) -> Molecules:
+    """Of one of `DATA`, read once."""
+    return DATA[data].load(heavy_atoms=heavy_atoms, atoms=atoms, split=split, limit=limit)
 
 
 @cache
@@ -183,12 +204,13 @@ def make_denoiser(settings: Settings, seed: int) -> KarrasDenoiser:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = NETWORKS[settings.network](
+            features=len(DATA[settings.data].elements),
             channels=settings.channels,
             heads=settings.heads,
             layers=settings.layers,
             size=settings.schedule.sigma_data,
         )
-    return KarrasDenoiser(network, settings.schedule)
+    return KarrasDenoiser(network, settings.schedule, DATA[settings.data].elements)
 
 
 def train(

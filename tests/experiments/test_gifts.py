@@ -145,7 +145,7 @@ def test_errors_name_what_is_wrong():
 
 
 def test_hands_are_counted_in_mirror_images():
-    probe = errors.test_probe((1, 7), (5, 29), 40)
+    probe = errors.probe_of("qm9", (1, 7), (5, 29), 40)
     x = probe.molecules.positions
     assert errors.errors(probe, x)["hands"] == 0
     mirrored = errors.errors(probe, x * torch.tensor([1.0, 1.0, -1.0]))
@@ -169,7 +169,7 @@ class Oracle(torch.nn.Module):
 
 
 def test_noise_is_of_the_level_asked_for_and_a_perfect_denoiser_comes_home():
-    molecules = errors.test_probe((1, 7), (5, 29), 40).molecules
+    molecules = errors.probe_of("qm9", (1, 7), (5, 29), 40).molecules
     base = small.make_denoiser(TINY.recipe, 0)
     oracle = Oracle(base, base.encode(molecules.positions, molecules.numbers.long()))
     once = errors.denoised_once(oracle, molecules, 0.5, 0)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 
 from elf.energy import PairEnergy, springs
 from elf.geometry import center, random_rotations
+from experiments.framework.experiment import load_result
 from experiments.molecules import small as molecules
-from experiments.molecules.losses import GRAPHS, LOSSES, MENDED, SparsePairEnergy, rigid_graphs
+from experiments.molecules.losses import (
+    GRAPHS,
+    LOSSES,
+    MENDED,
+    STAIRCASE,
+    RootPairEnergy,
+    SparsePairEnergy,
+    pair_hessian,
+    rigid_graphs,
+    staircase,
+)
 
 SPRINGS = springs.Exponential(k=2.0)
 
@@ -29,7 +42,7 @@ def test_losses_are_alike_in_size_on_noisy_molecules(generator):
         name: make()(data.positions + noise, data.positions, data.mask).mean().item() for name, make in LOSSES.items()
     }
     loud = ("half_kabsch", "fifth_kabsch")  # between the pair energy and Kabsch
-    for name in {"sparse", "short", "inverse_square", "inverse", "constant", *MENDED} - {*loud}:
+    for name in {"sparse", "sparse_inverse", "short", "inverse_square", "inverse", "constant", *MENDED} - {*loud}:
         assert size[name] == pytest.approx(size["energy"], rel=0.15)
     assert size["kabsch"] < size["half_kabsch"] < size["fifth_kabsch"] < size["energy"]
     for name in ("mse", "kabsch"):
@@ -73,3 +86,73 @@ def test_sparse_energy_wants_the_real_atoms_first(batch):
     prediction, target, mask = batch
     with pytest.raises(ValueError, match="mask has holes; it should mark the first atoms"):
         SparsePairEnergy(SPRINGS)(prediction, target, mask.flip(1))
+
+
+def flexible(dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    return center(1.5 * torch.randn(2, 6, 3, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def test_hessian_of_the_pair_energy_is_that_of_autograd(generator):
+    target = flexible(torch.float64, generator)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    found = pair_hessian(SPRINGS, target, mask)
+    for i, n in enumerate(mask.sum(1).tolist()):
+        y = target[i, :n]
+        by_hand = torch.autograd.functional.hessian(
+            lambda x, y=y: PairEnergy(SPRINGS)(x.view(1, -1, 3), y[None])[0], y.flatten()
+        )
+        torch.testing.assert_close(found[i, : 3 * n, : 3 * n], by_hand, atol=1e-10, rtol=1e-8)
+        assert found[i, 3 * n :].eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_root_energy_is_half_way_between_kabsch_and_the_pair_energy(dtype, generator):
+    """Along an eigenvector of the pair energy's Hessian, by scipy's matrix root; rigid motions cost nothing."""
+    target, softest = flexible(dtype, generator), 0.3
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    energy = RootPairEnergy(SPRINGS, softest)
+    hessian = pair_hessian(SPRINGS, target.double(), mask)
+    values, modes = torch.linalg.eigh(hessian)
+    for mode in (6, 9, 17):
+        step = 1e-2 * modes[:, :, mode].view(2, 6, 3).to(dtype)
+        root = torch.stack([torch.from_numpy(sqrtm(h.numpy() + softest * np.eye(18)).real) for h in hessian])
+        expected = torch.einsum("bi,bij,bj->b", step.double().flatten(1), root, step.double().flatten(1))
+        torch.testing.assert_close(expected, 1e-4 * (values[:, mode] + softest).sqrt(), atol=1e-9, rtol=1e-4)
+        moved = (target + step) @ random_rotations(2, generator=generator, dtype=dtype) + 3
+        torch.testing.assert_close(energy(moved, target).double(), expected, atol=1e-7, rtol=2e-2)
+    mirrored = target * torch.tensor([1, 1, -1], dtype=dtype)
+    assert (energy(mirrored, target) > 0.1).all()
+
+
+def test_root_energy_s_gradient_is_that_of_finite_differences(generator):
+    target = flexible(torch.float64, generator)
+    energy = RootPairEnergy(SPRINGS, 0.3)
+    prediction = (target + 1e-3 * torch.randn(target.shape, generator=generator, dtype=torch.float64)).requires_grad_()
+    (found,) = torch.autograd.grad(energy(prediction, target).sum(), prediction)
+    eps = 1e-6
+    for i, j, k in ((0, 0, 0), (0, 5, 2), (1, 3, 1)):
+        step = torch.zeros_like(target)
+        step[i, j, k] = eps
+        ends = [float(energy(prediction.detach() + s * step, target).sum()) for s in (1, -1)]
+        assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(float(found[i, j, k]), rel=2e-2, abs=2e-5)
+
+
+def test_root_energy_takes_masked_samples_alone(generator):
+    target = flexible(torch.float64, generator)
+    prediction = target + 0.1 * torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    energy = RootPairEnergy(SPRINGS, 0.3)
+    together = energy(prediction, target, mask)
+    alone = energy(prediction[1:, :4], target[1:, :4])
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_fitted_springs_are_those_of_the_committed_result():
+    edges, k = STAIRCASE
+    cells = [c["result"] for c in load_result("springs")["cells"] if c["cell"]["part"] == "fit"]
+    assert list(edges[1:]) == cells[0]["edges"][1 : len(edges)]
+    means = np.mean([c["k"] for c in cells], axis=0)
+    np.testing.assert_allclose(means[: len(k) - 1], k[:-1], rtol=5e-3)
+    assert means[len(k) - 1 :].max() < 0.3
+    r = torch.tensor([0.9, 1.14, 1.16, 1.9, 7.0], dtype=torch.float64)
+    assert staircase(r).tolist() == [k[0], k[0], k[1], k[2], k[-1]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from elf.elements import ELEMENTS, GEOM_ELEMENTS, VALENCE
+from elf.elements import ELEMENTS, GEOM_ELEMENTS, PERIODIC_TABLE, VALENCE
 from elf.energy import PairEnergy
 from elf.generative.molecules import Featuriser, KarrasDenoiser, NoisePredictor, denoising_loss
 from elf.generative.samplers import SETTLE_BELOW, closed_shell_types, draw_counts, heun, sample_molecules
@@ -237,12 +237,13 @@ def test_torchs_defaults_change_nothing():
 # --- closed shells
 
 
-def test_closed_shell_types_are_the_likeliest_of_even_valence(generator):
+@pytest.mark.parametrize(("elements", "odd"), [(ELEMENTS, "HNF"), ((1, 6, 16, 17, 35), ("H", "Cl", "Br"))])
+def test_closed_shell_types_are_the_likeliest_of_an_even_number_of_electrons(elements, odd, generator):
     """By brute force over all assignments of four atoms."""
     logits = torch.randn(40, 5, 5, generator=generator, dtype=torch.float64)
     mask = torch.arange(5) < torch.tensor([4, 3] * 20)[:, None]
-    chosen = closed_shell_types(logits, mask)
-    valences = torch.tensor([VALENCE[z] for z in ELEMENTS])
+    chosen = closed_shell_types(logits, mask, elements)
+    valences = torch.tensor([PERIODIC_TABLE[z] in odd for z in elements]).long()
     assert torch.equal(chosen.sum(-1), mask.double())
     assert ((valences[chosen.argmax(-1)] * mask).sum(1) % 2 == 0).all()
     for k in range(40):
