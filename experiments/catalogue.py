@@ -8,6 +8,7 @@ _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tab
 
 EXPERIMENTS: dict[str, str] = {
     "conformers": "experiments.molecules.conformers",
+    "curvatures": "experiments.molecules.curvatures",
     "druglike": "experiments.molecules.druglike",
     "figure4": f"{_PAPER}:figure4",
     "gift_rates": f"{_GIFTS}:gift_rates",

@@ -1,0 +1,214 @@
+"""What each energy resists: its curvature along bonds, angles, torsions and out of the plane of flat groups.
+
+No training. At the force field's minimum of QM9 molecules, every internal coordinate q has a direction of Cartesian
+space, the unit vector along its gradient (Wilson's), and every energy a Hessian H: the curvature is u^T H u. The scale
+of a loss is arbitrary, so what counts is the curvature of one kind over that of bonds. The yardstick is MMFF94. A pair
+energy does not feel a flat group bend to second order, whatever its springs: see `elf.HeightEnergy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from elf.chemistry.force_field import ForceField
+from elf.chemistry.molecular_graph import to_rdkit
+from elf.chemistry.stereo import GraphedMolecules
+from elf.chemistry.vibrations import rigid_motions
+from elf.energy import Energy, HeightEnergy, PairEnergy, springs
+from elf.scales import nearest
+from experiments.framework.experiment import Callbacks, Cell, Experiment
+from experiments.framework.tables import text_table
+from experiments.molecules.errors import FLAT, heights
+from experiments.molecules.losses import RootPairEnergy, pair_hessian, staircase
+from experiments.molecules.springs import bootstrap_interval, draw
+
+EXPONENTIAL = springs.Exponential(k=5.0)
+SPRINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exponential": EXPONENTIAL,
+    "inverse": springs.Inverse(),
+    "inverse square": springs.InverseSquare(),
+    "constant": springs.Constant(),
+    "fitted": staircase,
+}
+SUMS: dict[str, Energy] = {
+    f"exponential + {c:g} heights": PairEnergy(EXPONENTIAL) + HeightEnergy(c) for c in (0.1, 1.0, 10.0)
+}
+ROOT = RootPairEnergy(EXPONENTIAL, 1.0)
+KINDS = ("stretch", "bend", "single-bond torsion", "double-bond torsion", "out of plane")
+STRAIGHT = 0.98
+"""Cosine of the angle from which on three atoms are a line, and no torsion about them is counted."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many molecules of QM9's test split a cell has; seeds have others."""
+
+    molecules: int
+
+
+SETTINGS = {"smoke": Settings(4), "live": Settings(20), "laptop": Settings(60), "paper": Settings(1000)}
+
+
+def internal_coordinates(
+    positions: Float[Tensor, "atoms 3"], orders: Int[Tensor, "atoms atoms"]
+) -> dict[str, list[tuple[int, ...]]]:
+    """Kind -> atoms of each coordinate: i-j, i-j-k, i-j-k-l, and an atom with its three neighbours in one plane."""
+    near = [row.nonzero()[:, 0].tolist() for row in orders > 0]
+    found: dict[str, list[tuple[int, ...]]] = {kind: [] for kind in KINDS}
+    for j, around in enumerate(near):
+        found["bend"] += [(i, j, k) for i, k in combinations(around, 2) if not _straight(positions, i, j, k)]
+        if len(around) == 3 and float(heights(positions[None], torch.tensor([[0, j, *around]])).abs()) < FLAT:
+            found["out of plane"].append((j, *around))
+        for k in around:
+            if j < k:
+                found["stretch"].append((j, k))
+                kind = {1: "single-bond torsion", 2: "double-bond torsion"}.get(int(orders[j, k]))
+                ends = [(i, x) for i in near[j] for x in near[k] if i != k and x not in (i, j)]
+                bent = [(i, x) for i, x in ends if not (_straight(positions, i, j, k) or _straight(positions, j, k, x))]
+                if kind:
+                    found[kind] += [(i, j, k, x) for i, x in bent]
+    return found
+
+
+def _straight(positions: Tensor, i: int, j: int, k: int) -> bool:
+    first, second = positions[i] - positions[j], positions[k] - positions[j]
+    return bool((first @ second).abs() > STRAIGHT * first.norm() * second.norm())
+
+
+def value(kind: str, atoms: Float[Tensor, "n 3"]) -> Tensor:
+    """The coordinate: angstrom for stretch and out of plane, radians for the others."""
+    if kind == "stretch":
+        return (atoms[0] - atoms[1]).norm()
+    if kind == "bend":
+        a, b = atoms[0] - atoms[1], atoms[2] - atoms[1]
+        return torch.atan2(torch.linalg.cross(a, b).norm(), a @ b)
+    if kind == "out of plane":
+        return heights(atoms[None], torch.tensor([[0, 0, 1, 2, 3]]))[0]
+    a, b, c = atoms[1] - atoms[0], atoms[2] - atoms[1], atoms[3] - atoms[2]
+    first, second = torch.linalg.cross(a, b), torch.linalg.cross(b, c)
+    return torch.atan2((a * b.norm()) @ second, first @ second)
+
+
+def direction(kind: str, atoms: Sequence[int], positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, " coordinates"]:
+    """The unit vector along the coordinate's gradient."""
+    x = positions.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(kind, x[list(atoms)]), x)
+    return gradient.flatten() / gradient.norm()
+
+
+def hessians(minimum: Float[Tensor, "atoms 3"]) -> dict[str, Float[Tensor, "coordinates coordinates"]]:
+    """Second derivatives of every surrogate at its target; Kabsch's are MSE's with rigid motions taken out."""
+    n, mask = minimum.numel(), torch.ones(1, len(minimum), dtype=torch.bool)
+    rigid = rigid_motions(minimum)
+    found = {"mse": 2 * torch.eye(n, dtype=torch.float64)}
+    found["kabsch"] = found["mse"] - 2 * rigid.T @ rigid
+    found |= {name: pair_hessian(spring, minimum[None], mask)[0] for name, spring in SPRINGS.items()}
+    for name, energy in {**SUMS, "root of exponential": ROOT}.items():
+        found[name] = torch.autograd.functional.hessian(partial(_energy_at, energy, minimum), minimum.flatten())
+    return found
+
+
+def _energy_at(energy: Energy, target: Tensor, flat: Tensor) -> Tensor:
+    return energy(flat.view(1, -1, 3), target[None])[0]
+
+
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
+    """The curvatures of all coordinates of the cell's molecules.
+
+    Returns:
+        "molecules"; "coordinates": kind -> how many; "curvature": energy -> kind -> the mean over molecules of a
+        molecule's mean (kcal/mol/angstrom^2 for "mmff94", the loss's own unit else); "share": the same over that of
+        bonds in the same molecule, as mean with a 95 % bootstrap interval over molecules.
+    """
+    graphed = GraphedMolecules.of(draw("test", settings.molecules, cell["seed"]))
+    counts = dict.fromkeys(KINDS, 0)
+    curvature: dict[str, dict[str, list[float]]] = {}
+    share: dict[str, dict[str, list[float]]] = {}
+    for i in range(len(graphed)):
+        field = ForceField(to_rdkit(graphed.molecules, i))
+        minimum = field.minimise(field.positions)
+        coordinates = internal_coordinates(minimum, graphed.orders[i])
+        moves = {
+            kind: torch.stack([direction(kind, atoms, minimum) for atoms in rows])
+            for kind, rows in coordinates.items()
+            if rows
+        }
+        for kind, rows in moves.items():
+            counts[kind] += len(rows)
+        for name, hessian in {"mmff94": field.hessian(minimum), **hessians(minimum)}.items():
+            means = {k: float(torch.einsum("qi,ij,qj->q", u, hessian, u).mean()) for k, u in moves.items()}
+            for kind, mean in means.items():
+                curvature.setdefault(name, {}).setdefault(kind, []).append(mean)
+                share.setdefault(name, {}).setdefault(kind, []).append(mean / means["stretch"])
+    return {
+        "molecules": len(graphed),
+        "coordinates": counts,
+        "curvature": _each(lambda means: _digits(sum(means) / len(means)), curvature),
+        "share": _each(_interval, share),
+    }
+
+
+def _each(
+    summary: Callable[[list[float]], object], figures: Mapping[str, Mapping[str, list[float]]]
+) -> dict[str, dict[str, object]]:
+    return {name: {kind: summary(values) for kind, values in own.items()} for name, own in figures.items()}
+
+
+def _digits(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def _interval(values: Sequence[float]) -> dict[str, float]:
+    low, high = bootstrap_interval(torch.tensor(values, dtype=torch.float64))
+    return {"mean": _digits(sum(values) / len(values)), "low": _digits(low), "high": _digits(high)}
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean over seeds of each share, in per cent of the bonds'; kinds that a seed's molecules lack are left out."""
+    shares = [row["result"]["share"] for row in rows]
+    return [
+        {
+            "energy": name,
+            **{
+                kind: _digits(100 * sum(share[name][kind]["mean"] for share in shares) / len(shares))
+                for kind in KINDS
+                if all(kind in share[name] for share in shares)
+            },
+        }
+        for name in ("mmff94", "mse", "kabsch", *SPRINGS, *SUMS, "root of exponential")
+    ]
+
+
+def table(result: dict[str, Any]) -> str:
+    """Curvature in per cent of that of bonds."""
+    return text_table(
+        [
+            {"energy": row["energy"], **{kind: f"{row[kind]:.3g}" if kind in row else "-" for kind in KINDS}}
+            for row in result["summary"]
+        ]
+    )
+
+
+def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
+    """One for each seed."""
+    return [{"seed": seed} for seed in range(seeds)]
+
+
+EXPERIMENT = Experiment(
+    name="curvatures",
+    title="Curvature along internal coordinates, in per cent of that of bonds: energies and MMFF94",
+    settings=partial(nearest, SETTINGS),
+    cells=cells,
+    run_cell=run_cell,
+    summarise=summarise,
+    table=table,
+)

@@ -1,0 +1,123 @@
+"""The curvature table: internal coordinates against RDKit, curvatures against closed forms and finite differences."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from rdkit.Chem import rdMolTransforms as transforms
+
+from elf.chemistry.force_field import ForceField
+from elf.chemistry.molecular_graph import to_rdkit
+from elf.chemistry.stereo import GraphedMolecules
+from elf.chemistry.vibrations import remove_rigid_motions
+from elf.data import qm9
+from elf.energy import HeightEnergy, PairEnergy
+from experiments.framework.experiment import find, load_result
+from experiments.molecules import curvatures
+
+FLAT = torch.tensor([[0.0, 0.0, 0.0], [1.3, 0.0, 0.0], [-0.7, 1.2, 0.0], [-0.7, -1.1, 0.0]], dtype=torch.float64)
+"""An atom in the plane of its three neighbours."""
+STAR = torch.zeros(4, 4, dtype=torch.int64)
+STAR[0, 1:] = STAR[1:, 0] = 1
+
+
+@pytest.fixture(scope="module")
+def graphed() -> GraphedMolecules:
+    return GraphedMolecules.of(qm9.load(heavy_atoms=(5, 7), split="test", limit=12))
+
+
+def test_coordinates_are_those_that_rdkit_measures(graphed):
+    seen = dict.fromkeys(curvatures.KINDS, 0)
+    for i in range(len(graphed)):
+        mol = to_rdkit(graphed.molecules, i)
+        conformer = mol.GetConformer()
+        x = torch.from_numpy(conformer.GetPositions())
+        found = curvatures.internal_coordinates(x, graphed.orders[i])
+        for kind, rows in found.items():
+            assert len({frozenset(row) if kind != "bend" else row for row in rows}) == len(rows) or "torsion" in kind
+            for row in rows:
+                seen[kind] += 1
+                q = float(curvatures.value(kind, x[list(row)]))
+                measure = {2: transforms.GetBondLength, 3: transforms.GetAngleRad, 4: transforms.GetDihedralRad}
+                if kind == "out of plane":
+                    assert abs(q) < curvatures.FLAT
+                else:
+                    assert q == pytest.approx(measure[len(row)](conformer, *row), abs=1e-9)
+                for j, k in pairwise(row):
+                    assert kind == "out of plane" or mol.GetBondBetweenAtoms(j, k) is not None
+        assert len(found["stretch"]) == mol.GetNumBonds()
+        for *_, j, k, _ in found["double-bond torsion"]:
+            assert int(graphed.orders[i][j, k]) == 2
+    assert min(seen.values()) > 5, seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "atoms"), [("stretch", (0, 1)), ("bend", (1, 0, 2)), ("single-bond torsion", (3, 1, 0, 2))]
+)
+def test_directions_are_unit_vectors_along_finite_differences_and_no_rigid_motions(kind, atoms):
+    x = FLAT + torch.tensor([0.0, 0.0, 0.4], dtype=torch.float64) * torch.tensor([[0], [0], [1], [-2]])
+    u = curvatures.direction(kind, atoms, x)
+    steps = 1e-6 * torch.eye(12, dtype=torch.float64)
+    ends = [
+        torch.stack([curvatures.value(kind, (x.flatten() + s * step).view(4, 3)[list(atoms)]) for step in steps])
+        for s in (1, -1)
+    ]
+    slope = (ends[0] - ends[1]) / 2e-6
+    torch.testing.assert_close(u, slope / slope.norm(), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(remove_rigid_motions(u.view(1, 4, 3), x).flatten(), u, atol=1e-9, rtol=0)
+
+
+def test_curvatures_are_second_differences_of_the_energies(graphed):
+    field = ForceField(to_rdkit(graphed.molecules, 0))
+    x = field.minimise(field.positions)
+    row = curvatures.internal_coordinates(x, graphed.orders[0])["bend"][0]
+    u = curvatures.direction("bend", row, x).view(-1, 3)
+    found = {name: float(u.flatten() @ h @ u.flatten()) for name, h in curvatures.hessians(x).items()}
+    energies = {
+        "exponential": PairEnergy(curvatures.EXPONENTIAL),
+        "exponential + 1 heights": PairEnergy(curvatures.EXPONENTIAL) + HeightEnergy(1.0),
+        "root of exponential": curvatures.ROOT,
+    }
+    for name, energy in energies.items():
+        h = 1e-4
+        bent = torch.stack([x + h * u, x - h * u])
+        assert float(energy(bent, x.expand_as(bent)).sum() / h**2) == pytest.approx(found[name], rel=1e-3)
+    assert found["mse"] == pytest.approx(2)
+    assert found["kabsch"] == pytest.approx(2)
+
+
+def test_a_flat_group_bends_for_nothing_under_every_pair_energy():
+    rows = curvatures.internal_coordinates(FLAT, STAR)
+    assert rows["out of plane"] == [(0, 1, 2, 3)]
+    assert [len(rows[kind]) for kind in curvatures.KINDS[:2]] == [3, 3]
+    u = curvatures.direction("out of plane", (0, 1, 2, 3), FLAT)
+    found = {name: float(u @ h @ u) for name, h in curvatures.hessians(FLAT).items()}
+    for name in curvatures.SPRINGS:
+        assert abs(found[name]) < 1e-9
+    assert found["root of exponential"] == pytest.approx(2 * math.sqrt(curvatures.ROOT.softest), rel=1e-6)
+    assert found["exponential + 10 heights"] == pytest.approx(100 * found["exponential + 0.1 heights"], rel=1e-6)
+    assert found["exponential + 0.1 heights"] > 0.1
+
+
+def test_three_atoms_in_a_line_have_no_bend_and_no_torsion_about_them():
+    line = torch.tensor([[0.0, 0, 0], [1.2, 0, 0], [2.4, 0, 0], [3.0, 1.0, 0]], dtype=torch.float64)
+    orders = torch.zeros(4, 4, dtype=torch.int64)
+    for i in range(3):
+        orders[i, i + 1] = orders[i + 1, i] = 1
+    rows = curvatures.internal_coordinates(line, orders)
+    assert rows["bend"] == [(1, 2, 3)]
+    assert rows["single-bond torsion"] == []
+
+
+def test_the_committed_table_says_that_pair_energies_hardly_feel_flat_groups_bend():
+    result = load_result("curvatures")
+    rows = {row["energy"]: row for row in result["summary"]}
+    assert min(cell["result"]["molecules"] for cell in result["cells"]) >= 30
+    for name in curvatures.SPRINGS:
+        assert rows[name]["out of plane"] < rows["mmff94"]["out of plane"] / 2
+    assert rows["mse"]["out of plane"] == pytest.approx(100)
+    text = find("curvatures").table(result)
+    assert text.splitlines()[2].startswith("| mmff94")
