@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from experiments.framework.experiment import load_result
+from experiments.framework.tables import name_in_words
 
 Scale = Literal["the paper's", "small", "not tried"]
 Row = dict[str, Any]
@@ -78,7 +79,7 @@ def _list(name: str, figure: str, of: dict[str, dict[str, Any]], digits: int = 1
 
 
 def _by_loss(name: str, *losses: str, **rest: Any) -> dict[str, dict[str, Any]]:
-    return {loss.replace("_", " "): {"loss": loss, **rest} for loss in losses}
+    return {name_in_words(loss): {"loss": loss, **rest} for loss in losses}
 
 
 ATOMS = "atom_stability"
@@ -115,7 +116,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "Fig. 3b", "shapes", "Trained on shapes at any angle, MSE collapses; energy and Kabsch stay.",
         "quality at π: MSE 1, Kabsch 6.3, energy 7.2",
-        lambda: ", ".join(f"{loss} {_shape(loss):.1f}" for loss in ("mse", "kabsch", "energy")),
+        lambda: ", ".join(f"{name_in_words(loss)} {_shape(loss):.1f}" for loss in ("mse", "kabsch", "energy")),
         lambda: _shape("mse") < 3 < 5 < min(_shape("kabsch"), _shape("energy")),
         "shapes", 3, "small", "quality at the right radius: the printed score does not see that MSE draws a dot (04)",
     ),
@@ -165,7 +166,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Table 8, GDM", "molecules", "The paper's own GDM, turned or not, with the energy beats MSE.",
         "stable molecules: GDM 81.7, 86.2; GDM-aug 83.7, 89.8",
         lambda: "; ".join(
-            f"{model}: {_list('table2', ATOMS, _by_loss('table2', 'mse', 'energy', model=model))}"
+            f"{name_in_words(model)}: {_list('table2', ATOMS, _by_loss('table2', 'mse', 'energy', model=model))}"
             for model in ("gdm", "gdm-aug")
         ),
         lambda: all(

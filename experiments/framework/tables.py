@@ -61,8 +61,66 @@ def format_mean(row: Mapping[str, Any], name: str, digits: int = 3, scale: float
     return f"{mean:.{digits}f} ± {std:.{digits}f} ({n})" if n > 1 else f"{mean:.{digits}f} (1)"
 
 
+WORDS = {
+    "atom_stability": "stable atoms (%)",
+    "molecule_stability": "stable molecules (%)",
+    "validity": "valid (%)",
+    "uniqueness": "unique (%)",
+    "novelty": "new (%)",
+    "completeness": "complete (%)",
+    "learning_rate": "learning rate",
+    "network_evaluations": "evaluations",
+    "fcd": "FCD",
+    "mmd_bond": "MMD bonds",
+    "mmd_angle": "MMD angles",
+    "mmd_dihedral": "MMD dihedrals",
+    "error_1": "bonds (Å)",
+    "error_2": "1-3 distances (Å)",
+    "error_3": "1-4 distances (Å)",
+    "distance_error": "all three (Å)",
+    "hands_wrong (%)": "wrong hands (%)",
+    "relative_wrong (%)": "wrong isomers (%)",
+    "quality_at_radius": "quality at the right radius",
+    "radius_ratio": "radius, of the right one",
+    "radius_error": "error of the radius",
+    "energy_descended": "after descent",
+    "energy_best_of_8_descended": "best of 8, after descent",
+    "core_seconds": "core seconds",
+    "training_seconds": "training (s)",
+    "w1": "W1",
+    "first": "first moment",
+    "wrong_hand": "wrong hands",
+}
+"""Name of a number in a result -> its heading in a table, with its unit."""
+
+
+NAMES = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "kabsch": "Kabsch",
+    "ising": "true energy",
+    "mmff94": "MMFF94",
+    "gdm": "GDM",
+    "gdm-aug": "GDM-aug",
+    "edm": "EDM",
+}
+"""Loss or model in a result -> what sentences and pictures call it."""
+
+
+def name_in_words(name: object) -> str:
+    """One of `NAMES`; else the name without underscores."""
+    return NAMES.get(str(name), str(name).replace("_", " "))
+
+
+def heading(name: str) -> str:
+    """One of `WORDS`, behind "paper: " too; else the name."""
+    before, colon, own = name.rpartition("paper: ")
+    return before + colon + WORDS.get(own, own)
+
+
 def text_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A Markdown table, aligned so that it also reads as plain text; the columns are the first row's keys.
+    """A Markdown table, aligned so that it also reads as plain text; its columns are the first row's keys, headed by
+    their `heading`.
 
     Raises:
         ValueError: no rows.
@@ -70,7 +128,9 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> str:
     if not rows:
         raise ValueError("rows is empty; it should have at least one row")
     columns = list(rows[0])
-    cells = [columns] + [[str(row.get(column, "")) for column in columns] for row in rows]
+    cells = [[heading(column) for column in columns]] + [
+        [str(row.get(column, "")) for column in columns] for row in rows
+    ]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = ["| " + " | ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")

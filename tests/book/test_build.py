@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -15,7 +18,8 @@ sys.path.insert(0, str(ROOT / "jupyter_book" / "_ext"))
 
 from docstrings import plain  # noqa: E402
 
-from tools.book import assets, pages, results, sources  # noqa: E402
+from experiments.claims import CLAIMS  # noqa: E402
+from tools.book import assets, dot_plots, pages, results, sources  # noqa: E402
 
 ADDRESS = "https://github.com/someone/elf"
 NOTEBOOK = "notebooks/00_start_here"
@@ -108,10 +112,47 @@ def test_papers_numbers_stand_beside_ours():
         results.beside(table, "paper", ["springs"], {"mse": "0.9"})
 
 
-def test_every_result_has_its_table():
-    page = results.page(ROOT)
+@pytest.fixture(scope="module")
+def results_page():
+    return results.page(ROOT)
+
+
+def test_every_result_has_its_table_and_a_picture_of_its_runs(results_page):
     for path in (ROOT / "results").glob("*.laptop.json"):
-        assert f"elf reproduce {path.name.split('.')[0]} " in page
+        name = path.name.split(".")[0]
+        assert f"elf reproduce {name} " in results_page
+        result, plot = json.loads(path.read_text(encoding="utf-8")), dot_plots.PLOTS[name]
+        rows = dot_plots.values(result, plot)
+        dots = [dot for row in rows.values() for dot in row]
+        assert 1 <= len(rows) <= 30, name
+        drawing = ElementTree.fromstring(dot_plots.svg(name, rows, plot))
+        marks = [use for use in drawing.iter("{http://www.w3.org/2000/svg}use") if "#" in str(use.attrib)]
+        assert len(marks) >= len(dots) + len(rows), name
+        assert all(row in "".join(drawing.itertext()) for row in rows)
+        assert plot.label in drawing.attrib["aria-label"]
+
+
+def test_pictures_share_a_page_without_sharing_names(results_page):
+    names = re.findall(r' id="([^"]+)"', results_page)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', results_page)) <= set(names)
+
+
+def test_every_claim_links_to_what_it_rests_on_and_back(results_page):
+    for claim in CLAIMS:
+        assert claim.says in results_page
+        assert claim.finds() in results_page
+        if claim.agrees is not None:
+            section = results_page.split(f"({results.anchor(claim.experiment)})=")[1].split("\n(result-")[0]
+            assert f"*{claim.says}*" in section
+            assert f"](#{results.anchor(claim.experiment)})" in results_page
+    assert "](notebooks/07_molecules.ipynb)" in results_page.split("(result-two-gifts)=")[1].split("\n(result-")[0]
+
+
+def test_headings_of_tables_are_words(results_page):
+    tables = re.findall(r"^\|.*\|\n\|[-|]+\|$", results_page, re.MULTILINE)
+    assert len(tables) >= len(list((ROOT / "results").glob("*.laptop.json")))
+    assert [table for table in tables if "_" in table] == []
 
 
 @pytest.mark.parametrize(
