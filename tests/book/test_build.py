@@ -155,6 +155,15 @@ def test_headings_of_tables_are_words(results_page):
     assert [table for table in tables if "_" in table] == []
 
 
+def test_pictures_of_the_landing_page_are_the_course_s_own():
+    for stem, alt in sources.LANDING.values():
+        assert sources.picture(ROOT / "notebooks" / f"{stem}.ipynb", alt).startswith(b"\x89PNG")
+    page = (ROOT / "jupyter_book" / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r":img-top: (\S+)", page)) == set(sources.LANDING)
+    with pytest.raises(ValueError, match="has 0 such figures"):
+        sources.picture(ROOT / "notebooks" / "07_molecules.ipynb", "A unicorn")
+
+
 @pytest.mark.parametrize(
     ("line", "escaped"),
     [

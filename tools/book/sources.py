@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import tomllib
@@ -15,6 +16,12 @@ from tools.book import assets, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ("mathjax", "requirejs", "@jupyter-widgets/html-manager")
+LANDING = {
+    "landing-forces.png": ("02_gradient_fields", "Noisy, turned benzene"),
+    "landing-molecules.png": ("07_molecules", "Four molecules take shape"),
+    "landing-spins.png": ("08_spins", "Spin board"),
+}
+"""Picture of the landing page -> the notebook that it is taken from, and how its alternative text begins."""
 BINDER = "https://mybinder.org"
 COLAB = "https://colab.research.google.com"
 
@@ -66,7 +73,8 @@ def assemble(goal: Path, url: str) -> None:
         folder.put(name, text)
     for path in sorted(path for suffix in ("png", "svg") for path in (ROOT / "benchmarks").glob(f"*.{suffix}")):
         folder.put(f"benchmarks-{path.name}", path.read_bytes())
-    folder.put("same_mse.png", (ROOT / "assets" / "same_mse.png").read_bytes())
+    for name, (stem, alt) in LANDING.items():
+        folder.put(name, picture(ROOT / "notebooks" / f"{stem}.ipynb", alt))
     _scripts(folder)
     folder.put("_toc.yml", yaml.safe_dump(toc(notebooks), sort_keys=False, allow_unicode=True))
     folder.put("_config.yml", yaml.safe_dump(config(url), sort_keys=False, allow_unicode=True))
@@ -97,6 +105,20 @@ def with_dropdowns(notebook: str) -> str:
         if cell["cell_type"] == "markdown":
             cell["source"] = hint.sub(r"\n::::{dropdown} \1\n\2\n::::\n", "".join(cell["source"]))
     return json.dumps(content, ensure_ascii=False)
+
+
+def picture(notebook: Path, alt: str) -> bytes:
+    """The one figure of a notebook whose alternative text begins so, as PNG.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    found = [d["image/png"] for d in data if "image/png" in d and "".join(d.get("text/plain", "")).startswith(alt)]
+    if len(found) != 1:
+        raise ValueError(f"alt is {alt!r}; {notebook.name} has {len(found)} such figures, it should have one")
+    return base64.b64decode("".join(found[0]))
 
 
 def _scripts(folder: Folder) -> None:
