@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -134,3 +135,40 @@ def test_test_files_have_names_of_their_own():
     """Pytest imports them by name alone: a second file of the same name stops the run, whatever its folder."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert {name for name in names if names.count(name) > 1} == set()
+
+
+def test_the_readme_s_picture_moves_is_small_and_begins_with_a_still_that_tells_the_story():
+    import io
+
+    from PIL import Image, ImageChops
+
+    from tools import make_readme_picture as tool
+
+    assert tool.PICTURE.stat().st_size < 1_000_000
+    with Image.open(tool.PICTURE) as moving:
+        assert moving.n_frames == 1 + 2 * tool.FRAMES
+        first = moving.convert("RGB")
+    target = tool.triangle()
+    right = tool.turned(target, 40)
+    mse, pair = (tool.ENERGIES[name](right[None], target[None]).item() for name in ("MSE", "pair energy"))
+    assert mse > 0.4
+    assert abs(pair) < 1e-6
+    wrong = tool.distorted(target, 3 * mse)
+    drawn = Image.open(io.BytesIO(tool.frame(right, wrong, target, ""))).convert("RGB")
+    assert drawn.size == first.size
+    # Fonts may differ from machine to machine by a little.
+    different = sum(pixel != (0, 0, 0) for pixel in ImageChops.difference(drawn, first).getdata())
+    assert different < 0.05 * first.width * first.height
+
+
+def test_the_readme_s_picture_follows_the_losses_downhill():
+    from tools import make_readme_picture as tool
+
+    target = tool.triangle()
+    right = tool.turned(target, 40)
+    wrong = tool.distorted(target, 1.4)
+    for name, energy in tool.ENERGIES.items():
+        for start in (right, wrong):
+            values = [energy(x[None], target[None]).item() for x in [start, *tool.descent(name, start, target)]]
+            assert all(after <= before + 1e-6 for before, after in itertools.pairwise(values))
+    assert (tool.descent("pair energy", right, target)[-1] - right).abs().max() < 1e-5
