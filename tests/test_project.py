@@ -141,8 +141,10 @@ def test_test_files_have_names_of_their_own():
 def test_the_readme_s_picture_moves_is_small_and_begins_with_a_still_that_tells_the_story():
     import io
 
+    import matplotlib as mpl
     from PIL import Image, ImageChops
 
+    from elf.viz import style
     from tools import make_readme_picture as tool
 
     assert tool.PICTURE.stat().st_size < 1_000_000
@@ -155,7 +157,9 @@ def test_the_readme_s_picture_moves_is_small_and_begins_with_a_still_that_tells_
     assert mse > 0.4
     assert abs(pair) < 1e-6
     wrong = tool.distorted(target, 3 * mse)
-    drawn = Image.open(io.BytesIO(tool.frame(right, wrong, target, ""))).convert("RGB")
+    with mpl.rc_context():
+        style.use()
+        drawn = Image.open(io.BytesIO(tool.frame(right, wrong, target, ""))).convert("RGB")
     assert drawn.size == first.size
     # Fonts may differ from machine to machine by a little.
     assert np.asarray(ImageChops.difference(drawn, first)).any(axis=-1).mean() < 0.05
