@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from elf._lazy import name_missing_extras
 
 if TYPE_CHECKING:
-    from elf import boltzmann, chemistry, data, energy, generative, geometry, metrics, models, spins, training, viz
+    from elf import chemistry, data, energy, generative, geometry, metrics, models, spins, training, viz
     from elf import scales as scales
     from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
 
@@ -26,8 +26,8 @@ name_missing_extras()
 
 # fmt: off
 __all__ = [
-    "Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "boltzmann", "chemistry",
-    "data", "energy", "generative", "geometry", "metrics", "models", "scales", "spins", "springs", "training", "viz",
+    "Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "chemistry", "data",
+    "energy", "generative", "geometry", "metrics", "models", "scales", "spins", "springs", "training", "viz",
 ]
 # fmt: on
 _FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "springs"})

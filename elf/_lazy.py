@@ -16,19 +16,22 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "molecules": ("rdkit", "qm9pack", "pandas", "networkx", "scipy", *_FILES),
     "spins": ("pymatching", "scipy", "tqdm", *_FILES),
     "train": ("lightning_fabric", "tqdm", *_FILES),
-    "viz": (*_FIGURES, "py3Dmol", "anywidget", "ipywidgets", "traitlets", "IPython"),
+    "viz": (*_FIGURES, "py3Dmol", "IPython"),
     "chem": ("fcd", "posebusters"),
-    "course": ("jupyterlab", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbformat"),
+    "course": (
+        *("anywidget", "ipywidgets", "traitlets"),
+        *("jupyterlab", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbformat"),
+    ),
 }
-"""Extra of the distribution -> the modules it brings that elf imports, each on first use."""
+"""Extra of the distribution -> the modules it brings that elf and the course import, each on first use."""
 
 
 class _NamesTheExtra(MetaPathFinder):
-    """The last finder asked: nobody has the module, and it is elf that wants it."""
+    """The last finder asked: nobody has the module, and it is elf, or what lies beside it, that wants it."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
         extras = [extra for extra, modules in EXTRAS.items() if fullname in modules]
-        if extras and _importer().partition(".")[0] == "elf":
+        if extras and _importer().partition(".")[0] in ("elf", "course", "experiments"):
             bring = " or ".join(f"pip install 'elf-loss[{extra}]'" for extra in extras)
             raise ModuleNotFoundError(
                 f"No module named {fullname!r}, which this part of elf needs: {bring}", name=fullname

@@ -1,6 +1,7 @@
 """The command line: `elf info | run | lab | reproduce | train | sample | evaluate`, also as `python -m elf`.
 
-The one file of the library that knows `experiments`, which lie beside it in a checkout; it asks when it needs them.
+The one file of the library that knows `course` and `experiments`, which lie beside it in a checkout; it asks for them
+when it needs them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "lab":
+    if args.command == "lab":
+        args.rest = rest
+    elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
     try:
         status = args.do(args)
         sys.stdout.flush()  # a reader that is gone (`| head`) or a full disk shows here, not after the end
@@ -51,15 +53,15 @@ def _reason(error: Exception) -> str:
     return f"cannot {where}: {reason[0].lower()}{reason[1:]}"
 
 
-def _experiments() -> Any:
+def _beside(name: str) -> Any:
+    """A module of what lies beside the library in a checkout."""
     try:
-        import experiments
+        return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != "experiments":
+        if error.name not in (name, package := name.partition(".")[0]):
             raise
         where = "part of the repository, not of the installed package; clone it and run this command in it"
-        raise FileNotFoundError(f"the experiments are not there: they are {where}") from None
-    return experiments
+        raise FileNotFoundError(f"`{package}` is not there: it is {where}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,16 +79,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command("info", _info, "versions, device, scale, folders, committed results")
 
-    run = command("run", _run, "execute the notebooks in order")
+    run = command("run", _function_of("course.commands"), "execute the notebooks in order")
     run.add_argument("names", nargs="*", help="notebooks to execute, by the beginning of their names (all)")
     run.add_argument("--scale", choices=SCALES, help="scale of the notebooks ($ELF_SCALE, else live)")
     run.add_argument("--cell-timeout", type=_count, metavar="SECONDS", default=1800, help="limit for one cell (1800)")
     run.add_argument("--output", type=Path, default=Path("build"), help="folder of executed copies and HTML (build)")
 
-    command("lab", _lab, "open the course in JupyterLab; further arguments go to JupyterLab")
+    command("lab", _function_of("course.commands"), "open the course in JupyterLab; further arguments go to JupyterLab")
 
     try:
-        names = f"experiments: {', '.join(sorted(_experiments().EXPERIMENTS))}"
+        names = "experiments: " + ", ".join(sorted(_beside("experiments").EXPERIMENTS))
     except OSError as error:
         names = str(error)
     reproduce = command(
@@ -115,13 +117,13 @@ def _parser() -> argparse.ArgumentParser:
     fabric.add_argument("--strategy", help="ddp, ... (auto); each process keeps the whole network")
     fabric.add_argument("--precision", help="32-true, bf16-mixed, ... (32-true)")
 
-    train = command("train", _function_of("workflow"), "train a network on your own molecules")
+    train = command("train", _function_of("elf.workflow"), "train a network on your own molecules")
     train.add_argument("path", type=Path, metavar="file", help="molecules: .sdf, .mol, .xyz, or .smi (SMILES)")
     train.add_argument("--loss", default="energy", help="energy, mse, kabsch or heights (energy)")
     train.add_argument("--largest-piece", action="store_true", help="use only the largest piece of salts and the like")
     train.add_argument("--steps", type=_count, help="steps of training (500)")
     train.add_argument("--run", type=Path, help="its folder; the same one resumes (runs/NAME.LOSS)")
-    sample = command("sample", _function_of("workflow"), "draw molecules from a trained network")
+    sample = command("sample", _function_of("elf.workflow"), "draw molecules from a trained network")
     sample.add_argument("run", type=Path, help="folder of the run")
     sample.add_argument("-n", type=_count, default=100, help="molecules (100)")
     sample.add_argument(
@@ -129,18 +131,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     for seeded in (train, sample):
         seeded.add_argument("--seed", type=int, default=0, help="seed of all randomness (0)")
-    evaluate = command("evaluate", _function_of("evaluation"), "score generated molecules, and real ones before them")
+    evaluate = command(
+        "evaluate", _function_of("elf.evaluation"), "score generated molecules, and real ones before them"
+    )
     evaluate.add_argument("path", type=Path, metavar="file", help="molecules: .sdf, .mol, .xyz")
     evaluate.add_argument("--reference", type=Path, help="real molecules, whose own scores come first")
     return parser
 
 
 def _function_of(module: str) -> Callable[[argparse.Namespace], int]:
-    """Runs the function of `elf.module` that is named as the command, with the command's arguments."""
+    """Runs the function of the module that is named as the command, with the command's arguments."""
 
     def call(args: argparse.Namespace) -> int:
-        given = {name: value for name, value in vars(args).items() if name not in ("command", "do", "rest")}
-        return getattr(import_module(f"elf.{module}"), args.command)(**given)
+        given = {name: value for name, value in vars(args).items() if name not in ("command", "do")}
+        return getattr(_beside(module), args.command)(**given)
 
     return call
 
@@ -166,44 +170,11 @@ def _number_or_text(text: str) -> Any:
         return text
 
 
-def _run(args: argparse.Namespace) -> int:
-    from elf import notebooks
-
-    paths = notebooks.select(notebooks.course_folder(), args.names)
-    env = {"ELF_SCALE": args.scale or current_scale()}
-    print(f"{len(paths)} notebooks at {env['ELF_SCALE']} scale; executed copies and HTML in {args.output}/", flush=True)
-    try:
-        runs = notebooks.run(paths, args.output, cell_timeout=args.cell_timeout, env=env)
-    except notebooks.NotebookError as error:
-        print(f"\n{error.traceback}\nelf run: {error}", file=sys.stderr)
-        return 1
-    print(f"\n{notebooks.table(runs)}\n\nTo open them in JupyterLab: make lab (or: elf lab)")
-    return 0
-
-
-def _lab(args: argparse.Namespace) -> int:
-    from elf import notebooks
-    from elf.viz.molecules import LABEXTENSIONS
-
-    folder = notebooks.course_folder()
-    command = [
-        *(sys.executable, "-m", "jupyterlab"),
-        "--ServerApp.ip=127.0.0.1",  # on this machine only; Jupyter makes a token and opens the browser with it
-        f"--ServerApp.root_dir={folder.parent}",
-        f"--ServerApp.kernel_spec_manager_class={notebooks.ThisPython.__module__}.{notebooks.ThisPython.__name__}",
-        f"--LabApp.extra_labextensions_path={LABEXTENSIONS}",  # 3Dmol, so that molecules need no network
-        "--LabApp.news_url=None",  # no question about news, no look for updates: offline is fine
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
-    # In place of this process, not beside it: whatever ends one ends the other.
-    os.execv(sys.executable, [*command, *args.rest, str(folder / notebooks.START)])
-
-
 def _reproduce(args: argparse.Namespace) -> int:
     from elf.training.settings import WHERE
 
     fabric = {name: getattr(args, name) for name in WHERE if getattr(args, name) is not None}
-    path = _experiments().reproduce(
+    path = _beside("experiments").reproduce(
         args.name,
         scale=args.scale,
         seeds=args.seeds,
@@ -240,7 +211,7 @@ def _facts() -> list[tuple[str, Any]]:
             return f"{name} missing"
 
     def results() -> str:
-        folder = _experiments().results_folder()
+        folder = _beside("experiments").results_folder()
         return ", ".join(sorted(path.name for path in folder.glob("*.json"))) or f"none in {folder}"
 
     def or_why_not(what: Callable[[], object]) -> str:

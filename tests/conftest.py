@@ -1,4 +1,4 @@
-"""What every test shares: annotations of `elf` checked at run time, one thread, fixed randomness, two precisions."""
+"""What every test shares: annotations checked at run time, one thread, fixed randomness, two precisions."""
 
 import faulthandler
 import os
@@ -17,7 +17,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 assert "elf" not in sys.modules, "elf was imported before the import hook that checks its annotations"
-install_import_hook("elf", "runtime_types.typechecked")
+install_import_hook(["elf", "course"], "runtime_types.typechecked")
 
 torch.set_num_threads(1)
 # Fixtures of tests/browser.py, for every folder of tests.

@@ -1,4 +1,4 @@
-"""The type checker that jaxtyping's import hook applies to every annotated function of `elf` while testing."""
+"""The type checker that jaxtyping's import hook applies to every annotated function of ours while testing."""
 
 import numpy as np
 from beartype import BeartypeConf, FrozenDict, beartype

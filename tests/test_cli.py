@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import elf
-from elf import cli, notebooks
+import course as course_package
+from course import notebooks
+from elf import cli
 from experiments import EXPERIMENTS
 
 
@@ -78,10 +79,12 @@ def test_run_with_an_unknown_notebook_lists_those_there_are(course, capsys):
 
 
 @pytest.mark.parametrize("command", ["run", "lab"])
-def test_without_the_repository_the_notebooks_are_missed_clearly(command, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site-packages" / "elf" / "notebooks.py"))
+def test_without_the_repository_the_notebooks_are_missed_clearly(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "course", None)
+    monkeypatch.setitem(sys.modules, "course.commands", None)
     assert cli.main([command]) == 1
-    assert "part of the repository" in _error_line(capsys)
+    line = f"elf {command}: `course` is not there: it is part of the repository, not of the installed package; clone it"
+    assert line in _error_line(capsys)
 
 
 def test_run_passes_scale_and_limits_on_and_ends_with_a_table(course, monkeypatch, capsys, tmp_path):
@@ -224,8 +227,9 @@ def test_what_an_extra_would_bring_is_one_line(monkeypatch, capsys):
     monkeypatch.delenv("ELF_CACHE", raising=False)
     assert cli.main(["info"]) == 0
     assert "platformdirs" in re.search("^cache +(.+)$", capsys.readouterr().out, re.MULTILINE)[1]
-    monkeypatch.delitem(sys.modules, "elf.notebooks")
-    monkeypatch.delattr(elf, "notebooks")
+    for name in ("commands", "notebooks"):
+        monkeypatch.delitem(sys.modules, f"course.{name}", raising=False)
+        monkeypatch.delattr(course_package, name, raising=False)
     monkeypatch.setitem(sys.modules, "nbclient", None)
     assert cli.main(["run"]) == 1
     assert "nbclient" in _error_line(capsys)

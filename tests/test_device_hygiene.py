@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import elf
+from course import boltzmann
 from elf.data import polygons, qm9, spin_glass
 from elf.generative import points
 from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_loss
@@ -217,7 +218,8 @@ def without_place_or_type(file: Path) -> Iterator[str]:
 
 def test_every_tensor_made_from_nothing_says_where_and_of_which_type() -> None:
     # Networks are made where torch says, and of its type, as those of torch.nn are.
-    files = [file for file in sorted((ROOT / "elf").rglob("*.py")) if file.parent.name != "models"]
+    files = [file for package in ("elf", "course") for file in sorted((ROOT / package).rglob("*.py"))]
+    files = [file for file in files if file.parent.name != "models"]
     found = [line for file in files for line in without_place_or_type(file)]
     assert not found, "\n" + "\n".join(found)
 
@@ -230,7 +232,7 @@ POSITIONS = torch.randn(2, 5, 3, generator=seeded())
 NUMBERS = torch.tensor([[6, 1, 1, 1, 1], [8, 1, 1, 0, 0]])
 ATOMS = torch.tensor([5, 3])
 OCTAHEDRON = torch.cat([torch.eye(3), -torch.eye(3)])
-TRAP = elf.boltzmann.grid((-6, 6), dtype=torch.float32, device="cpu")
+TRAP = boltzmann.grid((-6, 6), dtype=torch.float32, device="cpu")
 KARRAS, EPSILON = (
     KarrasDenoiser(EquivariantTransformer(channels=8, heads=2, layers=1)),
     NoisePredictor(EGNN(channels=8, layers=1)),
@@ -260,8 +262,8 @@ ANYWHERE: dict[str, Callable[[Path], Any]] = {
     "automorphisms": lambda _: symmetry.automorphisms(pairwise_distances(OCTAHEDRON)),
     "invariance": lambda _: [symmetry.assert_invariant(elf.PairEnergy(), POSITIONS, -POSITIONS), POSITIONS][1],
     "flat batch": lambda _: elf.PairEnergy()(POSITIONS[0], -POSITIONS[0], batch=torch.arange(5, device="cpu") // 3),
-    "Boltzmann": lambda _: elf.boltzmann.distribution(lambda y: y.square().sum(-1), TRAP, 0.5).log_density,
-    "Langevin": lambda _: elf.boltzmann.langevin(
+    "Boltzmann": lambda _: boltzmann.distribution(lambda y: y.square().sum(-1), TRAP, 0.5).log_density,
+    "Langevin": lambda _: boltzmann.langevin(
         lambda y: y.square().sum(-1), POSITIONS[0], 0.5, step=0.1, steps=3, generator=seeded()
     ),
     "loss of points": lambda _: point_loss(),

@@ -43,7 +43,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
         "x, y = torch.randn(2, 5, 3, requires_grad=True), torch.randn(2, 5, 3)\n"
         "for energy in (elf.PairEnergy(), elf.HeightEnergy(), elf.AlignedHarmonic(), elf.Harmonic(), elf.Absolute()):\n"
         "    energy(x, y).sum().backward()\n"
-        "elf.geometry.pairwise_distances(y); elf.geometry.align(y, y); elf.boltzmann, elf.generative.points\n"
+        "elf.geometry.pairwise_distances(y); elf.geometry.align(y, y); elf.generative.points\n"
         "elf.spins.lattice, elf.models.mlp, elf.data.batching, elf.scales; import elf.files\n"
     )
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
     [
         ("elf.data.qm9.load()", "qm9pack", "molecules"),
         ("elf.chemistry.bonds; elf.metrics.strain; elf.viz.style", "matplotlib", "viz"),
-        ("elf.viz.Playground", "traitlets", "viz"),
+        ("from course.widgets import Playground", "anywidget", "course"),
         (
             "s = elf.training.FitSettings(1, 1e-3); elf.training.fit(torch.nn.Linear(1, 1), None, None, s)",
             "lightning_fabric",
@@ -66,7 +66,8 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
             "scipy",
             "spins",
         ),
-        ("from elf import notebooks", "nbformat", "course"),
+        ("from course import notebooks", "nbformat", "course"),
+        ("from experiments.molecules import springs", "rdkit", "molecules"),
     ],
 )
 def test_what_is_missing_names_its_extra(code: str, module: str, extra: str) -> None:
@@ -122,5 +123,5 @@ def test_sdist_and_wheel_build_and_hold_all_of_elf_and_nothing_else(tmp_path: Pa
     (clone / "pyproject.toml").write_text((clone / "pyproject.toml").read_text().replace('"**/*.js", ', ""))
     for name in ("build", "elf_loss.egg-info"):
         shutil.rmtree(clone / name, ignore_errors=True)
-    with pytest.raises(AssertionError, match=r"playground\.js"):
+    with pytest.raises(AssertionError, match=r"molecules\.js"):
         alone.built(sys.executable, clone, tmp_path / "without scripts", dict(os.environ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,12 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     ("_lazy", "checks", "files", "elements", "processes", "scales"),
-    ("boltzmann", "geometry", "spins"),
+    ("geometry", "spins"),
     ("data", "energy", "models"),
     ("chemistry", "generative", "training"),
     ("metrics",),
     ("viz",),
-    ("__main__", "cli", "evaluation", "notebooks", "workflow"),
+    ("__main__", "cli", "evaluation", "workflow"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BLOCKS = (
@@ -27,19 +28,19 @@ BLOCKS = (
 DEEPEST = 4
 LONGEST = 400
 # The lines below are the aim; this is where it stands, to be lowered.
-TOO_MANY = {"elf": 15_190, "elf/energy": 1_650}
+TOO_MANY = {"elf": 13_210, "elf/energy": 1_650}
 LINES = {"elf": 11_500, "elf/energy": 1_100}
 
 
-def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def files(name: str) -> list[Path]:
+    return sorted((ROOT / name).rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_of(path): path for package in ("elf", "experiments") for path in files(package)}
+MODULES = {module_of(path): path for name in ("elf", "course", "experiments") for path in files(name)}
 
 
 def imported(tree: ast.Module, module: str) -> Iterator[str]:
@@ -91,12 +92,14 @@ def test_no_import_runs_up() -> None:
     assert not up
 
 
-def test_nothing_imports_viz_or_the_command_line_but_themselves() -> None:
+def test_nothing_below_imports_viz_or_the_command_line() -> None:
+    top = ("viz", "cli", "evaluation", "workflow")
     wrong = [
         f"{module} imports {other}"
         for module in MODULES
         for other in IMPORTS[module]
-        if room(other) in ("viz", "cli", "evaluation", "notebooks", "workflow") and other.startswith("elf.")
+        if other.startswith("elf.") and room(other) in top
+        if not (module.startswith("course") and room(other) == "viz")
         if module.startswith("experiments")
         or room(module) not in (room(other), "cli", "evaluation", "workflow", "__main__")
     ]
@@ -112,11 +115,20 @@ def test_no_import_goes_in_a_circle() -> None:
         pytest.fail(f"imports go in a circle: {' -> '.join(error.args[1])}")
 
 
-def test_the_library_imports_experiments_in_the_command_line_alone_and_not_before_it_is_asked() -> None:
-    importers = {m for m in MODULES if m.startswith("elf") and any(o.startswith("experiments") for o in IMPORTS[m])}
-    assert importers == {"elf.cli"}
-    top = [node for node in parsed(MODULES["elf.cli"]).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert not [name for node in top for name in imported(ast.Module([node], []), "elf.cli") if "experiments" in name]
+def package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_packages_import_those_below_alone() -> None:
+    """The library neither of the others, which take from it: the course not the experiments, nor they the course."""
+    across = {(package(module), package(other)) for module, others in IMPORTS.items() for other in others}
+    assert {(one, other) for one, other in across if one != other} == {("course", "elf"), ("experiments", "elf")}
+
+
+def test_the_command_line_alone_names_what_lies_beside_the_library() -> None:
+    names = re.compile(r"""["'](course|experiments)\b[\w.]*["']""")
+    namers = {module for module, path in MODULES.items() if package(module) == "elf" and names.search(path.read_text())}
+    assert namers == {"elf._lazy", "elf.cli"}  # `_lazy` names the extra that either needs
 
 
 def depth(node: ast.AST) -> int:

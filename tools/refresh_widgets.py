@@ -1,6 +1,6 @@
 """Put the widgets' present JavaScript into the notebooks: `python tools/refresh_widgets.py [NOTEBOOK ...]`.
 
-A notebook carries the module of each widget in it. After a change of elf/viz/widgets/*.js this brings all of
+A notebook carries the module of each widget in it. After a change of course/widgets/*.js this brings all of
 them up to date without running anything; what the widgets show is kept.
 """
 
@@ -18,13 +18,13 @@ MIME = "application/vnd.jupyter.widget-state+json"
 
 
 def stale(notebook: Any) -> list[dict[str, Any]]:
-    """The states of `elf.viz` widgets in a notebook whose module is not the present one; each gets it."""
+    """The states of the course's widgets in a notebook whose module is not the present one; each gets it."""
     found = []
     saved = notebook.metadata.get("widgets", {}).get(MIME, {}).get("state", {})
     for model in saved.values():
         state = model["state"]
         name, _, kind = str(state.get("_anywidget_id", "")).rpartition(".")
-        if not name.startswith("elf.viz."):
+        if not name.startswith("course."):
             continue
         present = getattr(importlib.import_module(name), kind)._esm
         if state["_esm"] != str(present):

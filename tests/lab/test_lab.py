@@ -119,7 +119,7 @@ TRAINING = """
 import time
 import torch
 from elf.training import FitSettings, fit
-from elf.viz import Dashboard
+from course.widgets import Dashboard
 
 class Shape(torch.nn.Module):
     def __init__(self):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from reading import FOLDER, ambiguous_names, code, notebook, printed, prose
 
-from elf.viz.widgets.playground import polygon, rotate
+from course.widgets.playground import polygon, rotate
 
 
 @pytest.fixture(scope="module")

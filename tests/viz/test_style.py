@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course.widgets import web
 from elf.viz import style
-from elf.viz.widgets import web
 
 # Machado, Oliveira, Fernandes 2009 (doi:10.1109/TVCG.2009.113), severity 1.0, on linear RGB.
 SIGHT = {

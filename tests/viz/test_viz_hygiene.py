@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch.overrides import TorchFunctionMode
 
 import elf
-from elf.viz import Playground, SpinBoard, Trajectory, fields, landscapes, molecules, spins
-from elf.viz.widgets import dashboard
+from course import spins
+from course.widgets import Playground, SpinBoard, Trajectory, dashboard
+from elf.viz import fields, landscapes, molecules
 
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 NUMBERS = torch.tensor([8, 1, 1])

@@ -8,7 +8,6 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 TITLES = {
-    "boltzmann": "Distributions around a datum",
     "chemistry": "Molecules as chemists see them",
     "data": "Data",
     "energy": "Energies",
@@ -18,7 +17,8 @@ TITLES = {
     "models": "Networks",
     "spins": "Spins",
     "training": "Training",
-    "viz": "Pictures and widgets",
+    "viz": "Pictures",
+    "course": "What the notebooks use",
 }
 
 
@@ -85,12 +85,18 @@ def _exercises(path: Path) -> list[tuple[str, str]]:
 
 
 def api_names(root: Path) -> list[str]:
-    """The packages of elf, by name; each has a page."""
-    return sorted(m.name for m in iter_modules([str(root / "elf")]) if m.ispkg and not m.name.startswith("_"))
+    """The packages of elf, by full name, and the course; each has a page."""
+    inside = (m.name for m in iter_modules([str(root / "elf")]) if m.ispkg and not m.name.startswith("_"))
+    return [*(f"elf.{name}" for name in sorted(inside)), "course"]
+
+
+def api_page(full: str) -> str:
+    """The page of a package without its suffix: api/energy of elf.energy."""
+    return f"api/{full.removeprefix('elf.')}"
 
 
 def api(root: Path) -> dict[str, str]:
-    """A page for each package of elf and one that lists them; Sphinx takes the text from the docstrings."""
+    """A page for each package and one that lists them; Sphinx takes the text from the docstrings."""
     index = [
         "# The package",
         "",
@@ -102,16 +108,14 @@ def api(root: Path) -> dict[str, str]:
         "|---|---|",
     ]
     pages: dict[str, str] = {}
-    for name in api_names(root):
-        index.append(f"| [`elf.{name}`]({name}.md) | {_first_line(root / 'elf' / name / '__init__.py')} |")
-        lines = [
-            f"# {TITLES.get(name, name)}: `elf.{name}`",
-            "",
-            *_directive("automodule", f"elf.{name}", "no-members"),
-        ]
-        for full in _modules(root / "elf" / name, f"elf.{name}"):
+    for package in api_names(root):
+        name, folder = package.removeprefix("elf."), root.joinpath(*package.split("."))
+        index.append(f"| [`{package}`]({name}.md) | {_first_line(folder / '__init__.py')} |")
+        title = f"# {TITLES.get(name, name)}: `{package}`"
+        lines = [title, "", *_directive("automodule", package, "no-members")]
+        for full in _modules(folder, package):
             lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]
-        pages[f"api/{name}.md"] = "\n".join(lines) + "\n"
+        pages[f"{api_page(package)}.md"] = "\n".join(lines) + "\n"
     index += ["", "The experiments behind the tables are in `experiments/` of the repository, beside the package."]
     index += [
         "",

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from elf.viz.widgets import web
+from course.widgets import web
 from tools.book import assets, pages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def fill(text: str, url: str) -> str:
     for word, keep in (("with", bool(url)), ("without", not url)):
         block = re.compile(rf"<!-- {word} repository -->\n(.*?)<!-- end -->\n", re.DOTALL)
         text = block.sub(r"\1" if keep else "", text)
-    from elf.viz.widgets.playground import Playground  # torch and anywidget, for this alone
+    from course.widgets.playground import Playground  # torch and anywidget, for this alone
 
     slug = url.removeprefix("https://github.com/")
     binder = f"{BINDER}/v2/gh/{slug}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
@@ -153,7 +153,7 @@ def toc(notebooks: list[Path]) -> dict[str, Any]:
                 chosen = [path for path in notebooks if path.match(f"{entry['notebooks']}.ipynb")]
                 whole += [{"file": f"notebooks/{path.stem}", "title": short_title(path)} for path in chosen]
             elif "api" in entry:
-                whole += [{"file": f"api/{name}", "title": f"elf.{name}"} for name in pages.api_names(ROOT)]
+                whole += [{"file": pages.api_page(name), "title": name} for name in pages.api_names(ROOT)]
             else:
                 nested = {"sections": expand(entry["sections"])} if "sections" in entry else {}
                 whole.append({**entry, **nested})

@@ -1,0 +1,190 @@
+"""Execute notebooks in order, keep executed copies and HTML, and collect the headline number of each."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from traitlets.config import Config
+
+from elf.files import require_writable
+
+START = "00_start_here.ipynb"
+HEADLINE = "HEADLINE: "
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class NotebookRun:
+    """An executed notebook: its name without suffix, its wall time in seconds, its headline ("" if it prints none)."""
+
+    name: str
+    seconds: float
+    headline: str
+
+
+class NotebookError(RuntimeError):
+    """A notebook that failed; the message names notebook, cell and error, `traceback` holds the cell's traceback."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class ThisPython(KernelSpecManager):
+    """Kernels as Jupyter finds them, but "python3" is the Python that runs this, whatever JUPYTER_PATH has to offer."""
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        """Kernel name -> folder of its resources."""
+        return {**super().find_kernel_specs(), "python3": RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """The kernel of this name; raises NoSuchKernel where there is none."""
+        own = kernel_name.lower() == "python3"
+        return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict()) if own else super().get_kernel_spec(kernel_name)
+
+
+def course_folder() -> Path:
+    """The folder `notebooks/` of this checkout."""
+    return Path(__file__).resolve().parent.parent / "notebooks"
+
+
+def select(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The notebooks of `folder` in order of their names; with `names`, only those that begin so ("02" is enough).
+
+    Raises ValueError where there is no notebook, and for a name that fits none.
+    """
+    notebooks = sorted(folder.glob("*.ipynb"))
+    if not notebooks:
+        raise ValueError(f"there is no notebook in {folder}")
+    stems = [Path(name).name.removesuffix(".ipynb") for name in names]
+    for stem in stems:
+        if not any(path.stem.startswith(stem) for path in notebooks):
+            raise ValueError(f"no notebook is named {stem!r}; there are {', '.join(path.stem for path in notebooks)}")
+    return [path for path in notebooks if not stems or path.stem.startswith(tuple(stems))]
+
+
+def execute(
+    path: Path, output: Path, *, cell_timeout: int | None = None, env: dict[str, str] | None = None
+) -> NotebookRun:
+    """Execute one notebook in its own folder; the source is left as it is, `output` gets the executed copy and HTML.
+
+    Args:
+        path: the notebook.
+        output: folder for the executed copy, written also when a cell fails.
+        cell_timeout: seconds a cell may take; None: no limit.
+        env: environment variables of the kernel, on top of the present ones.
+
+    Raises:
+        NotebookError: a cell raised, ran out of time, or killed its kernel.
+    """
+    from nbconvert import HTMLExporter
+
+    notebook: Any = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    client = NotebookClient(
+        notebook,
+        timeout=cell_timeout,
+        resources={"metadata": {"path": str(path.parent)}},
+        coalesce_streams=True,
+        shutdown_kernel="immediate",
+    )
+    # Without encryption each kernel warns that other users of the machine could read along.
+    config = Config({"KernelManager": {"transport_encryption": "auto"}})
+    # Set afterwards: a manager handed over at once would be left running.
+    client.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython(), config=config)
+    start = time.perf_counter()
+    try:
+        _execute_cells(client, path.name, {**os.environ, **(env or {})})
+    finally:
+        output.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, output / path.name)
+    seconds = time.perf_counter() - start
+    unseen = {"enabled": True, "remove_cell_tags": {"remove-cell"}}
+    exporter = HTMLExporter(template_name="lab", config=Config({"TagRemovePreprocessor": unseen}))
+    exporter.log.setLevel(logging.ERROR)
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+    (output / f"{path.stem}.html").write_text(html, encoding="utf-8")
+    return NotebookRun(path.stem, seconds, headline(notebook))
+
+
+def _execute_cells(client: NotebookClient, name: str, env: dict[str, str]) -> None:
+    # Not client.execute(): its handling of Ctrl-C ends in an AssertionError; here it is a KeyboardInterrupt.
+    cell: Any = None
+    traceback = ""
+    try:
+        with client.setup_kernel(env=env):
+            for index, cell in enumerate(client.nb.cells):
+                client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+            client.set_widgets_metadata()
+        return
+    except CellExecutionError as error:
+        reason = error.ename + ": " + error.evalue.partition("\n")[0]
+        traceback = _ANSI.sub("", error.traceback)
+    except CellTimeoutError:
+        reason = f"took longer than {client.timeout} s"
+    except DeadKernelError:
+        reason = "the kernel died (out of memory?)"
+    except RuntimeError as error:
+        if cell is not None:
+            raise
+        raise NotebookError(f"{name}: the kernel did not start ({error})") from None
+    # The cell as Jupyter shows it: [n] for the n-th code cell that ran.
+    first = next(line.strip() for line in cell.source.splitlines() if line.strip())
+    raise NotebookError(f"{name}, cell [{client.code_cells_executed}] ({first}): {reason}", traceback)
+
+
+def headline(notebook: Any) -> str:
+    """The text of the last line `HEADLINE: text` that the notebook printed; "" if there is none."""
+    outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    lines = [line for out in outputs if out.output_type == "stream" for line in out.text.splitlines()]
+    return next((line.removeprefix(HEADLINE) for line in reversed(lines) if line.startswith(HEADLINE)), "")
+
+
+def run(
+    paths: Iterable[Path],
+    output: Path,
+    *,
+    cell_timeout: int | None = None,
+    env: dict[str, str] | None = None,
+    say: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+) -> list[NotebookRun]:
+    """Execute notebooks in order, one progress line each; stops at the first failure with its NotebookError.
+
+    Raises OSError, before anything is executed, where `output` cannot be written.
+    """
+    paths = list(paths)
+    require_writable(output / "trial")
+    done = []
+    for number, path in enumerate(paths, 1):
+        say(f"[{number}/{len(paths)}] {path.stem} ... ")
+        try:
+            done.append(execute(path, output, cell_timeout=cell_timeout, env=env))
+        except NotebookError:
+            say("failed\n")
+            raise
+        say(f"{done[-1].seconds:.1f} s\n")
+    return done
+
+
+def table(runs: Sequence[NotebookRun]) -> str:
+    """The runs as lines of text: notebook, time, headline, and the total time."""
+    width = max(len(name) for name in ["notebook", *(run.name for run in runs)])
+    lines = [f"{'notebook':<{width}}  {'time':>8}  headline"]
+    lines += [f"{run.name:<{width}}  {run.seconds:>6.1f} s  {run.headline or '-'}" for run in runs]
+    lines += [f"{'all':<{width}}  {sum(run.seconds for run in runs):>6.1f} s"]
+    return "\n".join(lines)
