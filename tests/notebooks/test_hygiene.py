@@ -86,4 +86,4 @@ def test_standalone_is_one_short_program_without_elf():
     source = "\n".join(cell.source for cell in _code(book))
     assert not re.search(r"^\s*(import|from)\s+elf\b", source, flags=re.MULTILINE)
     lines = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
-    assert len(lines) < 120
+    assert len(lines) < 160  # "some 150"

@@ -1,0 +1,70 @@
+"""The page shows ideas: what is code for its own sake is folded, and the needs of tests stay out of sight."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+LINES = 15
+WIDTH = 88
+FOLDED = {"hide-input", "hide-cell", "remove-cell"}
+MARKS = ("noqa", "NBVAL", "fmt:", "type: ignore", "pragma")
+DRAWING = {"subplots", "figure", "subplot_mosaic"}
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def book(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def _code(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def _tags(cell) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def _visible(book):
+    return [cell for cell in _code(book) if not FOLDED & _tags(cell)]
+
+
+def _draws(source: str) -> bool:
+    """Whether a cell makes a figure by itself, line by line, instead of calling a function that has a name."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return any(isinstance(call, ast.Attribute) and call.attr in DRAWING for call in calls)
+
+
+def test_no_visible_cell_is_long(book):
+    lengths = {cell.id: len(cell.source.splitlines()) for cell in _visible(book)}
+    assert not {name: length for name, length in lengths.items() if length > LINES}
+
+
+def test_no_line_of_code_is_wider_than_the_page(book):
+    assert not [line for cell in _code(book) for line in cell.source.splitlines() if len(line) > WIDTH]
+
+
+def test_plotting_is_folded(book):
+    assert not [cell.id for cell in _visible(book) if _draws(cell.source)]
+
+
+def test_what_is_folded_on_the_site_is_folded_in_jupyterlab(book):
+    for cell in _code(book):
+        hidden = cell.metadata.get("jupyter", {})
+        assert bool(hidden.get("source_hidden")) == bool(FOLDED & _tags(cell)), cell.id
+        assert bool(hidden.get("outputs_hidden")) == bool({"hide-cell", "remove-cell"} & _tags(cell)), cell.id
+
+
+def test_marks_for_tools_are_out_of_sight(book):
+    assert not [line for cell in book.cells for line in cell.source.splitlines() if any(mark in line for mark in MARKS)]
+
+
+def test_the_headline_is_a_cell_that_no_reader_sees(book):
+    cells = [cell for cell in _code(book) if "HEADLINE" in cell.source + str(cell.outputs)]
+    assert len(cells) == 1
+    assert "remove-cell" in _tags(cells[0])
