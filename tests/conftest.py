@@ -17,7 +17,16 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 assert "elf" not in sys.modules, "elf was imported before the import hook that checks its annotations"
-install_import_hook(["elf", "course"], "runtime_types.typechecked")
+# Of the experiments what is a formula or a network, and might be of the library.
+FORMULAS = (
+    "clouds.exact",
+    "clouds.minimiser",
+    "clouds.polygons",
+    "clouds.regularity",
+    "spins.mean_field",
+    "spins.resnet",
+)
+install_import_hook(["elf", "course", *(f"experiments.{name}" for name in FORMULAS)], "runtime_types.typechecked")
 
 torch.set_num_threads(1)
 # Fixtures of tests/browser.py, for every folder of tests.

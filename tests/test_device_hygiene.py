@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import elf
 from course import boltzmann
-from elf.data import polygons, qm9, spin_glass
+from elf.data import qm9, spin_glass
 from elf.generative import points
 from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_loss
 from elf.generative.samplers import sample_molecules
@@ -35,14 +35,15 @@ from elf.geometry import (
     symmetry,
 )
 from elf.geometry.rigidity import draw_rigid_graph, flexes, is_rigid
-from elf.models.conformer import ConformerNetwork
 from elf.models.egnn import EGNN, GNN
-from elf.models.mean_field import MeanFieldNet
 from elf.models.mlp import MLP
-from elf.models.resnet import SpinResNet
 from elf.models.transformer import EquivariantTransformer
 from elf.spins import SYMMETRIES, Couplings
+from experiments.clouds import polygons
 from experiments.cost.points import BroadcastPairEnergy
+from experiments.molecules.conformer_network import ConformerNetwork
+from experiments.spins.mean_field import MeanFieldNet
+from experiments.spins.resnet import SpinResNet
 
 ROOT = Path(__file__).parents[1]
 Factory = Callable[..., Tensor]
@@ -219,7 +220,10 @@ def without_place_or_type(file: Path) -> Iterator[str]:
 def test_every_tensor_made_from_nothing_says_where_and_of_which_type() -> None:
     # Networks are made where torch says, and of its type, as those of torch.nn are.
     files = [file for package in ("elf", "course") for file in sorted((ROOT / package).rglob("*.py"))]
-    files = [file for file in files if file.parent.name != "models"]
+    formulas = [
+        ROOT / "experiments" / "clouds" / f"{name}.py" for name in ("exact", "minimiser", "polygons", "regularity")
+    ]
+    files = [file for file in files if file.parent.name != "models"] + formulas
     found = [line for file in files for line in without_place_or_type(file)]
     assert not found, "\n" + "\n".join(found)
 

@@ -54,7 +54,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
     [
         ("elf.data.qm9.load()", "qm9pack", "molecules"),
         ("elf.chemistry.bonds; elf.metrics.strain; elf.viz.style", "matplotlib", "viz"),
-        ("from course.widgets import Playground", "anywidget", "course"),
+        ("from course.widgets import Playground", "traitlets", "course"),
         (
             "s = elf.training.FitSettings(1, 1e-3); elf.training.fit(torch.nn.Linear(1, 1), None, None, s)",
             "lightning_fabric",
@@ -67,7 +67,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
             "spins",
         ),
         ("from course import notebooks", "nbformat", "course"),
-        ("from experiments.molecules import springs", "rdkit", "molecules"),
+        ("from experiments.molecules import gifts", "scipy", "molecules"),
     ],
 )
 def test_what_is_missing_names_its_extra(code: str, module: str, extra: str) -> None:

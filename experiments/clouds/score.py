@@ -1,6 +1,6 @@
 """What the energy loss does to the score, measured where the score is known exactly (Prop. 4.4 and 4.5, A.7).
 
-Planar triangles at random angles, a little blurred (`elf.generative.exact`). Part "score": the minimiser of the mean
+Planar triangles at random angles, a little blurred (`exact`, beside this file). Part "score": the minimiser of the mean
 pair energy against the true score, over the noise level, for four kinds of springs. Part "estimator": bias and variance
 of both losses' answers from n samples of the posterior. Part "sampling": what ideal denoisers generate. Part "flow":
 networks trained by flow matching with three losses, their samples and their scores. Lengths in angstrom.
@@ -20,14 +20,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
-from elf.generative.exact import RotationAveraged, energy_denoiser, energy_minimiser, exact_denoiser
-from elf.generative.minimiser import mean_network, minimise, nearest_pose, pair_distances, remove_rigid
 from elf.generative.points import PATH, Denoiser, VelocityNetwork, denoising_loss, gaussian
 from elf.generative.samplers import heun
 from elf.generative.schedules import Karras, add_noise, noise_of
 from elf.geometry.alignment import center
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
+from experiments.clouds.exact import RotationAveraged, energy_denoiser, energy_minimiser, exact_denoiser
+from experiments.clouds.minimiser import mean_network, minimise, nearest_pose, pair_distances, remove_rigid
 from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 

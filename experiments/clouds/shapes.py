@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elf.data.polygons import Polygons, regular_polygon, sample
 from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
 from elf.geometry.graphs import random_regular_edges
-from elf.metrics import shapes as metrics
 from elf.models.mlp import MLP
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, shuffled_batches
+from experiments.clouds import regularity as metrics
+from experiments.clouds.polygons import Polygons, regular_polygon, sample
 from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, summarise_by, text_table
 

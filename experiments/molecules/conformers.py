@@ -24,12 +24,12 @@ from elf.data.molecules import one_hot
 from elf.elements import ELEMENTS
 from elf.energy import Energy
 from elf.geometry import center, pairwise_distances, random_rotations
-from elf.models.conformer import ConformerNetwork
 from elf.models.transformer import EquivariantTransformer
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit
 from experiments.framework.experiment import Callbacks, Cell, Experiment, losses_and_seeds
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
+from experiments.molecules.conformer_network import ConformerNetwork
 from experiments.molecules.losses import LOSSES
 
 

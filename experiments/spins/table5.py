@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from elf.data.spin_glass import SpinGlasses, load
 from elf.metrics.spins import bond_accuracy, excess_energy, overlap, round_logits
-from elf.models.mean_field import MeanFieldNet
-from elf.models.resnet import SpinResNet
 from elf.scales import nearest
 from elf.spins import (
     SYMMETRIES,
@@ -41,6 +39,8 @@ from elf.spins import (
 from elf.training import FitSettings, TrainRecord, TrainState, fit, shuffled_batches
 from experiments.framework.experiment import Callbacks, Cell, Experiment, write_json
 from experiments.framework.tables import format_mean, summarise_by, text_table
+from experiments.spins.mean_field import MeanFieldNet
+from experiments.spins.resnet import SpinResNet
 
 LOSSES = ("cross_entropy", "margin", "local_field", "pair", "ising")
 TITLES = {

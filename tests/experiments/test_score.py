@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from elf.generative.minimiser import pair_distances
 from experiments.clouds import score
+from experiments.clouds.minimiser import pair_distances
 
 
 def test_triangles_have_their_sides():

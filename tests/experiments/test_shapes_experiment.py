@@ -5,10 +5,10 @@ from statistics import mean
 import pytest
 import torch
 
-from elf.data.polygons import mean_shrinkage, regular_polygon, sample
 from elf.energy import PairEnergy
 from experiments import find, load_result
 from experiments.clouds import shapes
+from experiments.clouds.polygons import mean_shrinkage, regular_polygon, sample
 
 SMOKE = shapes.SETTINGS["smoke"]
 

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from elf.data import spin_glass
-from elf.models.mean_field import MeanFieldNet
-from elf.models.resnet import SpinResNet
 from elf.spins import (
     AlignedCrossEntropy,
     Couplings,
@@ -20,6 +18,8 @@ from elf.spins import (
     ising_energy,
 )
 from experiments.spins import table5, table5_aligned, table5_settings
+from experiments.spins.mean_field import MeanFieldNet
+from experiments.spins.resnet import SpinResNet
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from elf.generative.molecules import KarrasDenoiser, NoisePredictor, denoising_l
 from elf.generative.samplers import draw_counts, sample_molecules
 from elf.generative.schedules import Karras, Polynomial, Straight
 from elf.models.egnn import EGNN, GNN
-from elf.models.conformer import ConformerNetwork
+from experiments.molecules.conformer_network import ConformerNetwork
 from elf.models.mlp import MLP
 from elf.models.transformer import EquivariantTransformer
 

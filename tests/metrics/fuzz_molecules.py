@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from elf.chemistry import bonds, force_field, molecular_graph, stereo, vibrations
 from elf.data import geom, molecules, qm9
-from elf.metrics import chemnet, mmd, shapes, strain, substructures
+from elf.metrics import chemnet, mmd, strain, substructures
 from elf.metrics import molecules as metrics
+from experiments.clouds import regularity as shapes
 
 TOLD = (ValueError, TypeError, IndexError, FileNotFoundError)
 JUNK = st.one_of(

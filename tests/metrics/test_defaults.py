@@ -17,10 +17,11 @@ from elf.chemistry.force_field import ForceField, force_fields
 from elf.chemistry.molecular_graph import bond_orders, to_rdkit
 from elf.chemistry.vibrations import mode_displacements, normal_modes, random_displacements, thermal_displacements
 from elf.data.molecules import Molecules, SmilesList
-from elf.metrics import chemnet, mmd, shapes, substructures
+from elf.metrics import chemnet, mmd, substructures
 from elf.metrics import molecules as metrics
 from elf.metrics.poses import pose_checks
 from elf.metrics.strain import strain
+from experiments.clouds import regularity as shapes
 
 POSITIONS, NUMBERS = batch(METHANE, WATER, ETHYLENE)
 RECORD = Molecules(POSITIONS, NUMBERS, SmilesList.from_strings(["C", "O", "C=C"]), torch.arange(3))

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from elf.data import spin_glass
-from elf.models.mean_field import MeanFieldNet
-from elf.models.resnet import coupling_planes
 from elf.spins import Couplings, descend, flip_energies
 from experiments import load_result
+from experiments.spins.mean_field import MeanFieldNet
+from experiments.spins.resnet import coupling_planes
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "08_spins.ipynb"
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from elf.data import polygons, spin_glass
+from elf.data import spin_glass
 from elf.metrics.spins import bond_accuracy, overlap, wall_distance
-from elf.models.mean_field import MeanFieldNet
-from elf.models.resnet import SpinResNet
 from elf.spins import SYMMETRIES, anneal, descend, flip_energies, graph_ground_state, ground_state
+from experiments.clouds import polygons
 from experiments.spins import table5
+from experiments.spins.mean_field import MeanFieldNet
+from experiments.spins.resnet import SpinResNet
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from elf.data.spin_glass import sample_couplings
-from elf.models.resnet import SpinResNet, coupling_planes
 from elf.spins import Couplings, local_fields
+from experiments.spins.resnet import SpinResNet, coupling_planes
 
 
 @pytest.mark.parametrize("periodic", [False, True])

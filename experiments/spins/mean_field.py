@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from elf.checks import require_bool, require_count, require_seed
-from elf.models.resnet import PLANES, Padding, coupling_planes, require_boundaries
 from elf.spins.lattice import Couplings
+from experiments.spins.resnet import PLANES, Padding, coupling_planes, require_boundaries
 
 DIRECTIONS = 4
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from elf.data.polygons import mean_shrinkage, regular_polygon, sample
-from elf.metrics.shapes import quality, regularity
+from experiments.clouds.polygons import mean_shrinkage, regular_polygon, sample
+from experiments.clouds.regularity import quality, regularity
 
 
 @pytest.mark.parametrize("sides", [3, 4, 7])

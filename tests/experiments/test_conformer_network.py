@@ -7,8 +7,8 @@ import torch
 
 from elf.chemistry.stereo import PAIR_FEATURES
 from elf.geometry import random_rotations
-from elf.models.conformer import ConformerNetwork
 from elf.models.transformer import EquivariantTransformer
+from experiments.molecules.conformer_network import ConformerNetwork
 
 
 def make(dtype: torch.dtype = torch.float64, passes: int = 3) -> ConformerNetwork:

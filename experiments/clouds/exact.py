@@ -19,11 +19,11 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from elf.generative.minimiser import SpringNetwork, minimise, nearest_pose, pairs
 from elf.generative.points import Denoiser, gaussian
 from elf.generative.schedules import Schedule, wide
 from elf.geometry.alignment import center
 from elf.geometry.distances import norm
+from experiments.clouds.minimiser import SpringNetwork, minimise, nearest_pose, pairs
 
 Clouds = Float[Tensor, "batch points 2"]
 Levels = Float[Tensor, " batch"]
@@ -129,7 +129,7 @@ class RotationAveraged:
     def expected_distances(
         self, x_t: Clouds, alpha: Levels, sigma: Levels, springs: Springs = None, nodes: int = 8
     ) -> SpringNetwork:
-        """The network whose minimum is the minimiser of E_{p(x|x_t)}[E(x_hat, x)]; see `elf.generative.minimiser`.
+        """The network whose minimum is the minimiser of E_{p(x|x_t)}[E(x_hat, x)]; see `experiments.clouds.minimiser`.
 
         Integrated over shape and angle, and over each pair's relative position: for constant springs (None) in closed
         form (a Rice distribution), else by Gauss-Hermite quadrature with `nodes`^2 points: eight are enough where

@@ -5,9 +5,9 @@ import statistics
 import pytest
 import torch
 
-from elf.data.polygons import regular_polygon
 from elf.geometry.symmetry import assert_invariant
-from elf.metrics.shapes import quality, radius_error, regularity
+from experiments.clouds.polygons import regular_polygon
+from experiments.clouds.regularity import quality, radius_error, regularity
 
 
 def polygon(radii, angles, dtype=torch.float64):

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from elf.energy import PairEnergy
-from elf.generative.exact import (
+from elf.generative.points import gaussian
+from elf.generative.samplers import heun
+from elf.generative.schedules import Karras, noise_of
+from elf.geometry.alignment import center
+from experiments.clouds.exact import (
     RotationAveraged,
     energy_denoiser,
     energy_minimiser,
@@ -17,7 +21,7 @@ from elf.generative.exact import (
     turn,
     von_mises,
 )
-from elf.generative.minimiser import (
+from experiments.clouds.minimiser import (
     SpringNetwork,
     distance_jacobian,
     mean_network,
@@ -27,10 +31,6 @@ from elf.generative.minimiser import (
     pair_distances,
     remove_rigid,
 )
-from elf.generative.points import gaussian
-from elf.generative.samplers import heun
-from elf.generative.schedules import Karras, noise_of
-from elf.geometry.alignment import center
 
 F64 = torch.float64
 SHAPES = torch.tensor([[[0, 0], [1.0, 0], [0.2, 1.2]], [[0, 0], [1.0, 0], [-0.9, 0.7]]], dtype=F64)

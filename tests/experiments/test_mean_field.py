@@ -3,10 +3,10 @@ import torch
 from torch import Tensor
 
 from elf.data.spin_glass import sample_couplings
-from elf.models.mean_field import DIRECTIONS, MeanFieldNet, messages
-from elf.models.resnet import coupling_planes
 from elf.spins import Couplings, gauge_transform
 from elf.spins.graph import neighbour_sum
+from experiments.spins.mean_field import DIRECTIONS, MeanFieldNet, messages
+from experiments.spins.resnet import coupling_planes
 
 
 def random_signs(shape: tuple[int, int, int], seed: int = 0) -> Tensor:
