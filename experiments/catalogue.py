@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _SHAPES, _STEP = "experiments.clouds.shapes", "experiments.cost.step"
 _GIFTS = "experiments.molecules.gifts"
+_JODO = "experiments.molecules.jodo.experiment"
 _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tables"
 
 EXPERIMENTS: dict[str, str] = {
@@ -12,6 +13,7 @@ EXPERIMENTS: dict[str, str] = {
     "druglike": "experiments.molecules.druglike",
     "figure4": f"{_PAPER}:figure4",
     "gift_rates": f"{_GIFTS}:gift_rates",
+    "jodo_rates": f"{_JODO}:jodo_rates",
     "loss_cost": "experiments.cost.points",
     "mended_energies": f"{_GIFTS}:mended_energies",
     "molecule_checkpoints": f"{_SMALL}:molecule_checkpoints",
@@ -35,6 +37,7 @@ EXPERIMENTS: dict[str, str] = {
     "table1": f"{_PAPER}:table1",
     "table2": f"{_PAPER}:table2",
     "table3": f"{_PAPER}:table3",
+    "table3_jodo": f"{_JODO}:table3_jodo",
     "table4": f"{_PAPER}:table4",
     "table5": "experiments.spins.table5",
     "table5_aligned": "experiments.spins.table5_aligned",

@@ -1,0 +1,77 @@
+"""The experiment "table3_jodo": runs, resumes its seeds' batches, prints the paper's rows beside ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from experiments import find, reproduce
+from experiments.molecules.jodo import experiment
+from experiments.molecules.jodo.diffusion import POSITION_LOSSES, position_loss
+from experiments.molecules.jodo.network import GraphTransformer
+from experiments.molecules.paper_tables import TABLE_3
+
+TINY = experiment.settings_of("table3_jodo", "smoke")
+
+
+def test_it_runs_and_has_a_table(tmp_path):
+    path = reproduce("table3_jodo", scale="smoke", seeds=1, workdir=tmp_path, threads=1, output=tmp_path / "out.json")
+    result = json.loads(path.read_text())
+    rows = {row["cell"]["loss"]: row["result"] for row in result["cells"]}
+    assert set(rows) == {"kabsch", "inverse_even", "data"}
+    assert rows["data"]["graph_right"] == rows["data"]["graph_completeness"] == 1
+    assert rows["inverse_even"]["turning_changes"] < 1e-4
+    assert rows["kabsch"]["molecules"] == TINY.samples
+    assert rows["kabsch"]["placed@0.1"] >= rows["kabsch"]["turned@0.1"] > 0
+    text = find("table3_jodo").table(result)
+    assert "paper: JODO + energy (exponential) | 99.6" in text
+    assert text.count("\n") == 2 + 3 + len(TABLE_3) + 1 + 2 + 3
+
+
+def test_losses_of_a_seed_share_weights_molecules_times_and_noise(monkeypatch):
+    seen = {}
+    for name in ("mse", "kabsch"):
+        kept, own = [], position_loss(name)
+
+        def loss(x_hat, x, x_t, mask, own=own, kept=kept):
+            kept.append((x.clone(), x_t.clone(), x_hat.detach().clone()))
+            return own(x_hat, x, x_t, mask)
+
+        monkeypatch.setitem(POSITION_LOSSES, name, loss)
+        experiment.train(replace(TINY, steps=1), name, seed=4)
+        seen[name] = kept[0]
+    assert all(torch.equal(a, b) for a, b in zip(*seen.values(), strict=True))
+
+
+def test_training_repeats_and_lowers_the_loss():
+    settings = replace(TINY, steps=30, batch_size=16, rates=(3e-3,), schedule="constant")
+    first, again = (experiment.train(settings, "inverse_even", seed=0) for _ in range(2))
+    losses = [[row["loss"] for row in record.history] for record in (first, again)]
+    assert losses[0] == losses[1]
+    assert sum(losses[0][-8:]) < 0.8 * sum(losses[0][:8])
+
+
+def test_scales_and_their_sizes():
+    laptop, paper = (experiment.settings_of("table3_jodo", scale) for scale in ("laptop", "paper"))
+    small = experiment.make_model(laptop, 0)
+    assert sum(p.numel() for p in small.parameters()) == pytest.approx(1e6, rel=0.1)
+    assert (paper.channels, paper.layers, paper.heads, paper.dropout) == (256, 8, 16, 0.1)
+    with torch.device("meta"):
+        published = GraphTransformer()
+    names = {name for name, _ in published.named_parameters()}
+    assert {name for name, _ in small.network.named_parameters() if not name.startswith("blocks.")} < names
+    assert set(paper.losses) == {"mse", "kabsch", "inverse", "exponential"}
+    rates = experiment.settings_of("jodo_rates", "laptop")
+    assert {cell["seed"] for cell in experiment.cells(rates, 1)} == {10}
+    assert experiment.cells(laptop, 2)[0]["seed"] == 0
+    assert laptop.rates[0] in rates.rates
+
+
+def test_figures_of_few_molecules_are_left_out():
+    result = {"validity": 0.1, "graph_validity": 0.5, "graph_right": 0.09, "molecules": 300}
+    row = {"cell": {}, "result": {**result, "fcd": 1.0, "graph_fcd": 2.0, "graph_contradicted": 0.5}}
+    found = experiment.enough(row)["result"]
+    assert (found["fcd"], found["graph_fcd"], found["graph_contradicted"]) == (1.0, 2.0, None)
