@@ -124,11 +124,8 @@ class Encoding:
         numbers = kinds[state.atoms[..., :-1].argmax(dim=-1)] * mask
         charge = (4 * state.atoms[..., -1]).round().long() * mask
         if charges is not None:
-            kept = torch.zeros_like(mask)
-            for number, known in charges.items():
-                for value in known:
-                    kept |= (numbers == number) & (charge == value)
-            charge = charge * kept
+            known = [(number, value) for number, values in charges.items() for value in values]
+            charge = charge * sum((numbers == number) & (charge == value) for number, value in known)
         exists, order, *aromatic = ((state.bonds + 1) / 2).unbind(dim=-1)
         orders = (3 * order).round().clamp(0, 3).long()
         if aromatic:

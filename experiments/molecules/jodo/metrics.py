@@ -61,10 +61,9 @@ def each_mol(graphs: Graphs) -> Iterator[Mol]:
         mol = mol_of(graphs.numbers[i][real].tolist(), orders.where(orders != AROMATIC, aromatic))
         for atom, charge in zip(mol.GetAtoms(), graphs.charges[i][real].tolist(), strict=True):
             atom.SetFormalCharge(charge)
-        for bond in mol.GetBonds():
-            if bond.GetBondType() == BondType.AROMATIC:
-                for part in (bond, bond.GetBeginAtom(), bond.GetEndAtom()):
-                    part.SetIsAromatic(True)
+        rings = [bond for bond in mol.GetBonds() if bond.GetBondType() == BondType.AROMATIC]
+        for part in [part for bond in rings for part in (bond, bond.GetBeginAtom(), bond.GetEndAtom())]:
+            part.SetIsAromatic(True)
         add_conformer(mol, graphs.positions[i][real])
         yield mol
 
