@@ -14,6 +14,8 @@ import time
 
 def main(runs: int, slowed: float) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-m", "browser", "tests/book", "tests/lab"]
+    # The scan of every page asks what is on it, not how soon.
+    command += ["--deselect", "tests/book/test_accessibility.py::test_no_serious_violation_on_any_page"]
     environment = {**os.environ, "ELF_SLOWED": str(slowed)}
     green = 0
     for number in range(1, runs + 1):

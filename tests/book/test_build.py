@@ -155,6 +155,16 @@ def test_headings_of_tables_are_words(results_page):
     assert [table for table in tables if "_" in table] == []
 
 
+def test_signatures_over_several_lines_are_no_lists():
+    from tools.book.__main__ import with_plain_signatures
+
+    page = (
+        '<dl class="py"><dt class="sig sig-object py"><dl>\n<dd>x</dd>\n</dl></dt>\n<dd><dl><dd>y</dd></dl></dd></dl>'
+    )
+    plainer = '<dl role="presentation">\n<dd role="presentation">x</dd>\n</dl></dt>\n<dd><dl><dd>y</dd></dl></dd></dl>'
+    assert with_plain_signatures(page) == '<dl class="py"><dt class="sig sig-object py">' + plainer
+
+
 def test_pictures_of_the_landing_page_are_the_course_s_own():
     for stem, alt in sources.LANDING.values():
         assert sources.picture(ROOT / "notebooks" / f"{stem}.ipynb", alt).startswith(b"\x89PNG")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,10 +96,19 @@ def _publish(html: Path, output: Path) -> None:
     fresh = output.with_name(output.name + "-fresh")
     for folder in (fresh, output):
         shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(html, fresh, ignore=shutil.ignore_patterns(".buildinfo*", ".doctrees", "*.map", "_ext"))
+    unseen = shutil.ignore_patterns(".buildinfo*", ".doctrees", "*.map", "_ext", "*-macros.html")
+    shutil.copytree(html, fresh, ignore=unseen)
+    for path in (fresh / "api").glob("*.html"):
+        path.write_text(with_plain_signatures(path.read_text(encoding="utf-8")), encoding="utf-8")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copyfile(path, fresh / "_sources" / "notebooks" / path.name)  # what the download button offers
     fresh.rename(output)
+
+
+def with_plain_signatures(page: str) -> str:
+    """An API page whose signatures over several lines are no lists to a screen reader: Sphinx sets them as <dl>."""
+    signature = re.compile(r"<dt class=\"sig .*?</dt>", re.DOTALL)
+    return signature.sub(lambda found: re.sub(r"<(dl|dd)>", r'<\1 role="presentation">', found.group()), page)
 
 
 def _short(path: Path) -> str:
