@@ -44,5 +44,6 @@ EXPERIMENTS: dict[str, str] = {
     "table5_settings": "experiments.spins.table5_settings",
     "two_gifts": f"{_GIFTS}:two_gifts",
     "two_gifts_long": f"{_GIFTS}:two_gifts_long",
+    "two_gifts_mended": f"{_GIFTS}:two_gifts_mended",
 }
 """Name of each experiment and its address: "module", or "module:name" where a module holds several."""

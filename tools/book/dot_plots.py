@@ -109,6 +109,7 @@ PLOTS: dict[str, Plot] = {
     "table5_settings": Plot("energy", "energy above the ground state (J)", ("part", "loss")),
     "two_gifts": _atoms("network", "loss"),
     "two_gifts_long": _atoms("network", "loss"),
+    "two_gifts_mended": _atoms("network", "loss"),
 }
 """Experiment -> its picture."""
 
