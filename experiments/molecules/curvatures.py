@@ -44,6 +44,8 @@ SUMS: dict[str, Energy] = {
 }
 ROOT = RootPairEnergy(EXPONENTIAL, 1.0)
 KINDS = ("stretch", "bend", "single-bond torsion", "double-bond torsion", "out of plane")
+TORSIONS = {1: KINDS[2], 2: KINDS[3]}
+"""Order of the bond in the middle -> kind; none about triple bonds."""
 STRAIGHT = 0.98
 """Cosine of the angle from which on three atoms are a line, and no torsion about them is counted."""
 
@@ -68,14 +70,12 @@ def internal_coordinates(
         found["bend"] += [(i, j, k) for i, k in combinations(around, 2) if not _straight(positions, i, j, k)]
         if len(around) == 3 and float(heights(positions[None], torch.tensor([[0, j, *around]])).abs()) < FLAT:
             found["out of plane"].append((j, *around))
-        for k in around:
-            if j < k:
-                found["stretch"].append((j, k))
-                kind = {1: "single-bond torsion", 2: "double-bond torsion"}.get(int(orders[j, k]))
-                ends = [(i, x) for i in near[j] for x in near[k] if i != k and x not in (i, j)]
-                bent = [(i, x) for i, x in ends if not (_straight(positions, i, j, k) or _straight(positions, j, k, x))]
-                if kind:
-                    found[kind] += [(i, j, k, x) for i, x in bent]
+    found["stretch"] = [(j, k) for j, around in enumerate(near) for k in around if j < k]
+    for j, k in found["stretch"]:
+        ends = [(i, x) for i in near[j] for x in near[k] if i != k and x not in (i, j)]
+        bent = [(i, x) for i, x in ends if not (_straight(positions, i, j, k) or _straight(positions, j, k, x))]
+        if kind := TORSIONS.get(int(orders[j, k])):
+            found[kind] += [(i, j, k, x) for i, x in bent]
     return found
 
 
