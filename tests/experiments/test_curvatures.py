@@ -116,8 +116,10 @@ def test_the_committed_table_says_that_pair_energies_hardly_feel_flat_groups_ben
     result = load_result("curvatures")
     rows = {row["energy"]: row for row in result["summary"]}
     assert min(cell["result"]["molecules"] for cell in result["cells"]) >= 30
-    for name in curvatures.SPRINGS:
-        assert rows[name]["out of plane"] < rows["mmff94"]["out of plane"] / 2
+    truth = rows["mmff94"]["out of plane"]
+    assert max(rows[name]["out of plane"] for name in curvatures.SPRINGS) < 0.75 * truth
+    assert rows["exponential"]["out of plane"] < truth / 2
+    assert truth < rows["exponential + 0.1 heights"]["out of plane"] < 1.5 * truth
     assert rows["mse"]["out of plane"] == pytest.approx(100)
     text = find("curvatures").table(result)
     assert text.splitlines()[2].startswith("| mmff94")
