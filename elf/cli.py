@@ -54,14 +54,14 @@ def _reason(error: Exception) -> str:
 
 
 def _beside(name: str) -> Any:
-    """A module of what lies beside the library in a checkout."""
+    """A module of what lies beside the library in a checkout; asked by a name that nobody else's `experiments` has."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name not in (name, package := name.partition(".")[0]):
+        if not f"{name}.".startswith(f"{error.name}."):
             raise
         where = "part of the repository, not of the installed package; clone it and run this command in it"
-        raise FileNotFoundError(f"`{package}` is not there: it is {where}") from None
+        raise FileNotFoundError(f"`{name.partition('.')[0]}` is not there: it is {where}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     command("lab", _function_of("course.commands"), "open the course in JupyterLab; further arguments go to JupyterLab")
 
     try:
-        names = "experiments: " + ", ".join(sorted(_beside("experiments").EXPERIMENTS))
+        names = "experiments: " + ", ".join(sorted(_beside("experiments.catalogue").EXPERIMENTS))
     except OSError as error:
         names = str(error)
     reproduce = command(
@@ -174,7 +174,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     from elf.training.settings import WHERE
 
     fabric = {name: getattr(args, name) for name in WHERE if getattr(args, name) is not None}
-    path = _beside("experiments").reproduce(
+    path = _beside("experiments.framework.reproduce").reproduce(
         args.name,
         scale=args.scale,
         seeds=args.seeds,
@@ -211,7 +211,7 @@ def _facts() -> list[tuple[str, Any]]:
             return f"{name} missing"
 
     def results() -> str:
-        folder = _beside("experiments").results_folder()
+        folder = _beside("experiments.framework.experiment").results_folder()
         return ", ".join(sorted(path.name for path in folder.glob("*.json"))) or f"none in {folder}"
 
     def or_why_not(what: Callable[[], object]) -> str:

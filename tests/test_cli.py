@@ -161,8 +161,7 @@ def experiments(monkeypatch):
         calls.append(options)
         return Path("results/shapes.laptop.json")
 
-    module = SimpleNamespace(reproduce=reproduce, EXPERIMENTS={"shapes": "somewhere"})
-    monkeypatch.setitem(sys.modules, "experiments", module)
+    monkeypatch.setitem(sys.modules, "experiments.framework.reproduce", SimpleNamespace(reproduce=reproduce))
     return calls
 
 
@@ -204,9 +203,14 @@ def test_help_lists_the_experiments_and_offers_no_strategy_that_is_refused(capsy
     assert "fsdp" not in text
 
 
+def _modules_of_experiments():
+    return [name for name in sys.modules if name.partition(".")[0] == "experiments"]
+
+
 @pytest.mark.parametrize("command", [["reproduce", "shapes"], ["info"]])
 def test_without_the_experiments_one_line_says_what_to_do(command, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "experiments", None)
+    for name in _modules_of_experiments():
+        monkeypatch.setitem(sys.modules, name, None)
     status = cli.main(command)
     said = capsys.readouterr()
     (line,) = [line for line in (said.out + said.err).splitlines() if "experiments" in line]
@@ -214,9 +218,22 @@ def test_without_the_experiments_one_line_says_what_to_do(command, monkeypatch, 
     assert status == (1 if command[0] == "reproduce" else 0)
 
 
+@pytest.mark.parametrize("command", [["reproduce", "shapes"], ["info"]])
+def test_somebody_elses_experiments_are_not_taken_for_ours(command, monkeypatch, capsys, tmp_path):
+    for name in _modules_of_experiments():
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(command) == (1 if command[0] == "reproduce" else 0)
+    said = capsys.readouterr()
+    assert "`experiments` is not there: it is part of the repository" in said.out + said.err
+
+
 def test_an_experiment_with_a_module_missing_is_not_taken_for_missing_experiments(monkeypatch, tmp_path):
     (tmp_path / "experiments.py").write_text("import no_such_module\n")
-    monkeypatch.delitem(sys.modules, "experiments")
+    for name in _modules_of_experiments():
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         cli.main(["reproduce", "shapes"])
@@ -249,7 +266,7 @@ def test_errors_of_the_operating_system_are_one_line_and_1(error, line, monkeypa
     def reproduce(name, **_):
         raise error
 
-    monkeypatch.setitem(sys.modules, "experiments", SimpleNamespace(reproduce=reproduce, EXPERIMENTS={}))
+    monkeypatch.setitem(sys.modules, "experiments.framework.reproduce", SimpleNamespace(reproduce=reproduce))
     assert cli.main(["reproduce", "shapes"]) == 1
     assert _error_line(capsys) == line
 
