@@ -105,12 +105,23 @@ def equal_aspect(ax: Axes) -> None:
     ax.set_aspect("equal", adjustable="box" if both else "datalim")
 
 
+def legible(color: str) -> str:
+    """The colour, darkened until text in it has a contrast above 4.5:1 on white (WCAG 2.2, AA)."""
+    rgb = mpl.colors.to_rgb(color)
+    for share in range(100, 0, -1):
+        dark = [share / 100 * part for part in rgb]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in dark]
+        if sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) <= 1.05 / 4.55 - 0.05:
+            break
+    return mpl.colors.to_hex(dark)
+
+
 def label(ax: Axes, text: str, x: float, y: float, color: str = INK, **kwargs: Any) -> Text:
-    """Write `text` in `color` beside the thing it names, at data coordinates (x, y): a direct label, not a legend."""
+    """Write `text` in `color`, made legible, beside what it names at data coordinates (x, y): not a legend."""
     options: dict[str, Any] = {
         "xytext": (5, 0), "textcoords": "offset points", "va": "center", "ha": "left", "fontsize": 9.5, "zorder": 10,
     }  # fmt: skip
-    return ax.annotate(text, (x, y), color=color, **(options | kwargs))
+    return ax.annotate(text, (x, y), color=legible(color), **(options | kwargs))
 
 
 def bands(

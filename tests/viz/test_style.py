@@ -66,6 +66,15 @@ def test_contrast_on_paper() -> None:
         assert 1.05 / (luminance + 0.05) > 2.9, name
 
 
+@pytest.mark.parametrize("color", [*style.COLORS.values(), style.INK, "white", "#ffff00"])
+def test_words_have_the_contrast_that_reading_asks_for(color: str) -> None:
+    assert 1.05 / (float(XYZ[1] @ linear(style.legible(color))) + 0.05) >= 4.5
+
+
+def test_legible_colours_stay_as_they_are() -> None:
+    assert style.legible(style.COLORS["energy"]) == style.COLORS["energy"].lower()
+
+
 def test_widgets_wear_the_palette() -> None:
     source = (web.HERE / "dom.js").read_text(encoding="utf-8")
     light = dict(re.findall(r"--elf-(\w+): (#\w{6});", source.split("const LIGHT")[1].split("`;")[0]))
