@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+README = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+WORDS_A_MINUTE = 200
 LINES = 15
 WIDTH = 88
 FOLDED = {"hide-input", "hide-cell", "remove-cell"}
@@ -18,8 +21,13 @@ DRAWING = {"subplots", "figure", "subplot_mosaic"}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def book(request):
-    return nbformat.read(request.param, as_version=4)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def book(path):
+    return nbformat.read(path, as_version=4)
 
 
 def _code(book):
@@ -68,3 +76,15 @@ def test_the_headline_is_a_cell_that_no_reader_sees(book):
     cells = [cell for cell in _code(book) if "HEADLINE" in cell.source + str(cell.outputs)]
     assert len(cells) == 1
     assert "remove-cell" in _tags(cells[0])
+
+
+def test_reading_and_run_time_are_stated_at_the_top_and_true(path, book):
+    """Two hundred words a minute, give or take a minute; the run time is the one that README measured."""
+    texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    words = sum(len(text.split()) for text in texts)
+    (minutes,) = re.findall(r"\*\*Reading time:\*\* about (\d+) minutes\.", texts[0])
+    assert abs(int(minutes) - words / WORDS_A_MINUTE) <= 1
+    (seconds,) = re.findall(r"\*\*Run time:\*\* about (\d+) s\b", texts[0])
+    assert f"(notebooks/{path.name}) |" in README
+    (line,) = [line for line in README.splitlines() if f"(notebooks/{path.name})" in line and line.startswith("|")]
+    assert line.endswith(f"| {seconds} s |")
