@@ -124,30 +124,6 @@ def label(ax: Axes, text: str, x: float, y: float, color: str = INK, **kwargs: A
     return ax.annotate(text, (x, y), color=legible(color), **(options | kwargs))
 
 
-def bands(
-    ax: Axes,
-    x: Sequence[float],
-    runs: Mapping[str, Any],
-) -> None:
-    """Draw, for each name, the mean of its runs (an array (seeds, len(x))) as a line, one standard deviation as a band.
-
-    Raises:
-        ValueError: an array does not have one column for each value of x.
-    """
-    import numpy as np
-
-    for name, values in runs.items():
-        array = np.atleast_2d(np.asarray(values, dtype=float))
-        if array.ndim != 2 or array.shape[1] != len(x):
-            raise ValueError(f"runs[{name!r}] has shape {array.shape}; it should be (seeds, {len(x)})")
-        mean = array.mean(0)
-        spread = array.std(0, ddof=1) if len(array) > 1 else np.zeros_like(mean)
-        color = COLORS.get(name, INK)
-        ax.plot(x, mean, color=color)
-        ax.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
-        label(ax, name, x[-1], float(mean[-1]), color)
-
-
 def dots(ax: Axes, rows: Mapping[str, Sequence[float]], colors: Mapping[str, str] | None = None) -> None:
     """Draw each row's numbers, one for each run, as dots beside its name, from top to bottom; a bar at the mean.
 

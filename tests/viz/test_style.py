@@ -88,7 +88,7 @@ def test_show_carries_alt_text_and_closes(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("IPython.display.display", lambda data, **more: caught.update(data=data, **more))
     style.use()
     fig, ax = plt.subplots(figsize=(3, 2))
-    style.bands(ax, [0, 1, 2], {"mse": [[0, 1, 2], [0, 1, 4]]})
+    ax.plot([0, 1, 2], [0, 1, 3])
     style.show(fig, alt="a line that rises")
     assert caught["metadata"]["image/png"]["alt"] == "a line that rises" == caught["data"]["text/plain"]
     assert not plt.get_fignums()
@@ -103,17 +103,6 @@ def test_show_wants_words() -> None:
     fig, _ = plt.subplots()
     with pytest.raises(ValueError, match="alt"):
         style.show(fig, alt=" ")
-    plt.close(fig)
-
-
-def test_bands_draws_mean_and_spread() -> None:
-    fig, ax = plt.subplots()
-    style.bands(ax, [0.0, 1.0], {"energy": np.array([[1.0, 2.0], [3.0, 6.0]])})
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.0, 4.0])
-    edges = ax.collections[0].get_paths()[0].vertices[:, 1]
-    assert edges.max() == pytest.approx(4 + np.std([2.0, 6.0], ddof=1))
-    with pytest.raises(ValueError, match="seeds, 2"):
-        style.bands(ax, [0.0, 1.0], {"energy": np.zeros((2, 3))})
     plt.close(fig)
 
 
