@@ -1,8 +1,14 @@
 import { make, root, fail, voice, player, sender, mounter } from "./dom.js";
 // A slider that flips through pictures made beforehand: what a slider with a kernel would show, without one.
 
+// The pictures are drawn dark on white: on a dark page lightness turns around, hues stay, and the ground is the widget's.
+const TURNED = "filter: invert(0.92) hue-rotate(180deg); mix-blend-mode: lighten;";
 const STYLES = `
-.elf-frames img { display: block; max-width: 100%; height: auto; border-radius: 8px; }
+.elf-frames img { display: block; max-width: 100%; height: auto; }
+[data-theme="dark"] .elf-frames img, [data-jp-theme-light="false"] .elf-frames img, .vscode-dark .elf-frames img, html[theme="dark"] .elf-frames img { ${TURNED} }
+@media (prefers-color-scheme: dark) {
+  :root:not([data-theme]):not([theme]) body:not([data-jp-theme-light]):not(.vscode-light) .elf-frames img { ${TURNED} }
+}
 `;
 
 /** What is wrong with the state, or "". */

@@ -19,7 +19,7 @@ HTML = """<!doctype html><html data-theme="{theme}"><head><meta charset="utf-8">
 <link rel="stylesheet" href="book.css"><script src="names.js"></script>
 <style>body {{ margin: 0; background: {ground} }} img {{ max-width: 100% }} .bd-article {{ padding: 1rem }}</style>
 </head><body><div class="bd-content"><article class="bd-article"><div class="cell_output">
-<img alt="figure" src="_images/figure.png" style="width: 700px"></div></article></div></body></html>"""
+<img alt="figure" src="_images/figure.png" style="width: {wide}px"></div></article></div></body></html>"""
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def figure_page(tmp_path, serve, open_page):
 
     with serve(tmp_path) as address:
 
-        def show(dark, width=1100):
-            page = HTML.format(theme="dark" if dark else "light", ground=PAGES[dark])
+        def show(dark, width=1100, wide=700):
+            page = HTML.format(theme="dark" if dark else "light", ground=PAGES[dark], wide=wide)
             (tmp_path / "index.html").write_text(page, encoding="utf-8")
             return open_page(f"{address}/index.html", dark=dark, width=width)
 
@@ -69,10 +69,12 @@ def test_a_figure_has_the_grounds_colour_and_words_of_enough_contrast(dark, figu
     assert min(_contrast(color, ground) for color in colors) >= 4.5
 
 
-def test_on_a_phone_words_keep_their_size_and_the_page_does_not_scroll_sideways(figure_page):
-    page = figure_page(False, width=390)
+@pytest.mark.parametrize("wide", [500, 890])
+def test_on_a_phone_words_keep_their_size_and_the_page_does_not_scroll_sideways(wide, figure_page):
+    page = figure_page(False, width=390, wide=wide)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
-    assert page.locator("img").bounding_box()["width"] >= 520  # of 700: words of 10 points are 9 pixels high
+    width = page.evaluate("() => document.querySelector('img').getBoundingClientRect().width")
+    assert width == pytest.approx(0.75 * wide, abs=1)  # words of 10 points, at 92 pixels an inch, stay 9.6 pixels high
     frame = page.get_by_role("group", name="Figure")
     frame.focus()
     page.keyboard.press("ArrowRight")
