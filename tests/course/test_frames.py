@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from widget_page import placed
 
 from course.widgets import FrameSlider, web
@@ -107,3 +109,11 @@ def test_bad_state_is_answered_by_a_message(show, change, words):
     page = show(placed("frames", json.dumps({**web.state(slider()), **change})))
     assert words in page.get_by_role("alert").inner_text()
     assert page.locator("img").count() == 0
+
+
+def test_pictures_are_no_white_slab_on_a_dark_page(show):
+    page = show(slider(), dark=True)
+    with Image.open(io.BytesIO(page.locator(".elf-frames img").screenshot())) as shot:
+        picture = shot.convert("L")
+    assert max(picture.crop((0, 0, 4, 4)).tobytes()) < 40  # the widget's paper is #16191d
+    assert picture.getextrema()[1] > 120  # the axes are drawn light
