@@ -61,6 +61,23 @@ def test_value_against_a_plain_loop(dim: int, neighbours: int, generator: torch.
 
 
 @pytest.mark.parametrize("dim", [2, 3])
+def test_value_of_a_prediction_far_larger_than_its_target(dim: int, generator: torch.Generator) -> None:
+    """One atom flies off while its neighbours fall together: heights over bases a hundredth of the target's."""
+    target = torch.randn(1, 7, dim, dtype=torch.float64, generator=generator)
+    prediction = 0.01 * target + 0.001 * torch.randn(target.shape, dtype=torch.float64, generator=generator)
+    prediction[0, 0] += 5000
+    loop = plain_loop(prediction[0].numpy(), target[0].numpy(), 4)
+    np.testing.assert_allclose(HeightEnergy()(prediction, target), [loop], rtol=1e-9)
+
+
+def test_second_derivatives_are_finite_where_a_base_of_the_target_is_a_point() -> None:
+    target = torch.tensor([[[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0.5]]], dtype=torch.float32)
+    hessian = torch.autograd.functional.hessian(lambda x: HeightEnergy()(x, target).sum(), target + 0.1)
+    assert hessian.isfinite().all()
+    assert HeightEnergy()(torch.zeros(1, 3, 3), target[:, :3]) == 0
+
+
+@pytest.mark.parametrize("dim", [2, 3])
 def test_gradient_against_finite_differences_and_autograd(dim: int, generator: torch.Generator) -> None:
     target = 2 * torch.randn(2, 7, dim, dtype=torch.float64, generator=generator)
     prediction = (target + 0.5 * torch.randn(target.shape, dtype=torch.float64, generator=generator)).requires_grad_()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_cells_share_seeds_and_the_sweep_uses_others():
     assert len(cells) == 2 * 3 * 2
     assert {cell["seed"] for cell in cells} == {0, 1}
     sweep = gifts.settings_of("gift_rates", "laptop")
-    assert {cell["seed"] for cell in gifts.cells(sweep, 1)} == {10}
+    assert {cell["seed"] for cell in gifts.cells(sweep, 2)} == {10, 11}
     assert all(laptop.rates[name][0] in rates for name, rates in sweep.rates.items())
 
 
@@ -139,9 +140,20 @@ def test_errors_name_what_is_wrong():
     assert wrong["out_of_plane"] == pytest.approx(0, abs=1e-6)
     lifted = FLAT.clone()
     lifted[0, 2] = 0.2
-    assert errors.errors(probe, lifted[None])["out_of_plane"] == pytest.approx(0.2, rel=1e-5)
-    # The best alignment of one lifted atom of four moves all of them.
-    assert 0 < errors.errors(probe, lifted[None])["aligned"] < 0.1
+    twice = errors.Probe.of(probe.molecules[torch.tensor([0, 0])])
+    for judge, n in ((probe, 1), (twice, 2)):
+        found = errors.errors(judge, lifted.expand(n, -1, -1))
+        assert found["out_of_plane"] == pytest.approx(0.2, rel=1e-5)
+        # No turn helps one lifted atom of four; a shift by a quarter leaves three quarters of its square.
+        assert found["aligned"] == pytest.approx(0.2 * math.sqrt(3 / 4) / 2, rel=1e-3)
+
+
+def test_the_strain_of_few_restarted_molecules_is_left_out(monkeypatch):
+    monkeypatch.setattr(errors, "restarted", lambda denoiser, few, *_: few.positions)
+    for n, told in ((29, None), (30, 2.5)):
+        monkeypatch.setattr(errors, "strain", lambda *_, n=n: SimpleNamespace(energies=range(n), median=2.5))
+        found = errors.restart_figures(None, probe_of(FLAT).molecules, 0)
+        assert found["restart_strain@0.2"] == found["restart_strain@0.5"] == told
 
 
 def test_hands_are_counted_in_mirror_images():

@@ -263,6 +263,22 @@ def test_evaluations_are_counted_right(monkeypatch, tmp_path):
     assert result["network_evaluations"] == len(calls) == TINY.levels + 1
 
 
+def test_the_last_loss_is_the_mean_of_a_hundred_steps(monkeypatch, tmp_path, data):
+    record = train(data, steps=1, warmup_steps=0)
+    record.history[:] = [{"loss": float(step)} for step in range(150)]
+    monkeypatch.setattr(paper_molecules, "train", lambda *args, **kwargs: record)
+    cell = {"model": "gdm", "loss": "mse", "share": 1.0, "seed": 0}
+    result = paper_molecules.run_cell(TINY, cell, tmp_path / "table2.smoke" / "cell", [])
+    assert result["last_loss"] == (50 + 149) / 2
+
+
+def test_a_batch_holds_every_atom(data):
+    rows = torch.arange(0, len(data), 3)
+    batch = data.batch(rows)
+    assert (batch["numbers"] > 0).sum(1).tolist() == data.sizes[rows].tolist()
+    assert batch["numbers"].shape[1] == int(data.sizes[rows].max())
+
+
 def test_table3_shows_per_cent_and_distances():
     row = {"model": "edm", "loss": "mse", "atom_stability": {"mean": 0.5}, "fcd": {"mean": 12.25}}
     text = find("table3").table({"summary": [row], "scale": "laptop", "settings": {"samples": 7}})

@@ -73,6 +73,14 @@ def test_a_tiny_regular_polygon_is_perfect_until_it_is_asked_for_its_size():
     assert float(radius_error(1.25 * tiny / 0.01, asked)) == pytest.approx(0.25)
 
 
+def test_quality_at_a_radius_counts_what_each_vertex_misses():
+    """sqrt(mean_k (r_k - r)^2) in the place of the spread: with radii 2 ± 0.3 and 1.5 asked for, sqrt(0.25 + 0.09)."""
+    sign, steps = torch.tensor([1.0, -1.0] * 4, dtype=torch.float64), torch.arange(8, dtype=torch.float64)
+    breathing = polygon(2 + 0.3 * sign, 2 * math.pi * steps / 8)
+    asked = torch.full((1,), 1.5, dtype=torch.float64)
+    assert float(quality(breathing, asked)) == pytest.approx(-math.log(math.sqrt(0.34) / 1.5))
+
+
 def test_perfect_disordered_and_collapsed(generator):
     assert quality(regular_polygon(torch.ones(1), torch.zeros(1), 20)) > 12
     assert float(quality(torch.randn(500, 20, 2, generator=generator)).mean()) < 1

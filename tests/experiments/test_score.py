@@ -27,6 +27,7 @@ def test_quality_tells_good_samples_from_bad_ones():
     good = system.sample(2000, torch.Generator().manual_seed(5))
     found = score.quality(good, system)
     assert found["w1"] < 3 * found["floor"]
+    assert 0 < found["floor"] < 0.01
     assert found["first"] == pytest.approx(0.7, abs=0.04)
     assert found["wrong_hand"] == 0
     assert found["broken"] < 0.03
@@ -89,6 +90,8 @@ def test_evaluation_of_a_network_is_that_of_its_scores():
     settings, model = score.SETTINGS["smoke"], Wrong()
     found = score.evaluate(model, settings, seed=3)
     system = score.isomers(settings.trained_blur)
+    first = score.gaussian((settings.generated, 3, 2), torch.Generator().manual_seed(score.TEST_SEED + 4))
+    assert torch.equal(model.seen[0][0], first.double())
     for index, (x_t, t, x_hat) in enumerate(model.seen[-len(found["t"]) :]):
         time = float(t[0])
         assert time == pytest.approx(found["t"][index])
@@ -209,6 +212,26 @@ def test_estimators_ratio_is_the_mean_of_variances_over_samples(monkeypatch):
     assert found["ratio"] == pytest.approx([1.5 * (1 + 2) / 2, 1.5 * (3 + 4) / 2])
     assert found["bias_mse"][1] == pytest.approx([0.3, 0.4])
     assert found["variance_energy"][1] == pytest.approx([27, 48])
+
+
+def test_training_minimises_the_mean_over_clouds(monkeypatch):
+    monkeypatch.setattr(score, "fit", lambda *args, **kwargs: args)
+    settings = score.SETTINGS["smoke"]
+    _, mean_loss, batches, _ = score.train(settings, "energy", 2)
+    batch = batches(0)
+    system, answers = score.isomers(settings.trained_blur, dtype=torch.float32), []
+
+    def model(x_t, t):
+        answers.append(0.9 * x_t)
+        return answers[-1]
+
+    assert batch.shape == (settings.batch_size, 3, 2)
+    drawn = system.sample(settings.examples, torch.Generator().manual_seed(2))
+    assert all((cloud == drawn).all((1, 2)).any() for cloud in batch)
+    found = float(mean_loss(model, batch, torch.Generator().manual_seed(7)))
+    t = score.PATH.draw(len(batch), torch.Generator().manual_seed(7))
+    stretched = (pair_distances(answers[0]) - pair_distances(batch)).square().sum(1) / 3
+    assert found == pytest.approx(float((stretched / t.square()).mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("part", ["score", "estimator", "sampling", "flow"])

@@ -30,6 +30,27 @@ def test_training_with_mse_sees_it():
     assert change.abs().max() > 2e-2
 
 
+def test_training_minimises_the_mean_over_polygons_turned_by_up_to_the_angle(monkeypatch):
+    monkeypatch.setattr(shapes, "fit", lambda *args, **kwargs: args)
+    _, mean_loss, batches, _ = shapes.train(SMOKE, "mse", sides=6, angle=0.5, learning_rate=1e-2, batch_size=8, seed=3)
+    drawn = sample(SMOKE.samples, 3, 0.5 * math.pi, torch.Generator().manual_seed(3))
+    batch = batches(0)
+    assert set(zip(batch.radius.tolist(), batch.angle.tolist(), strict=True)) < set(
+        zip(drawn.radius.tolist(), drawn.angle.tolist(), strict=True)
+    )
+    torch.testing.assert_close(batch.vertices, regular_polygon(batch.radius, batch.angle, 6))
+    found = mean_loss(lambda radius: torch.zeros(8, 6, 2), batch, torch.Generator())
+    torch.testing.assert_close(found, shapes.LOSSES["mse"]()(torch.zeros(8, 6, 2), batch.vertices).sum() / 8)
+
+
+def test_dense_energies_of_many_sides_have_one_seed():
+    few = replace(SMOKE, many_sides=(6, 8), dense_seeds_up_to=6)
+    seeds = [(cell["loss"], cell["sides"], cell["seed"]) for cell in shapes.cells(few, 2) if cell["part"] == "sides"]
+    every = {(loss, sides, seed) for loss in ("mse", "sparse", "energy") for sides in (6, 8) for seed in (0, 1)}
+    assert len(seeds) == 11
+    assert set(seeds) == every - {("energy", 8, 1)}
+
+
 def test_mse_learns_the_mean_of_the_turned_polygons():
     """Its minimiser has sin(theta) / theta of the radius: a linear fit shows it without any network."""
     data = sample(20_000, 5, 0.75 * math.pi, torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -152,6 +173,16 @@ def test_scores_of_a_model_that_is_right_up_to_size_and_turn():
     distances = torch.cdist(held.vertices, held.vertices).double()
     energy = 0.5 * (2.6 * (-distances).exp() * (0.1 * distances).square()).sum((1, 2)) / 6
     assert found["validation_loss"] == pytest.approx(float(energy.mean()), rel=1e-4)
+    test = sample(SMOKE.evaluated, 6, 0.0, torch.Generator().manual_seed(shapes.TEST_SEED))
+    answers = regular_polygon(0.9 * test.radius, torch.zeros_like(test.radius), 6)
+    expected = shapes.metrics.quality(answers).tolist(), shapes.metrics.quality(answers, test.radius).tolist()
+    assert [found["quality"], found["quality_at_radius"]] == pytest.approx([mean(part) for part in expected], rel=1e-3)
+    # Half a turn at most: what MSE sees of it, vertex by vertex.
+    half = sample(SMOKE.evaluated, 6, 0.5 * math.pi, torch.Generator().manual_seed(shapes.VALIDATION_SEED))
+    moved = (2 * half.radius * (half.angle / 2).sin()).square().mean()
+    scale = shapes.LOSSES["mse"]()(torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
+    seen = shapes.evaluate(Polygon(1.0), SMOKE, "mse", 6, 0.5)["validation_loss"]
+    assert seen == pytest.approx(float(scale * moved), rel=1e-4)
     turned = shapes.evaluate(Polygon(1.0, angle=0.3), SMOKE, "energy", 6, 1.0)
     assert turned["validation_loss"] == pytest.approx(0, abs=1e-6)
     # At theta = 0, MSE sees the turn: 2 r sin(0.15) for every vertex.

@@ -41,6 +41,9 @@ def test_rounding_noise_is_not_a_ranking(generator):
     assert float(rank_correlation(flat, truth)) == 0
     assert float(rank_correlation(flat, truth, tolerance=0.0)) > 0.9
     assert float(rank_correlation(torch.zeros(50), truth)) == 0
+    # It is the largest value that says how much is noise, not the smallest.
+    noisy = torch.tensor([0, 1 + 1e-12, 1, 2], dtype=torch.float64)
+    assert float(rank_correlation(noisy, noisy.round())) == pytest.approx(1)
     assert rank_correlation(truth.expand(3, 1, 50), flat.expand(4, 50)).shape == (3, 4)
 
 
@@ -197,6 +200,7 @@ def test_scores_compare_molecule_by_molecule():
 
 def test_seeds_draw_different_molecules():
     first, second = (springs.draw("test", 50, seed) for seed in (0, 1))
+    assert len(first) == len(second) == 50
     assert not set(first.index.tolist()) & set(second.index.tolist())
     assert set(first.index.tolist()) <= set(qm9.load(split="test").index.tolist())
     assert springs.draw("test", 50, 1).index.tolist() == second.index.tolist()

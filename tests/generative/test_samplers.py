@@ -212,3 +212,15 @@ def test_velocity_network_is_seeded_and_centred(generator):
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     torch.testing.assert_close(a.mean(1), x.mean(1), atol=1e-6, rtol=0)
+
+
+def test_velocity_network_sees_time_as_it_is_and_in_waves(generator):
+    """t, then sin and cos of pi t, 2 pi t and 4 pi t; the answer is x_t - t u."""
+    network, seen = VelocityNetwork(3, hidden=(8,)), []
+    network.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x, t = torch.randn(2, 3, 2, generator=generator), torch.tensor([0.1, 0.6])
+    found = network(x, t)
+    for sample, time in enumerate(t.tolist()):
+        waves = [wave(math.pi * 2**octave * time) for wave in (math.sin, math.cos) for octave in range(3)]
+        assert seen[0][sample].tolist() == pytest.approx([*x[sample].flatten().tolist(), time, *waves], abs=1e-6)
+    torch.testing.assert_close(found, x - t[:, None, None] * network.velocity(x, t))

@@ -223,6 +223,7 @@ def test_residues_agree_with_python_integers(generator):
 
 def test_inverses_and_the_inverse_of_zero(generator):
     values = random_residues(50, generator=generator)
+    assert -PRIME / 2 < float(values.min()) < 0 < float(values.max()) < PRIME / 2
     values[0] = 0
     product = residue(values * inverse(values))
     assert product.tolist() == [0.0] + [1.0] * 49
@@ -263,7 +264,9 @@ def test_a_square_bends_and_a_braced_one_does_not(dtype):
     # The shear of a square: each corner moves along a diagonal, neighbours out of step; unique up to its sign.
     expected = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]], dtype=dtype) / 8**0.5
     assert torch.allclose((motion * expected).sum().abs(), torch.ones((), dtype=dtype), atol=1e-5)
-    assert flexes(square, torch.cat([rods, torch.tensor([[0], [2]])], 1)).shape == (0, 4, 2)
+    for size in (1e-3, 1.0, 1e3):
+        assert flexes(size * square, rods).shape == (1, 4, 2)
+        assert flexes(size * square, torch.cat([rods, torch.tensor([[0], [2]])], 1)).shape == (0, 4, 2)
 
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
@@ -346,11 +349,14 @@ def test_connectedness_as_networkx_sees_it():
 def test_drawn_graphs_are_globally_rigid_and_tries_are_counted():
     edges, tries = draw_rigid_graph(30, 1, 0, degree=2, count=5)
     assert bool(is_globally_rigid(30, edges, 1, seed=5).all())
+    assert edges.shape == (5, 2, 30)
     # Degree 2 on the line: one cycle through all nodes, as opposed to several, is the exception.
     assert tries > 5
     single, few = draw_rigid_graph(30, 2, torch.Generator().manual_seed(1))
     assert single.shape == (2, 60)
     assert few >= 1
+    # So few nodes need all pairs, and have no more.
+    assert torch.equal(draw_rigid_graph(4, 3, 0, degree=3).edges, complete_edges(4))
     again = draw_rigid_graph(30, 2, 1)
     assert torch.equal(again.edges, single)
 

@@ -1,12 +1,15 @@
 """What the report card of spins finds out by itself, and that it prints."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import elf
 from elf.data.spin_glass import sample_couplings
+from elf.metrics import spin_card
 from elf.metrics.spin_card import SpinCard
 from elf.spins import (
     AlignedCrossEntropy,
@@ -106,8 +109,77 @@ def test_a_target_that_is_no_ground_state_is_found_out(lattice):
     other[:, 1, 1] *= -1
     card = elf.report_card(Ising(), other, couplings)
     above = ising_energy(other, couplings) - ising_energy(y, couplings)
-    assert card.below_target > 1e-3 < float(above.max())
+    z = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scale = float(Ising()(z, other, couplings).abs().mean())
+    assert card.below_target == pytest.approx(float(above.max()) / scale) > 1e-3
     assert "NO: another state is lower" in str(card)
+
+
+def test_figures_are_over_the_mean_energy_of_random_logits(lattice):
+    """Cross-entropy and one: by hand; and in another unit of energy the same."""
+    y, couplings = lattice
+    card, other = (
+        elf.report_card(lambda *x, unit=unit: unit * (CrossEntropy()(*x) + 1), y, couplings) for unit in (1.0, 7.0)
+    )
+    z = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    up, down = ((1 + torch.exp(-2 * sign * z * y)).log().sum((1, 2)) for sign in (1, -1))
+    scale = float((up + 1).mean())
+    assert card.at_target == pytest.approx(1 / scale)
+    assert card.ignores["global flip"] == pytest.approx(float((up - down).abs().max()) / scale)
+    # At z = 0 the gradient is y, at z it is 2 y sigmoid(-2 z y).
+    start = y.double().norm() / (2 * torch.sigmoid(-2 * z * y)).norm()
+    assert card.dead_start == pytest.approx(float(start))
+    for name in ("at_target", "dead_start", "below_target"):
+        assert getattr(other, name) == pytest.approx(getattr(card, name), abs=1e-12)
+    assert other.ignores == pytest.approx(card.ignores, abs=1e-12)
+
+
+def test_ties_count_as_stable():
+    couplings = sample_couplings(2, 3, 4, kind="bimodal", seed=3).to(torch.float64)
+    card = elf.report_card(Ising(), ground_state(couplings).spins, couplings)
+    every = (1 - 2 * ((torch.arange(1 << 12)[:, None] >> torch.arange(12)) & 1)).view(-1, 3, 4)
+    flips = [flip_energies(every, couplings[[k]]).flatten(1) for k in range(2)]
+    assert any((cost == 0).any() for cost in flips)
+    assert card.stable_states == pytest.approx(sum(int((cost >= 0).all(1).sum()) for cost in flips) / 2)
+
+
+def test_cost_is_over_that_of_cross_entropy(lattice, monkeypatch):
+    now = [0.0]
+
+    def taking(seconds):
+        def energy(z, y, couplings):
+            now[0] += seconds
+            return CrossEntropy()(z, y, couplings)
+
+        return energy
+
+    monkeypatch.setattr(spin_card, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(spin_card, "CrossEntropy", lambda: taking(2.0))
+    assert elf.report_card(taking(3.0), *lattice).cost == 1.5
+
+
+GOOD = SpinCard(0.0, {"flip": 1e-3, "gauge": 1e-9}, 1.0, (-199.0, 2.0), 0.5, 2.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "remark"),
+    [
+        ({}, 0, "yes"),
+        ({"at_target": 1e-3}, 0, "NO"),
+        ({}, 1, "yes"),
+        ({}, 2, "no"),
+        ({}, 3, "alive"),
+        ({"dead_start": 0.0}, 3, "dead: no gradient leads out"),
+        ({}, 4, "a saddle: noise leads out"),
+        ({"curvature": (-201.0, 2.0)}, 4, "a kink: noise leads out"),
+        ({"curvature": (-201.0, -2.0)}, 4, "a kink: noise leads out"),
+        ({"curvature": (1.0, 2.0)}, 4, "no way down"),
+        ({}, 7, "yes"),
+        ({"below_target": 1e-3}, 7, "NO: another state is lower"),
+    ],
+)
+def test_remarks(change, row, remark):
+    assert replace(GOOD, **change).rows()[row][2] == remark
 
 
 def test_a_graph_and_the_look(lattice):

@@ -41,6 +41,17 @@ def test_in_line_there_is_an_angle_and_no_dihedral():
     assert dihedral_angles(positions, numbers) == {}
 
 
+@pytest.mark.parametrize("size", [1.0, 100.0])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_how_nearly_in_line_is_a_matter_of_angle_not_of_size(size, reverse):
+    orders = torch.diag(torch.ones(3, dtype=torch.long), 1)[None]
+    for sine, expected in ((5e-4, 0), (2e-3, 1)):
+        x = torch.tensor([[[0, 0, 0], [1, 0, 0], [2, sine, 0], [3, 1, 1]]], dtype=torch.float64)
+        x = size * (x.flip(1) if reverse else x)
+        found = dihedral_angles(x, torch.full((1, 4), 6), orders + orders.mT)
+        assert len(found.get("C1C1C1C", ())) == expected
+
+
 def rdkit_values(sample) -> tuple[dict, dict, dict]:
     """The three tables atom by atom, with RDKit's functions."""
     found = defaultdict(list), defaultdict(list), defaultdict(list)

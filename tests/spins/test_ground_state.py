@@ -188,15 +188,20 @@ def test_bad_graphs_are_named():
 
 
 def test_annealing_cools_geometrically_from_hot_to_cold(make, monkeypatch):
-    """With a field that is the spin itself every flip costs 2: exp(-2 / T) tells the temperature of each sweep."""
+    """With a field of three times the spin every flip costs 6: exp(-6 / T) tells the temperature of each sweep."""
     seen, true = [], torch.exp
 
     def exp(x):
-        seen.append(-2 / float(x.min()))
+        seen.append(-6 / float(x.min()))
         return true(x)
 
-    monkeypatch.setattr("elf.spins.annealing.neighbour_sum", lambda _, values: values)
+    monkeypatch.setattr("elf.spins.annealing.neighbour_sum", lambda _, values: 3 * values)
     monkeypatch.setattr("elf.spins.annealing.descend", lambda spins, _: spins)
     monkeypatch.setattr(torch, "exp", exp)
     anneal(make(1, 2, 2), sweeps=5, copies=1, hot=2.0, cold=0.5)
     assert seen[::2] == seen[1::2] == pytest.approx([2, 2**0.5, 1, 0.5**0.5, 0.5])
+    # Where no flip is taken, the answer is the start: random, the first spin made +1.
+    monkeypatch.setattr("elf.spins.annealing.neighbour_sum", lambda _, values: 1e9 * values)
+    start = anneal(make(1, 16, 16), sweeps=1, copies=1)
+    assert start[0, 0, 0] == 1
+    assert abs(float(start.mean())) < 0.3

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elf.data.spin_glass import KINDS, sample_couplings
-from elf.spins import Couplings, GroundState, anneal, descend, graph_ground_state, ground_state, ising_energy
+from elf.spins import Couplings, GroundState, anneal, annealing, descend, graph_ground_state, ground_state, ising_energy
 
 CASES = [
     ("matching", False),
@@ -74,6 +74,21 @@ def test_ties_between_whole_numbers_are_resolved_alike_in_every_unit(unit, large
     assert other.optimal.all()
     assert torch.equal(found.spins, other.spins)
     assert torch.equal(found.energy, ground_state(whole, "exhaustive").energy)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_descent_does_not_depend_on_the_unit(random_spins, unit):
+    couplings = sample_couplings(4, 4, 5, seed=6).to(torch.float64)
+    spins = random_spins(couplings)
+    end = descend(spins, couplings)
+    assert not torch.equal(end, spins.to(end))
+    assert torch.equal(descend(spins, scaled(couplings, unit)), end)
+
+
+def test_temperatures_are_in_units_of_the_root_mean_square_coupling():
+    values = 1e300 * torch.tensor([[[3.0, 0.0]], [[4.0, 0.0]]], dtype=torch.float64)
+    relative = annealing._relative(Couplings(values, torch.zeros(2, 0, 3, dtype=torch.float64)))
+    torch.testing.assert_close(relative.values, torch.tensor([[2**0.5, 0.0]] * 2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("method", "periodic"), CASES)
