@@ -114,7 +114,10 @@ def api(root: Path) -> dict[str, str]:
         title = f"# {TITLES.get(name, name)}: `{package}`"
         lines = [title, "", *_directive("automodule", package, "no-members")]
         for full in _modules(folder, package):
-            lines += ["", f"## `{full}`", "", *_directive("automodule", full, "members", "show-inheritance")]
+            # What a package offers is documented where it is defined.
+            inside = root.joinpath(*full.split(".")).is_dir()
+            shown = ["no-members"] if inside else ["members", "show-inheritance"]
+            lines += ["", f"## `{full}`", "", *_directive("automodule", full, *shown)]
         pages[f"{api_page(package)}.md"] = "\n".join(lines) + "\n"
     index += ["", "The experiments behind the tables are in `experiments/` of the repository, beside the package."]
     index += [
