@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from itertools import combinations
-from math import comb
+from math import prod
 from typing import final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from typing_extensions import override
 
 from elf.checks import require_count, require_positive, values_are_known
 from elf.energy.base import Coordinates, Energy, Found, Mask, Values
 from elf.energy.known_gradient import with_known_gradient
-from elf.geometry.alignment import center
 
 FEW, MANY = 256, 8
 """Atoms whose number fits into the last bits of a distance; further neighbours looked at where values are not known."""
-REACH = 1.025
+REACH = 1.01
 """Times the distance of the last neighbour asked for: there a further one has no weight left."""
 FAR = 1e6
 """Squared distance of what is not there, in units of the sample's size."""
@@ -41,7 +41,7 @@ class HeightEnergy(Energy):
     mirror images have the same distances and opposite heights: invariant to SE(d), not to reflections.
 
     O(N) terms. The bases of an atom are all triples (2D: pairs) of its `neighbours` nearest atoms in the target. What
-    stands as far as the last of them (within a fortieth) counts with a weight that falls smoothly to zero, so that
+    stands as far as the last of them (within a hundredth) counts with a weight that falls smoothly to zero, so that
     equivalent atoms stay equivalent. A base that is nearly a line has no plane: its weight goes to zero with the square
     of its area over that of an equilateral triangle with the same sum of squared sides. Where a predicted base shrinks
     below a tenth of the target's, its area counts as no smaller: the energy is smooth there.
@@ -92,92 +92,102 @@ class HeightEnergy(Energy):
 def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mask: Mask, gradient: bool) -> Found:
     """The sum of w (h(y_hat) - h(y))^2 in each sample; and its gradient, written out, tile by tile."""
     samples, atoms, dim = prediction.shape
-    both = torch.stack((prediction, target))
+    # Coordinates as rows, (prediction or target, 3, atoms, samples); what is flat lies in space.
+    planes = torch.stack([(x if dim == 3 else pad(x, (0, 1))).permute(2, 1, 0) for x in (prediction, target)])
     with torch.no_grad():
-        units = _units(both, mask)
-        unit, own = units
-        alike = values_are_known(units) and torch.equal(unit, own)
-    # Coordinates as rows, (prediction or target, dim, nodes); samples innermost.
-    planes = (both / units[..., None, None]).permute(0, 3, 2, 1).contiguous()
+        unit, own = _units(planes, mask)
+    planes = planes / (own if unit is own else torch.stack((unit, own))[:, None, None])
     with torch.no_grad():
-        corners, weight = near_bases(planes[1].detach(), mask, neighbours)
-    planes = planes.view(2 * dim, -1)
+        over, corners, weight = near_bases(planes[1, :dim].detach(), mask, neighbours)
+    planes = planes.view(6, -1)
     # Where the target's base is a point, its weight is zero; this keeps the derivatives of 1 / area finite there.
     least = torch.finfo(prediction.dtype).tiny ** 0.3
     value = prediction.new_zeros(samples * atoms)
-    forces = prediction.new_zeros(dim, samples * atoms) if gradient else None
-    for here, share in zip(corners.split(TILE, 1), weight.split(TILE), strict=True):
-        nodes = here.flatten()
-        points = planes.index_select(1, nodes).view(2, dim, dim + 1, -1)
-        up, *sides = (points[:, :, i] - points[:, :, 1] for i in (0, *range(2, dim + 1)))
+    forces = prediction.new_zeros(3, samples * atoms) if gradient else None
+    for here, chain, share in zip(*(x.split(TILE, -1) for x in (over, corners, weight)), strict=True):
+        points = planes.index_select(1, chain.flatten()).view(2, 3, len(chain), -1)
+        up = points[:, :, : dim + 1] - planes.index_select(1, here).view(2, 3, 1, -1)
+        sides = _circle(points[:, :, 1:] - points[:, :, :-1])
+        first, second = sides[:, :, : dim + 1], sides[:, :, -dim - 1 :]
         if dim == 2:  # the line stands for the plane through it, across the plane of the atoms
-            up, *sides = (torch.nn.functional.pad(side, (0, 0, 0, 1)) for side in (up, *sides))
-            sides.append(torch.eye(3, dtype=up.dtype, device=up.device)[2, :, None].expand_as(up))
-        normal = _cross(sides[0], sides[1])
+            second = _circle(torch.eye(3, dtype=up.dtype, device=up.device)[None, 2, :, None, None]).expand_as(first)
+        normal = _cross(first, second)
         squared = normal.square().sum(1)
         area = squared[1].detach()
         if dim == 3:
-            first, second = sides[0][1].detach(), sides[1][1].detach()
-            # Half of the sum of squared sides; |b|^2 + |c|^2 - b.c does not cancel.
-            edges = torch.addcmul(torch.addcmul(first * first, second, second), first, second, value=-1).sum(0)
+            own_sides = sides[1, :3].detach()
+            lengths, along = own_sides.square().sum(0), (own_sides[:, :-1] * own_sides[:, 1:]).sum(0)
+            # Half of the sum of squared sides; |b|^2 + |c|^2 + b.c does not cancel.
+            edges = lengths[:-1] + lengths[1:] + along
             share = share * (3 * area / (edges * edges).clamp_min_(least))  # square_ warns under vmap
-        floor, scale = FLOOR**2 * area, None if alike else (own / unit).repeat(atoms)[here[0]]
+        floor, scale = FLOOR**2 * area, None if unit is own else (own / unit).repeat(atoms)[here]
         if scale is not None:
             floor = torch.stack((floor * scale.pow(2 * (dim - 1)), floor))
         inverse = (squared + floor.clamp_min(least)).rsqrt()
-        volume = (up * normal).sum(1)
-        found, wanted = volume * inverse
+        found, wanted = (up * normal).sum(1) * inverse
         difference = found - (wanted if scale is None else scale * wanted)
         push = share * difference
-        value = value.index_add(0, here[0], push * difference)
+        value = value.index_add(0, here, (push * difference).sum(0))
         if forces is None:
             continue
         # dh/d(up) = n/a and dh/dn = up/a - V n/a^3 (n: normal, a: area, V: volume); n is the product of the sides.
         pull = push.mul_(2) * inverse[0]
         on_up = normal[0] * pull
-        on_normal = torch.addcmul(up[0] * pull, normal[0], pull * found * inverse[0], value=-1)
-        on_sides = [_cross(sides[1][0], on_normal), _cross(on_normal, sides[0][0])][: dim - 1]
-        on_corners = torch.stack((on_up, -sum(on_sides, on_up), *on_sides), 1)
-        forces.index_add_(1, nodes, on_corners[:dim].flatten(1))
+        on_normal = _circle(torch.addcmul(up[0] * pull, normal[0], pull * found * inverse[0], value=-1), 0)
+        on_first, on_second = _cross(second[0], on_normal, 0), _cross(on_normal, first[0], 0)
+        # Bases i, i + 1, ... of a circle share their corners: what pulls at the next one is one place back in it.
+        on_chain = on_up - on_first
+        ends = [on_first.roll(1, 1)] if dim == 2 else [(on_first - on_second).roll(1, 1), on_second.roll(2, 1)]
+        on_chain = sum(ends, on_chain)
+        forces.index_add_(1, chain[: dim + 1].flatten(), on_chain.flatten(1)).index_add_(1, here, -on_up.sum(1))
     value = value.view(atoms, samples).sum(0) * unit.square()
     if forces is None:
         return value, None
-    return value, forces.view(dim, atoms, samples).permute(2, 1, 0) * unit[:, None, None]
+    return value, forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * unit[:, None, None]
 
 
-def _units(both: Float[Tensor, "2 batch atoms dim"], mask: Mask) -> Tensor:
-    """A unit of length for each sample, and for its target: powers of two, which round nothing; (2, batch).
+def _units(planes: Float[Tensor, "2 3 atoms batch"], mask: Mask) -> tuple[Values, Values]:
+    """A unit of length for each sample, and for its target: powers of two, which round nothing.
 
     Areas squared leave the range of numbers soon. The two differ where the prediction is far larger than its target.
     """
-    spread = center(both, None if mask is None else mask.expand(2, -1, -1)).abs().amax((2, 3))
-    unit, own = torch.where(spread > 0, spread.log2().floor().exp2(), 1)  # a point has no size
-    return torch.stack((torch.where(unit > 1024 * own, unit, own), own))
+    low, high = (planes if mask is None else planes.masked_fill(~mask.mT, end) for end in (torch.inf, -torch.inf))
+    spread = (high.amax(2) - low.amin(2)).amax(1)
+    large = spread[0] > 1024 * spread[1]
+    unit, own = spread.log2().floor().exp2().masked_fill(spread <= 0, 1)  # a point has no size
+    return own if values_are_known(large) and not bool(large.any()) else torch.where(large, unit, own), own
 
 
-def _cross(a: Float[Tensor, "*both 3 bases"], b: Float[Tensor, "*both 3 bases"]) -> Float[Tensor, "*both 3 bases"]:
-    """The product of vectors; `torch.linalg.cross` takes four times as long for rows of coordinates."""
-    (x, y, z), (u, v, w) = a.unbind(-2), b.unbind(-2)
-    terms = ((y * w, z, v), (z * u, x, w), (x * v, y, u))
-    return torch.stack([torch.addcmul(*term, value=-1) for term in terms], -2)
+def _circle(vectors: Tensor, dim: int = 1) -> Tensor:
+    """x, y, z, x, y of each vector: what products of vectors want."""
+    return torch.cat((vectors, vectors.narrow(dim, 0, 2)), dim)
+
+
+def _cross(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
+    """The product of vectors, whose components stand in a circle; four times as fast as `torch.linalg.cross`."""
+    (y, z), (v, w) = ((vectors.narrow(dim, 1, 3), vectors.narrow(dim, 2, 3)) for vectors in (a, b))
+    return y * w - z * v
 
 
 def near_bases(
     target: Float[Tensor, "dim atoms batch"], mask: Mask, neighbours: int
-) -> tuple[Int[Tensor, "corners bases"], Float[Tensor, " bases"]]:
+) -> tuple[Int[Tensor, " chains"], Int[Tensor, "corners chains"], Float[Tensor, "bases chains"]]:
     """The bases of every atom among its nearest, and how much they count for being near; see `HeightEnergy`.
 
     Args:
         target: coordinates, in a unit that makes a sample about one in size.
 
     Returns:
-        The corners of each base as nodes of the whole batch (atom i of sample b is i * samples + b), the atom that
-        stands over it first; and weights between 0 and 1.
+        An atom, as a node of the whole batch (atom i of sample b is i * samples + b); dim + 1 of its neighbours in a
+        circle, of which any dim in a row are a base; and weights of these between 0 and 1. Each base counts once.
     """
     dim, atoms, samples = target.shape
     asked, every = min(atoms - 1, neighbours), partial(torch.arange, dtype=torch.long, device=target.device)
-    oneself = torch.full((atoms,), FAR, dtype=target.dtype, device=target.device).diag().unsqueeze(-1)
-    squared = sum(((row[:, None] - row).square() for row in target), oneself)
+    x, *rest = (row[:, None] - row for row in target)
+    squared = x.mul_(x)
+    for y in rest:
+        squared.add_(y.mul_(y))
+    squared.diagonal().fill_(FAR)
     if mask is not None:
         absent = FAR * (~mask.mT).to(target.dtype)
         squared = squared + absent + absent.unsqueeze(1)
@@ -187,39 +197,55 @@ def near_bases(
         near, index = _nearest(squared, asked)
     else:
         near, index = squared.topk(min(atoms - 1, asked + MANY), 0, largest=False)
-    last = near[:asked].masked_fill(near[:asked] >= FAR, 0).amax(0).clamp_min(torch.finfo(near.dtype).tiny)
-    share = ((REACH - (near / last).sqrt()) / (REACH - 1)).clamp(0, 1)
-    share = share.square() * (3 - 2 * share)
+    present = near[:asked] if mask is None else near[:asked].masked_fill(near[:asked] >= FAR, 0)
+    last = present.amax(0).clamp_min_(torch.finfo(near.dtype).tiny)
+    share = near.div_(last).sqrt_().sub_(REACH).div_(1 - REACH).clamp(0, 1)
+    share = (3 - 2 * share).mul_(share).mul_(share)
 
-    nodes = index * samples + every(samples).repeat(atoms)
-    ranks, numbers = (x.to(target.device) for x in (_ranks if known else _ranks.__wrapped__)(len(near), dim))
-    # Bases that all atoms have, by their ranks; then those that some have, one by one.
-    shared = comb(asked, dim) if known and mask is None else 0 if known else ranks.shape[1]
-    first = ranks[:, :shared].flatten()
-    over, below = every(samples * atoms).repeat(shared), nodes.index_select(0, first).view(dim, -1)
-    weight = share.index_select(0, first).view(dim, -1).prod(0)
-    if not known:
-        return torch.cat((over.unsqueeze(0), below)), weight
-    more = numbers[(share > 0).sum(0)] - shared
-    rows = (more > 0).nonzero().squeeze(1)
-    more = more[rows]
-    row = rows.repeat_interleave(more)
-    which = every(len(row)) + (shared + more - more.cumsum(0)).repeat_interleave(more)
-    places = ranks.index_select(1, which).mul_(samples * atoms).add_(row)
-    corners = [over, row, *(x for pair in zip(below, nodes.take(places), strict=True) for x in pair)]
-    return torch.cat(corners).view(dim + 1, -1), torch.cat((weight, share.take(places).prod(0)))
+    nodes = (index.view(-1, atoms, samples) * samples).add_(every(samples))
+    tables = (_chains if known else _chains.__wrapped__)(len(near), asked, dim)
+    ranks, new, needed = (x.to(target.device) for x in tables)
+    new = new.to(target.dtype)
+    if known:
+        which, over = (share.index_select(0, needed) > 0).nonzero(as_tuple=True)
+    else:
+        over, which = (x.flatten() for x in torch.meshgrid(every(atoms * samples), every(len(needed)), indexing="xy"))
+    places = ranks.index_select(1, which).mul_(atoms * samples).add_(over).flatten()
+    chains, near = (x.flatten().index_select(0, places).view(2 * dim, -1) for x in (nodes, share))
+    return over, chains, prod((near[i : i + dim + 1] for i in range(dim)), start=new.index_select(1, which))
 
 
 @lru_cache(maxsize=64)
-def _ranks(looked: int, dim: int) -> tuple[Int[Tensor, "dim bases"], Int[Tensor, " counts"]]:
-    """All bases of the nearest atoms, (0, 1, 2) for the first three, and how many there are of the first 0, 1, ...
+def _chains(
+    looked: int, asked: int, dim: int
+) -> tuple[Int[Tensor, "corners chains"], Int[Tensor, "bases chains"], Int[Tensor, " chains"]]:
+    """Circles of dim + 1 ranks (the nearest is 0) that have every base among those looked at.
 
-    Ordered by their last rank, so that those of fewer atoms come first.
+    Returns:
+        The ranks, some twice, so that every base is dim in a row; one for a base that no chain before has, else zero; and the last rank
+        without which a chain has no base of its own.
     """
-    bases = sorted(combinations(range(looked), dim), key=lambda ranks: ranks[::-1])
-    numbers = [comb(atoms, dim) for atoms in range(looked + 1)]
-    ranks, counts = (torch.tensor(x, dtype=torch.long, device="cpu") for x in ([*zip(*bases, strict=True)], numbers))
-    return ranks, counts
+    start = min(asked, dim + 1)
+    circles, new, lasts = [(*range(dim), start - 1)], [[True, *[start > dim] * dim]], [dim - 1]
+    for last in range(start, looked):
+        wanted = {*combinations(range(last), dim - 1)}  # what is a base with `last`: in space, sides of triangles
+        while wanted:
+            side = min(wanted)
+            gain = {
+                c: sum((*sorted((*rest, c)),) in wanted for rest in combinations(side, dim - 2))
+                for c in range(last)
+                if c not in side
+            }
+            circles.append((*side, max(gain, key=gain.__getitem__), last))
+            bases = [sorted((circles[-1] * 2)[i : i + dim]) for i in range(dim + 1)]
+            sides = [(*base[:-1],) if base[-1] == last else () for base in bases]
+            new.append([side in wanted for side in sides])
+            lasts.append(last)
+            wanted.difference_update(sides)
+    ranks = [(*circle, *circle[: dim - 1]) for circle in circles]
+    columns = [*zip(*ranks, strict=True)], [*zip(*new, strict=True)], lasts
+    ranks_, new_, lasts_ = (torch.tensor(x, dtype=torch.long, device="cpu") for x in columns)
+    return ranks_, new_, lasts_
 
 
 def _nearest(
@@ -230,24 +256,25 @@ def _nearest(
     Among few atoms, the last bits of a distance say whose it is, which is three times as fast as `topk`.
     """
     atoms, integer = len(squared), torch.int32 if squared.dtype == torch.float32 else torch.int64
-    numbers = torch.arange(atoms, dtype=integer, device=squared.device)[:, None]
-    bits = (1 << (atoms - 1).bit_length()) - 1 if atoms <= FEW else 0
-    keys = ((squared.view(integer) & ~bits) | (numbers & bits)).view(squared.dtype)
-    index: list[Tensor] = []
-    found: list[Tensor] = []
-    bound = squared.new_zeros(1)
+    index, bound, device = list[Tensor](), squared, squared.device
+    if few := atoms <= FEW:
+        last = (1 << (atoms - 1).bit_length()) - 1
+        bits = torch.full((1,), last, dtype=integer, device=device)
+        numbers = torch.arange(last, last - atoms, -1, dtype=integer, device=device)
+        keys = (squared.view(integer) | bits).sub_(numbers[:, None]).view(squared.dtype)
+    else:
+        keys = squared.clone()
     while len(index) < atoms - 1:
-        if bits:
+        if few:
             key = keys.amin(0, keepdim=True)
             which = (key.view(integer) & bits).long()
         else:
             key, which = keys.min(0, keepdim=True)
         if len(index) >= asked and not bool((key < bound).any()):
             break
-        found, index = [*found, key], [*index, which]
+        index.append(which)
         keys.scatter_(0, which, torch.inf)
         if len(index) == asked:
-            far = torch.cat(found)
-            bound = 1.001 * REACH**2 * far.masked_fill(far >= FAR, 0).amax(0)
+            bound = (1.001 * REACH**2 * key).clamp_(max=FAR / 2)
     ranked = torch.cat(index)
     return squared.gather(0, ranked), ranked

@@ -20,7 +20,7 @@ def plain_loop(prediction: np.ndarray, target: np.ndarray, neighbours: int) -> f
         distance = np.linalg.norm(target - target[i], axis=1)
         others = sorted((d, j) for j, d in enumerate(distance) if j != i)
         last = others[neighbours - 1][0]
-        share = {j: faded(d / last) for d, j in others if d < 1.025 * last}
+        share = {j: faded(d / last) for d, j in others if d < 1.01 * last}
         for base in itertools.combinations(share, dim):
             wanted, area, quality = measured(target, i, base, None)
             found, _, _ = measured(prediction, i, base, area)
@@ -29,8 +29,8 @@ def plain_loop(prediction: np.ndarray, target: np.ndarray, neighbours: int) -> f
 
 
 def faded(ratio: float) -> float:
-    """One up to the last neighbour's distance, zero from 1.025 times that on, a cubic with flat ends between."""
-    x = min(max((ratio - 1) / 0.025, 0.0), 1.0)
+    """One up to the last neighbour's distance, zero from 1.01 times that on, a cubic with flat ends between."""
+    x = min(max((ratio - 1) / 0.01, 0.0), 1.0)
     return 1 - 3 * x**2 + 2 * x**3
 
 
@@ -230,10 +230,11 @@ def test_many_equal_neighbours_all_count() -> None:
     steps = [(a, b, 0) for a in (-1, 1) for b in (-1, 1)]
     shell = [tuple(step[i] for i in order) for step in steps for order in ((0, 1, 2), (0, 2, 1), (2, 0, 1))]
     y = torch.tensor([(0, 0, 0), *shell], dtype=torch.float64)[None]
-    corners, weight = module.near_bases(y.permute(2, 1, 0), None, 4)
-    of_centre = corners[0] == 0
-    assert int(of_centre.sum()) == math.comb(12, 3)
-    assert (weight[of_centre] == 1).all()
+    atoms, chains, weight = module.near_bases(y.permute(2, 1, 0), None, 4)
+    rows, columns = ((weight > 0) & (atoms == 0)).nonzero(as_tuple=True)
+    bases = {frozenset(chains[row : row + 3, column].tolist()) for row, column in zip(rows, columns, strict=True)}
+    assert len(bases) == len(rows) == math.comb(12, 3)
+    assert (weight[rows, columns] == 1).all()
 
 
 def test_neighbours_are_the_same_among_few_and_many_atoms(
