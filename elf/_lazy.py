@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("lightning_fabric", "tqdm", *_FILES),
     "viz": (*_FIGURES, "py3Dmol", "IPython"),
     "chem": ("fcd", "posebusters"),
+    "xtb": ("tblite",),
     "course": (
         *("anywidget", "ipywidgets", "traitlets"),
         *("jupyterlab", "ipykernel", "jupyter_client", "nbclient", "nbconvert", "nbformat"),

@@ -25,11 +25,12 @@ def values_are_known(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    present = [tensor for tensor in tensors if tensor is not None]
-    if any(tensor.is_cuda for tensor in present) and torch.cuda.is_current_stream_capturing():
-        return False
     try:  # Asking a wrapper costs a hundred times as much as seeing that there is none.
-        for tensor in present:
+        for tensor in tensors:
+            if tensor is None:
+                continue
+            if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+                return False
             is_plain(tensor) or bool(tensor.detach().flatten()[:1].any())
     except RuntimeError:
         return False
@@ -64,14 +65,14 @@ def require_integers(name: str, value: object) -> Tensor:
 def require_coordinates(name: str, value: object, ndim: int) -> Tensor:
     """A floating-point tensor with `ndim` axes, none of them empty."""
     tensor = require_tensor(name, value)
-    if tensor.dtype not in (*HALF_PRECISION, *LARGEST):
+    if tensor.dtype not in LARGEST and tensor.dtype not in HALF_PRECISION:
         raise TypeError(f"{name} has dtype {tensor.dtype}; it should be a floating-point type of 16, 32 or 64 bits")
     if tensor.ndim != ndim:
         layout = "(batch, atoms, dim)" if ndim == 3 else "(nodes, dim), as the argument batch is given"
         if ndim == 3 and tensor.ndim == 2:
             layout += f": {name}[None] for one sample; batch=... where nodes of several samples are in a row"
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it should be {layout}")
-    if 0 in tensor.shape:
+    if not tensor.numel():
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; no axis may be empty")
     return tensor
 
@@ -84,7 +85,7 @@ def require_alike(name: str, value: Tensor, other_name: str, other: Tensor) -> N
         )
     if value.device != other.device:
         raise ValueError(f"{name} is on {value.device}, {other_name} on {other.device}; they should be on one device")
-    if working_dtype(value.dtype) != working_dtype(other.dtype):
+    if value.dtype != other.dtype and working_dtype(value.dtype) != working_dtype(other.dtype):
         raise ValueError(f"{name} has dtype {value.dtype}, {other_name} has {other.dtype}; they should be equal")
 
 
@@ -207,4 +208,4 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def widen(value: Tensor) -> Tensor:
     """Half precision to float32: squared distances overflow float16 from 256 angstrom on; bfloat16 has 2 digits."""
-    return value.to(working_dtype(value.dtype))
+    return value.to(torch.float32) if value.dtype in HALF_PRECISION else value

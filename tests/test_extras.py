@@ -68,6 +68,7 @@ def test_energies_geometry_and_statistics_need_no_extra() -> None:
         ),
         ("from course import notebooks", "nbformat", "course"),
         ("from experiments.molecules import gifts", "scipy", "molecules"),
+        ("elf.chemistry.xtb.gfn2_energy(torch.tensor([8]), torch.zeros(1, 1, 3))", "tblite", "xtb"),
     ],
 )
 def test_what_is_missing_names_its_extra(code: str, module: str, extra: str) -> None:

@@ -43,7 +43,7 @@ def from_file(path: str | os.PathLike[str], *, bonds: bool = True, largest_piece
     if ending in (".sdf", ".sd", ".mol"):
         return from_sdf(path, bonds=bonds, largest_piece=largest_piece)
     if ending == ".xyz":
-        return from_xyz(path)
+        return from_xyz(path, bonds=bonds)
     if ending == ".smi":
         with open(path, encoding="utf-8", errors="replace") as file:
             return Read(_smiles((line.split()[0] for line in file if line.strip()), 1, 0, largest_piece), path.name)
@@ -111,16 +111,20 @@ def from_sdf(path: str | os.PathLike[str], *, bonds: bool = True, largest_piece:
     return Read(records, Path(path).name)
 
 
-def from_xyz(path: str | os.PathLike[str]) -> Read:
+def from_xyz(path: str | os.PathLike[str], *, bonds: bool = True) -> Read:
     """The frames of an XYZ file; symbols or atomic numbers, columns after x, y, z are ignored.
 
-    XYZ knows no bonds: SMILES are "" and charges None. A frame whose electrons are odd in number ("charge=Q" in its
-    comment counts) is skipped as a radical; for bonds, pass what RDKit's `rdDetermineBonds` finds to `from_rdkit`.
+    XYZ knows no bonds: SMILES are "" and charges None; pass what RDKit's `rdDetermineBonds` finds to `from_rdkit`.
+
+    Args:
+        path: the file.
+        bonds: True skips, as a radical, a frame whose electrons are odd in number ("charge=Q" in its comment counts).
+            False takes it, as `from_sdf` takes radicals then: for generated molecules.
 
     Raises:
         ValueError: a line that should be a number of atoms and is not: the frames after it cannot be found.
     """
-    frames = ((comment, [tried(_xyz_row, count, comment, lines)]) for count, comment, lines in _frames(path))
+    frames = ((comment, [tried(_xyz_row, count, comment, lines, bonds)]) for count, comment, lines in _frames(path))
     return Read(frames, Path(path).name, charged=False)
 
 
@@ -266,7 +270,7 @@ def _frames(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, list[str]]
             yield int(line), comment, [text for _, text in islice(numbered, int(line))]
 
 
-def _xyz_row(count: int, comment: str, lines: Sequence[str]) -> Row:
+def _xyz_row(count: int, comment: str, lines: Sequence[str], closed_shells: bool) -> Row:
     if len(lines) < count:
         raise Skip("truncated")
     words = [line.split() for line in lines]
@@ -282,6 +286,6 @@ def _xyz_row(count: int, comment: str, lines: Sequence[str]) -> Row:
     numbers = np.array(kinds, dtype=np.int64)
     require_cloud(numbers, positions)
     charge = re.search(r"\bcharge\s*=\s*([+-]?[0-9]+)", comment, re.IGNORECASE)
-    if (sum(kinds) - int(charge[1] if charge else 0)) % 2:
+    if closed_shells and (sum(kinds) - int(charge[1] if charge else 0)) % 2:
         raise Skip("radical")
     return Row(numbers, positions, np.zeros_like(numbers), "")

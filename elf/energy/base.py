@@ -137,9 +137,8 @@ class Energy(nn.Module, ABC):
             TypeError: an argument is not a tensor, coordinates are not floating point, the mask is not bool.
             ValueError: the energy has no use for an option; shapes, dtypes or devices differ; a real atom has a NaN or
                 infinite coordinate, or one whose square overflows (beyond 1e15 in float32, 1e150 in float64); a sample
-                has no atom, or no real one;
-                `batch` is unsorted. Checks of values (not of shapes) are left out for meta and fake tensors, under
-                torch.compile, torch.export and torch.vmap, and while a CUDA graph is captured.
+                has no real atom; `batch` is unsorted. Checks of values (not of shapes) are left out for meta and fake
+                tensors, under torch.compile, torch.export and torch.vmap, and while a CUDA graph is captured.
         """
         if unnamed:
             raise TypeError("an argument after the mask has no name; it should have one: batch=... tells samples apart")

@@ -89,10 +89,6 @@ def checked(
     Args:
         shapes: what k may have; the first for all samples.
         real: real atoms, where k is a matrix of pairs; else real edges.
-
-    Raises:
-        TypeError, ValueError: k has another shape, device or precision; what counts is negative, not finite, or not
-            symmetric.
     """
     k = require_tensor("k", k)
     if k.shape not in shapes:

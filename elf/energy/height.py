@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from itertools import combinations
-from math import prod
 from typing import final
 
 import torch
@@ -46,10 +45,6 @@ class HeightEnergy(Energy):
     of its area over that of an equilateral triangle with the same sum of squared sides. Where a predicted base shrinks
     below a tenth of the target's, its area counts as no smaller: the energy is smooth there.
 
-    Why not torsions (1 - cos of the difference of dihedrals, along bonds)? Of 60 flat molecules of QM9 they leave 12
-    with more than six zero modes, heights none; and in 24 % of QM9 some chain is within 5 degrees of a line, where a
-    dihedral jumps. They would be fewer terms: 2.9 an atom instead of 5.5.
-
     Alone it holds no distances (pulling a bond straight out of all its planes costs nothing): add it to a pair energy.
     Samples of fewer than D + 1 atoms have energy zero. The bases are chosen from the target, without gradient to it;
     choosing takes N^2 target distances.
@@ -77,12 +72,8 @@ class HeightEnergy(Energy):
         if prediction.shape[1] <= dim:
             return 0 * prediction.sum((-2, -1))
 
-        one_pass = partial(_energies, self.neighbours)
-
-        def formula(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-            return one_pass(prediction, target, mask, False)[0]
-
-        return self.k * with_known_gradient(formula, one_pass, prediction, target, mask)
+        both = partial(_energies, self.neighbours)
+        return self.k * with_known_gradient(lambda *given: both(*given, False)[0], both, prediction, target, mask)
 
     @override
     def extra_repr(self) -> str:
@@ -141,9 +132,9 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
         on_chain = sum(ends, on_chain)
         forces.index_add_(1, chain[: dim + 1].flatten(), on_chain.flatten(1)).index_add_(1, here, -on_up.sum(1))
     value = value.view(atoms, samples).sum(0) * unit.square()
-    if forces is None:
-        return value, None
-    return value, forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * unit[:, None, None]
+    return value, None if forces is None else forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * unit[
+        :, None, None
+    ]
 
 
 def _units(planes: Float[Tensor, "2 3 atoms batch"], mask: Mask) -> tuple[Values, Values]:
@@ -203,7 +194,7 @@ def near_bases(
     share = (3 - 2 * share).mul_(share).mul_(share)
 
     nodes = (index.view(-1, atoms, samples) * samples).add_(every(samples))
-    tables = (_chains if known else _chains.__wrapped__)(len(near), asked, dim)
+    tables = (_chains if known else _chains.__wrapped__)(len(near), dim)
     ranks, new, needed = (x.to(target.device) for x in tables)
     new = new.to(target.dtype)
     if known:
@@ -212,45 +203,35 @@ def near_bases(
         over, which = (x.flatten() for x in torch.meshgrid(every(atoms * samples), every(len(needed)), indexing="xy"))
     places = ranks.index_select(1, which).mul_(atoms * samples).add_(over).flatten()
     chains, near = (x.flatten().index_select(0, places).view(2 * dim, -1) for x in (nodes, share))
-    return over, chains, prod((near[i : i + dim + 1] for i in range(dim)), start=new.index_select(1, which))
+    weight = new.index_select(1, which)
+    for i in range(dim):
+        weight = weight * near[i : i + dim + 1]
+    return over, chains, weight
 
 
 @lru_cache(maxsize=64)
-def _chains(
-    looked: int, asked: int, dim: int
-) -> tuple[Int[Tensor, "corners chains"], Int[Tensor, "bases chains"], Int[Tensor, " chains"]]:
+def _chains(looked: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Circles of dim + 1 ranks (the nearest is 0) that have every base among those looked at.
 
     Returns:
-        The ranks, some twice, so that every base is dim in a row; one for a base that no chain before has, else zero; and the last rank
-        without which a chain has no base of its own.
+        The ranks, some twice, so that every base is dim in a row, (2 dim, chains); one for a base that no chain before
+        has, else zero, (dim + 1, chains); and the rank without which a chain has none of these.
     """
-    start = min(asked, dim + 1)
-    circles, new, lasts = [(*range(dim), start - 1)], [[True, *[start > dim] * dim]], [dim - 1]
-    for last in range(start, looked):
-        wanted = {*combinations(range(last), dim - 1)}  # what is a base with `last`: in space, sides of triangles
-        while wanted:
-            side = min(wanted)
-            gain = {
-                c: sum((*sorted((*rest, c)),) in wanted for rest in combinations(side, dim - 2))
-                for c in range(last)
-                if c not in side
-            }
-            circles.append((*side, max(gain, key=gain.__getitem__), last))
-            bases = [sorted((circles[-1] * 2)[i : i + dim]) for i in range(dim + 1)]
-            sides = [(*base[:-1],) if base[-1] == last else () for base in bases]
-            new.append([side in wanted for side in sides])
-            lasts.append(last)
-            wanted.difference_update(sides)
-    ranks = [(*circle, *circle[: dim - 1]) for circle in circles]
-    columns = [*zip(*ranks, strict=True)], [*zip(*new, strict=True)], lasts
-    ranks_, new_, lasts_ = (torch.tensor(x, dtype=torch.long, device="cpu") for x in columns)
-    return ranks_, new_, lasts_
+    seen: set[tuple[int, ...]] = set()
+    circles, new, needed = [], [], []
+    for circle in sorted(combinations(range(max(looked, dim + 1)), dim + 1), key=lambda ranks: ranks[::-1]):
+        bases = [(*sorted((circle * 2)[i : i + dim]),) for i in range(dim + 1)]
+        fresh = [base[-1] < looked and base not in seen for base in bases]
+        seen.update(bases)
+        if any(fresh):
+            circles.append([min(rank, looked - 1) for rank in circle + circle[: dim - 1]])
+            new.append(fresh)
+            needed.append(min(base[-1] for base, is_new in zip(bases, fresh, strict=True) if is_new))
+    ranks, flags, least = (torch.tensor(x, dtype=torch.long, device="cpu") for x in (circles, new, needed))
+    return ranks.mT.contiguous(), flags.mT.contiguous(), least
 
 
-def _nearest(
-    squared: Float[Tensor, "atoms nodes"], asked: int
-) -> tuple[Float[Tensor, "ranks nodes"], Int[Tensor, "ranks nodes"]]:
+def _nearest(squared: Float[Tensor, "atoms nodes"], asked: int) -> tuple[Tensor, Int[Tensor, "ranks nodes"]]:
     """The nearest atoms of each, squared distance and which, as long as one of them counts.
 
     Among few atoms, the last bits of a distance say whose it is, which is three times as fast as `topk`.

@@ -33,10 +33,9 @@ class PairEnergy(Energy):
     that descent from there never leaves it. One-atom samples have energy and gradient zero. The springs depend on the
     target alone, differentiably.
 
-    Value and gradient to the prediction come from one pass over the pairs (`elf.energy.one_pass`), which keeps
-    (B, N, D) for the backward pass and needs no N x N array. Where more is asked for (derivatives of the gradient,
-    gradients to the target or to parameters of the springs, torch.func, torch.compile), autograd works through the
-    formula as it stands (`all_pairs` and `along_edges` in this file), and its N x N arrays.
+    Value and gradient to the prediction come from one pass over the pairs (`elf.energy.one_pass`) without any N x N
+    array; where more is asked for (see `elf.energy.known_gradient`), autograd works through the formula as it stands
+    (`all_pairs` and `along_edges` in this file), and its N x N arrays.
 
     A call may say more, by keyword:
 

@@ -84,12 +84,7 @@ def is_trusted(springs: object) -> bool:
 
 
 def spring_constants(springs: SpringFunction, distances: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
-    """k(r).
-
-    Raises:
-        ValueError: springs that are not trusted answer with another shape or dtype, or with numbers that are negative
-            or not finite.
-    """
+    """k(r); springs not trusted that answer with another shape or dtype, negative or not finite are a ValueError."""
     constants = springs(distances)
     if is_trusted(springs):
         return constants

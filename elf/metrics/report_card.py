@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_seed
+from elf.chemistry.xtb import Reference, reference_of
 from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
 from elf.geometry.distances import pairwise_distances
@@ -23,7 +24,6 @@ from elf.metrics.spin_card import SpinCard, spin_card
 from elf.spins.graph import Graph
 
 EnergyCall = Callable[..., Tensor]
-Reference = Callable[[int, Tensor], Tensor]
 Pairs = list[tuple[Tensor, Tensor]]
 NOISE = 0.2
 """Standard deviation of the displacements at which symmetries and agreements are looked at, in angstrom."""
@@ -119,7 +119,7 @@ def report_card(
     targets: Tensor,
     mask: Tensor | None = None,
     *,
-    reference: Reference | None = None,
+    reference: Reference | str | None = None,
     labels: Tensor | None = None,
     seed: int = 0,
 ) -> ReportCard: ...
@@ -128,7 +128,7 @@ def report_card(
     targets: Tensor,
     mask: Tensor | Graph | None = None,
     *,
-    reference: Reference | None = None,
+    reference: Reference | str | None = None,
     labels: Tensor | None = None,
     seed: int = 0,
 ) -> ReportCard | SpinCard:
@@ -144,7 +144,8 @@ def report_card(
         mask: bool, (targets, atoms), True for real atoms; None if all are. Couplings of spins here (`Couplings` or
             `Graph` of `elf.spins`) ask for the card of an energy of spins (`elf.metrics.spin_card`), with targets +-1.
         reference: (number of the target, positions (S, N, D) of its real atoms) -> S energies that rank distortions;
-            for molecules a force field's: `lambda i, x: fields[i].energy(x)`, see `elf.chemistry.force_field`.
+            for molecules a force field's: `lambda i, x: fields[i].energy(x)`, see `elf.chemistry.force_field`; or
+            "gfn2", for which labels are atomic numbers of uncharged molecules (`elf.chemistry.xtb`, extra `xtb`).
         labels: atomic numbers (targets, atoms): only atoms of the same one count as equivalent.
         seed: of distortions, turns and starts.
 
@@ -161,8 +162,7 @@ def report_card(
     seed = require_seed("seed", seed)
     if labels is not None and (not isinstance(labels, Tensor) or labels.shape != targets.shape[:2]):
         raise ValueError(f"labels is {labels!r}; it should be a tensor {tuple(targets.shape[:2])}, one for each atom")
-    if reference is not None and not callable(reference):
-        raise TypeError(f"reference is {reference!r}; it should be a function of a target's number and positions")
+    reference = reference_of(reference, labels, mask)
     least = targets.shape[1] if mask is None else int(mask.sum(1).min())
     if least < 2:
         raise ValueError(f"targets has a sample of {least} atom; each should have at least 2")

@@ -58,7 +58,7 @@ class SpinEnergy(nn.Module, ABC):
     """
 
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
-    def forward(self, prediction: Tensor, target: Tensor, couplings: Graph) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, couplings: Graph, mask: None = None) -> Tensor:
         """The mean energy of each sample under independent spins.
 
         Args:
@@ -67,6 +67,7 @@ class SpinEnergy(nn.Module, ABC):
                 zero counts as that of the smallest positive number.
             target: y, +-1, of any dtype, or for Potts spins integers from 0 to q - 1; (B, *sites).
             couplings: J of the same lattices (`Couplings`) or graph (`Graph`).
+            mask: refused. All samples share a graph; samples of other graphs have calls of their own.
 
         Returns:
             (B,), in the prediction's dtype; float16 and bfloat16 are computed and returned in float32.
@@ -77,13 +78,14 @@ class SpinEnergy(nn.Module, ABC):
             ValueError: shapes, dtypes or devices differ; a logit is NaN, infinite or so large that sums overflow;
                 probabilities are negative or do not add up to 1; a target is none of the states.
         """
+        if mask is not None:
+            raise ValueError(
+                "mask is given; spins have none, it should be a Graph of the sites and bonds that there are"
+            )
         return self._energy(*_checked(prediction, target, couplings))
 
     if TYPE_CHECKING:
-
-        def __call__(self, prediction: Tensor, target: Tensor, couplings: Graph) -> Tensor:
-            """See `forward`."""
-            ...
+        __call__ = forward
 
     @override
     def extra_repr(self) -> str:

@@ -374,6 +374,15 @@ def test_frames_that_cannot_be_used_are_skipped_by_name(frame, reason, write_fil
     assert read.from_xyz(write_file(WATER + frame)).skipped == {reason: ["2: bad"]}
 
 
+def test_a_radical_counts_alike_in_both_formats(write_file, tmp_path):
+    """Generated molecules (bonds=False) are taken with their odd electrons, real ones are skipped by name."""
+    write.to_sdf(tmp_path / "two.sdf", read.from_rdkit([embedded("C[CH2]"), embedded("CC")], bonds=False).molecules)
+    write.to_xyz(tmp_path / "two.xyz", read.from_file(tmp_path / "two.sdf", bonds=False).molecules)
+    for name in ("two.sdf", "two.xyz"):
+        assert len(read.from_file(tmp_path / name, bonds=False).molecules) == 2
+    assert [*read.from_xyz(tmp_path / "two.xyz").skipped] == ["radical"]
+
+
 @pytest.mark.parametrize("line", ["three", "-1", "0", "2.5"])
 def test_a_line_that_is_no_number_of_atoms_names_its_place(line, write_file):
     with pytest.raises(ValueError, match=rf"mine.xyz, line 6: '{line}' should be a number of atoms"):

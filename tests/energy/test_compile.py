@@ -15,6 +15,7 @@ for energy in (
     elf.PairEnergy(elf.springs.BondAware()),
     elf.PairEnergy(chunk_size=2),
     elf.PairEnergy(lambda r: 1 / (1 + r), edges=edges),
+    elf.HeightEnergy(),
     elf.PairEnergy(None, normalize="pairs", nonfinite="nan") + 0.5 * elf.Harmonic(nonfinite="nan"),
 ):
     torch.compiler.reset()
@@ -53,4 +54,4 @@ for options in (
 def test_energies_compile_to_one_graph() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compiled"] * 10
+    assert done.stdout.split() == ["compiled"] * 11
