@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_seed
-from elf.chemistry.xtb import Reference, reference_of
+from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_one_of, require_seed
+from elf.chemistry.xtb import gfn2_energy
 from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
 from elf.geometry.distances import pairwise_distances
@@ -24,6 +24,7 @@ from elf.metrics.spin_card import SpinCard, spin_card
 from elf.spins.graph import Graph
 
 EnergyCall = Callable[..., Tensor]
+Reference = Callable[[int, Tensor], Tensor]
 Pairs = list[tuple[Tensor, Tensor]]
 NOISE = 0.2
 """Standard deviation of the displacements at which symmetries and agreements are looked at, in angstrom."""
@@ -162,7 +163,8 @@ def report_card(
     seed = require_seed("seed", seed)
     if labels is not None and (not isinstance(labels, Tensor) or labels.shape != targets.shape[:2]):
         raise ValueError(f"labels is {labels!r}; it should be a tensor {tuple(targets.shape[:2])}, one for each atom")
-    reference = reference_of(reference, labels, mask)
+    if not (reference is None or isinstance(reference, str) or callable(reference)):
+        raise TypeError(f"reference is {reference!r}; it should be a function of a target's number and positions")
     least = targets.shape[1] if mask is None else int(mask.sum(1).min())
     if least < 2:
         raise ValueError(f"targets has a sample of {least} atom; each should have at least 2")
@@ -177,6 +179,7 @@ def report_card(
     push = _typical([float(_gradient(energy, x, target).norm()) for x, target in pairs])
 
     kinds = None if labels is None else [label[kept] for label, kept in zip(labels.cpu(), real, strict=True)]
+    reference = _gfn2(reference, kinds) if isinstance(reference, str) else reference
     modes = [_modes(energy, target) for target in single]
     softest = min(range(len(modes)), key=lambda i: float(modes[i].internal[:1].sum() / modes[i].typical))
     meeting = [_meeting(energy, target) for target in single if target.shape[1] > 1]
@@ -199,6 +202,13 @@ def report_card(
         cost=_cost(energy, pairs[0]),
         stiffness=[mode.all for mode in modes],
     )
+
+
+def _gfn2(name: str, numbers: list[Tensor] | None) -> Reference:
+    require_one_of("reference", name, ("gfn2",))
+    if numbers is None:
+        raise ValueError("labels is None; it should hold atomic numbers, for the reference 'gfn2'")
+    return lambda i, x: gfn2_energy(numbers[i], x)
 
 
 def _worst(values: list[float]) -> float:
