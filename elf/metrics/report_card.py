@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_one_of, require_seed
+from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_seed
 from elf.chemistry.xtb import gfn2_energy
 from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
@@ -205,9 +205,8 @@ def report_card(
 
 
 def _gfn2(name: str, numbers: list[Tensor] | None) -> Reference:
-    require_one_of("reference", name, ("gfn2",))
-    if numbers is None:
-        raise ValueError("labels is None; it should hold atomic numbers, for the reference 'gfn2'")
+    if name != "gfn2" or numbers is None:
+        raise ValueError(f"reference is {name!r}; it should be a function, or 'gfn2' with atomic numbers as labels")
     return lambda i, x: gfn2_energy(numbers[i], x)
 
 
