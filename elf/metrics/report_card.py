@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from elf.checks import require_coordinates, require_finite, require_mask, require_occupied, require_seed
-from elf.chemistry.xtb import gfn2_energy
+from elf.chemistry.xtb import reference_named
 from elf.geometry import symmetry
 from elf.geometry.alignment import align, random_rotations
 from elf.geometry.distances import pairwise_distances
@@ -144,9 +144,9 @@ def report_card(
             distortion).
         mask: bool, (targets, atoms), True for real atoms; None if all are. Couplings of spins here (`Couplings` or
             `Graph` of `elf.spins`) ask for the card of an energy of spins (`elf.metrics.spin_card`), with targets +-1.
-        reference: (number of the target, positions (S, N, D) of its real atoms) -> S energies that rank distortions;
-            for molecules a force field's: `lambda i, x: fields[i].energy(x)`, see `elf.chemistry.force_field`; or
-            "gfn2", for which labels are atomic numbers of uncharged molecules (`elf.chemistry.xtb`, extra `xtb`).
+        reference: (number of the target, positions (S, N, D) of its real atoms) -> S energies that rank distortions,
+            as a force field's (`lambda i, x: fields[i].energy(x)`, see `elf.chemistry.force_field`); or "gfn2", of
+            uncharged molecules whose labels are atomic numbers (`elf.chemistry.xtb`, extra `xtb`).
         labels: atomic numbers (targets, atoms): only atoms of the same one count as equivalent.
         seed: of distortions, turns and starts.
 
@@ -179,7 +179,7 @@ def report_card(
     push = _typical([float(_gradient(energy, x, target).norm()) for x, target in pairs])
 
     kinds = None if labels is None else [label[kept] for label, kept in zip(labels.cpu(), real, strict=True)]
-    reference = _gfn2(reference, kinds) if isinstance(reference, str) else reference
+    reference = reference_named(reference, kinds) if isinstance(reference, str) else reference
     modes = [_modes(energy, target) for target in single]
     softest = min(range(len(modes)), key=lambda i: float(modes[i].internal[:1].sum() / modes[i].typical))
     meeting = [_meeting(energy, target) for target in single if target.shape[1] > 1]
@@ -202,12 +202,6 @@ def report_card(
         cost=_cost(energy, pairs[0]),
         stiffness=[mode.all for mode in modes],
     )
-
-
-def _gfn2(name: str, numbers: list[Tensor] | None) -> Reference:
-    if name != "gfn2" or numbers is None:
-        raise ValueError(f"reference is {name!r}; it should be a function, or 'gfn2' with atomic numbers as labels")
-    return lambda i, x: gfn2_energy(numbers[i], x)
 
 
 def _worst(values: list[float]) -> float:
@@ -239,8 +233,7 @@ def _require_energy(energy: EnergyCall, targets: Tensor, mask: Tensor | None) ->
 
 def _gradient(energy: EnergyCall, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(energy(x, y, mask).sum(), x)
-    return gradient
+    return torch.autograd.grad(energy(x, y, mask).sum(), x)[0]
 
 
 def _changes(energy: EnergyCall, pairs: Pairs, scale: float, generator: torch.Generator) -> dict[str, float]:
