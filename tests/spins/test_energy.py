@@ -292,3 +292,13 @@ def test_parameters_are_shown_and_are_numbers():
     for bad in (True, "1"):
         with pytest.raises(TypeError, match="temperature"):
             FreeEnergy(Ising(), bad)
+
+
+def test_a_mask_is_refused_by_name(make, random_spins):
+    couplings = make(1, 2, 3)
+    y = random_spins(couplings)
+    for given in ({"mask": y > 0}, {"mask": torch.ones(1, 2, 3, dtype=torch.bool)}):
+        with pytest.raises(
+            ValueError, match="mask is given; spins have none, it should be a Graph of the sites and bonds"
+        ):
+            Ising()(y.to(couplings.values.dtype), y, couplings, **given)
