@@ -58,7 +58,7 @@ class SpinEnergy(nn.Module, ABC):
     """
 
     @final  # type: ignore[misc]  # nn.Module declares forward as an attribute
-    def forward(self, prediction: Tensor, target: Tensor, couplings: Graph, mask: None = None) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, couplings: Graph, mask: object = None) -> Tensor:
         """The mean energy of each sample under independent spins.
 
         Args:
