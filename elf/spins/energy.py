@@ -79,9 +79,7 @@ class SpinEnergy(nn.Module, ABC):
                 probabilities are negative or do not add up to 1; a target is none of the states.
         """
         if mask is not None:
-            raise ValueError(
-                "mask is given; spins have none, it should be a Graph of the sites and bonds that there are"
-            )
+            raise ValueError("mask is given; spins have none, it should be a Graph of the sites that there are")
         return self._energy(*_checked(prediction, target, couplings))
 
     if TYPE_CHECKING:
