@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from elf.checks import require_coordinates, require_integers
@@ -14,14 +14,13 @@ BOHR, HARTREE = 0.529177210903, 627.5094740631
 """In angstrom and in kcal/mol (CODATA 2018)."""
 
 
-def gfn2_energy(
-    numbers: Int[Tensor, " atoms"], positions: Float[Tensor, "shapes atoms 3"], charge: int = 0
-) -> Float[Tensor, " shapes"]:
+# Plain `Tensor` annotations: the checks below speak to the user.
+def gfn2_energy(numbers: Tensor, positions: Tensor, charge: int = 0) -> Float[Tensor, " shapes"]:
     """Energies of a molecule's shapes in kcal/mol, float64 (C. Bannwarth et al., JCTC 15, 1652, 2019).
 
     Args:
-        numbers: atomic numbers.
-        positions: in angstrom.
+        numbers: atomic numbers, (atoms,).
+        positions: in angstrom, (shapes, atoms, 3).
         charge: of the molecule.
 
     Raises:

@@ -298,7 +298,5 @@ def test_a_mask_is_refused_by_name(make, random_spins):
     couplings = make(1, 2, 3)
     y = random_spins(couplings)
     for given in ({"mask": y > 0}, {"mask": torch.ones(1, 2, 3, dtype=torch.bool)}):
-        with pytest.raises(
-            ValueError, match="mask is given; spins have none, it should be a Graph of the sites"
-        ):
+        with pytest.raises(ValueError, match="mask is given; spins have none, it should be a Graph of the sites"):
             Ising()(y.to(couplings.values.dtype), y, couplings, **given)
