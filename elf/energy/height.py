@@ -73,7 +73,7 @@ class HeightEnergy(Energy):
             return 0 * prediction.sum((-2, -1))
 
         both = partial(_energies, self.neighbours)
-        return self.k * with_known_gradient(lambda *given: both(*given, False)[0], both, prediction, target, mask)
+        return self.k * with_known_gradient(lambda x, y, m: both(x, y, m, False)[0], both, prediction, target, mask)
 
     @override
     def extra_repr(self) -> str:
@@ -218,7 +218,9 @@ def _chains(looked: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
         has, else zero, (dim + 1, chains); and the rank without which a chain has none of these.
     """
     seen: set[tuple[int, ...]] = set()
-    circles, new, needed = [], [], []
+    circles: list[list[int]] = []
+    new: list[list[bool]] = []
+    needed: list[int] = []
     for circle in sorted(combinations(range(max(looked, dim + 1)), dim + 1), key=lambda ranks: ranks[::-1]):
         bases = [(*sorted((circle * 2)[i : i + dim]),) for i in range(dim + 1)]
         fresh = [base[-1] < looked and base not in seen for base in bases]
