@@ -376,8 +376,8 @@ def test_frames_that_cannot_be_used_are_skipped_by_name(frame, reason, write_fil
 
 def test_a_radical_counts_alike_in_both_formats(write_file, tmp_path):
     """Generated molecules (bonds=False) are taken with their odd electrons, real ones are skipped by name."""
-    write.to_sdf(tmp_path / "two.sdf", read.from_rdkit([embedded("C[CH2]"), embedded("CC")], bonds=False).molecules)
-    write.to_xyz(tmp_path / "two.xyz", read.from_file(tmp_path / "two.sdf", bonds=False).molecules)
+    path = write_file(block("C[CH2]") + block("CC"), "two.sdf")
+    write.to_xyz(tmp_path / "two.xyz", read.from_file(path, bonds=False).molecules)
     for name in ("two.sdf", "two.xyz"):
         assert len(read.from_file(tmp_path / name, bonds=False).molecules) == 2
     assert [*read.from_xyz(tmp_path / "two.xyz").skipped] == ["radical"]
