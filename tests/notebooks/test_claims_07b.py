@@ -1,0 +1,80 @@
+"""Notebook 07b's sentences, from the networks one by one."""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from reading import notebook, printed, prose
+from scipy.spatial.transform import Rotation
+
+from experiments import load_result
+
+BOOK = notebook("07b_conformers")
+TEXT = prose(BOOK)
+RESULT = load_result("conformers")
+
+
+def networks(loss: str, key: str, factor: float = 1.0) -> list[float]:
+    values = [factor * c["result"][key] for c in RESULT["cells"] if c["cell"]["loss"] == loss]
+    assert len(values) == 3
+    return values
+
+
+def said(values: list[float], digits: int) -> str:
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+
+
+def test_the_three_lines():
+    """The mean over rotations by another way: the corners of a cube's rotation group, which is a design for vectors."""
+    turns = Rotation.create_group("O").as_matrix()
+    y = np.random.default_rng(0).normal(size=(7, 3))
+    y -= y.mean(0)
+    turned = np.einsum("rij,nj->rni", turns, y)
+    assert np.allclose(turned.mean(0), 0)
+    for scale in (1.0, 0.5, 0.0):
+        error = np.square(scale * y - turned).sum((1, 2)).mean()
+        assert error == pytest.approx((scale**2 + 1) * np.square(y).sum())
+
+
+def test_settings_are_those_of_the_networks():
+    assert f"trained for {RESULT['settings']['steps']} steps" in TEXT
+    assert f"`{RESULT['command']}`" in TEXT
+    assert RESULT["seeds"] == 3
+    assert "asked for 379 molecules" in TEXT
+    assert "379 test molecules" in printed(BOOK)
+
+
+@pytest.mark.parametrize(
+    ("loss", "key", "factor", "digits"),
+    [
+        ("energy", "distance_error", 1, 3),
+        ("kabsch", "distance_error", 1, 3),
+        ("energy", "error_1", 1, 3),
+        ("kabsch", "error_1", 1, 3),
+        ("mse", "radius", 100, 2),
+        *((loss, "relative_wrong", 100, 1) for loss in ("energy", "kabsch", "mse")),
+        *((loss, "hands_wrong", 100, 1) for loss in ("energy", "kabsch", "mse")),
+    ],
+)
+def test_numbers_are_those_of_three_networks(loss, key, factor, digits):
+    assert said(networks(loss, key, factor), digits) in TEXT
+
+
+def test_where_kabsch_is_better_is_said():
+    assert max(networks("kabsch", "relative_wrong")) < min(networks("energy", "relative_wrong"))
+    assert "All three networks of Kabsch are below all three of the energy" in TEXT
+    assert "fewer wrong isomers" in TEXT
+
+
+def test_bonds_of_kabsch_are_five_times_worse():
+    assert 4.5 < mean(networks("kabsch", "error_1")) / mean(networks("energy", "error_1")) < 5.5
+    assert "bonds five times worse" in TEXT
+
+
+def test_every_number_of_the_evidence_names_its_networks():
+    """No paragraph with a mean and a spread is silent on how many networks it speaks of."""
+    for cell in BOOK.cells:
+        if cell.cell_type == "markdown" and "±" in cell.source:
+            assert "three networks each" in cell.source.lower()
