@@ -66,7 +66,9 @@ def test_scales_and_their_sizes():
     assert set(paper.losses) == {"mse", "kabsch", "inverse", "exponential"}
     rates = experiment.settings_of("jodo_rates", "laptop")
     assert {cell["seed"] for cell in experiment.cells(rates, 1)} == {10}
-    assert experiment.cells(laptop, 2)[0]["seed"] == 0
+    cells = experiment.cells(laptop, 2)
+    assert [cell["seed"] for cell in cells] == [0] * 5 + [1] * 5  # whole seeds first: losses are compared in pairs
+    assert {cell["loss"] for cell in cells[:5]} == {"data", *laptop.losses}
     assert laptop.rates[0] in rates.rates
 
 
