@@ -1,8 +1,9 @@
 """The paper's molecule tables and Figure 4: models and losses of each, ours beside the figures printed there.
 
 Tables 2 and 8 are "table2" here, Tables 1, 9 and 12 "table1" (GEOM-Drugs from the user's file, see `elf.data.geom`).
-The paper's Table 3 puts the energy into JODO, which diffuses the molecular graph together with the coordinates. JODO is
-not part of this package: its rows are printed as the paper has them, under its name, and are no target for ours.
+The paper's Table 3 puts the energy into JODO, which diffuses the molecular graph together with the coordinates: that is
+"table3_jodo" (`experiments.molecules.jodo`). In "table3" its rows are printed as the paper has them, under its name;
+they are no target for other models.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ def test_it_runs_and_has_a_table(tmp_path):
     assert rows["kabsch"]["placed@0.1"] >= rows["kabsch"]["turned@0.1"] > 0
     text = find("table3_jodo").table(result)
     assert "paper: JODO + energy (exponential) | 99.6" in text
-    assert text.count("\n") == 2 + 3 + len(TABLE_3) + 1 + 2 + 3
+    assert text.count("\n") == 2 + 3 + len(TABLE_3) + 1 + 2 + 3 + 1
+    assert "of its norm: energy, inverse springs" in text
+    assert "ours, QM9, training molecules (1)" in text
 
 
 def test_losses_of_a_seed_share_weights_molecules_times_and_noise(monkeypatch):

@@ -41,11 +41,12 @@ def test_two_processes_equal_one(tmp_path):
     assert "--devices 2 --strategy ddp" in results["2"]["command"]
 
 
-def test_a_table_of_the_paper_runs_in_two_processes(tmp_path):
-    reproduce(
-        ["-m", "elf"], "table2", "--devices", "2", "--strategy", "ddp", "--workdir", str(tmp_path),
-        "--only", "model=edm", "--only", "loss=energy",
-    )  # fmt: skip
-    result = json.loads((tmp_path / "table2.smoke" / "partial.json").read_text())
+@pytest.mark.parametrize(
+    ("name", "only"), [("table2", ("model=edm", "loss=energy")), ("table3_jodo", ("loss=inverse_even",))]
+)
+def test_a_table_of_the_paper_runs_in_two_processes(tmp_path, name, only):
+    wanted = [part for cell in only for part in ("--only", cell)]
+    reproduce(["-m", "elf"], name, "--devices", "2", "--strategy", "ddp", "--workdir", str(tmp_path), *wanted)
+    result = json.loads((tmp_path / f"{name}.smoke" / "partial.json").read_text())
     (row,) = result["cells"]
     assert row["result"]["molecules"] == 4

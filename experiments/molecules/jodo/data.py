@@ -81,7 +81,7 @@ def bond_sums(orders: Int[Tensor, "n atoms atoms"]) -> tuple[Int[Tensor, "n atom
 
 def saturated(graphs: Graphs) -> Bool[Tensor, "n atoms"]:
     """Atoms whose bond orders sum to a valence of their element and charge, see `VALENCES`; False for padding."""
-    least, largest = bond_sums(graphs.orders.long())
+    least, largest = bond_sums(graphs.orders)
     fine = torch.zeros_like(graphs.mask)
     for (number, charge), sums in VALENCES.items():
         here = (graphs.numbers == number) & (graphs.charges == charge)
@@ -104,7 +104,7 @@ def check_graphs(graphs: Graphs) -> Graphs:
     for name, shape in wanted.items():
         if (found := tuple(getattr(graphs, name).shape)) != shape:
             raise ValueError(f"{name} has shape {found}; it should be {shape}, as numbers is {(n, atoms)}")
-    orders, mask = graphs.orders.long(), graphs.mask
+    orders, mask = graphs.orders, graphs.mask
     if bool(((orders < 0) | (orders > AROMATIC)).any()):
         odd = sorted({*orders.unique().tolist()} - {*range(AROMATIC + 1)})
         raise ValueError(f"orders holds the unknown orders {odd}; they should be 0 to 3, or {AROMATIC} for aromatic")

@@ -39,7 +39,7 @@ It lets radicals pass, carbon with three bonds and nitrogen with two: it says le
 
 def jodo_stable(graphs: Graphs) -> Bool[Tensor, "n atoms"]:
     """Atoms that JODO's program takes for stable in 2D; False for padding."""
-    least, largest = bond_sums(graphs.orders.long())
+    least, largest = bond_sums(graphs.orders)
     fine = torch.zeros_like(graphs.mask)
     for number, rows in JODO_VALENCES.items():
         charges = graphs.charges.long()

@@ -243,15 +243,12 @@ class GraphTransformer(nn.Module):
         )
 
     def _embedded(self, noisy: GraphState, previous: GraphState | None, level: Tensor) -> tuple[Nodes, Pairs]:
-        if previous is None:
-            features = noisy.bonds.new_zeros(*noisy.bonds.shape[:3], len(self.distances.centres) + 1)
-            seen = torch.zeros_like(noisy.atoms), torch.zeros_like(noisy.bonds)
-        else:
-            apart = previous.positions[:, :, None] - previous.positions[:, None]
-            features = self.distances(apart.square().sum(-1), level)
-            seen = previous.atoms, previous.bonds
-        atoms = self.embed_atoms(torch.cat([noisy.atoms, seen[0]], dim=-1))
-        return atoms, self.embed_bonds(torch.cat([noisy.bonds, seen[1], features], dim=-1))
+        seen = GraphState(*map(torch.zeros_like, noisy)) if previous is None else previous
+        apart = seen.positions[:, :, None] - seen.positions[:, None]
+        # Times zero, rather than left out: each weight has a gradient in every step, which several processes ask for.
+        features = self.distances(apart.square().sum(-1), level) * (previous is not None)
+        atoms = self.embed_atoms(torch.cat([noisy.atoms, seen.atoms], dim=-1))
+        return atoms, self.embed_bonds(torch.cat([noisy.bonds, seen.bonds, features], dim=-1))
 
     def _neighbours(self, pairs: Tensor, previous: GraphState | None) -> Bool[Tensor, "batch atoms atoms extra"]:
         if not self.extra_heads:
