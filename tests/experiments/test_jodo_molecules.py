@@ -144,6 +144,25 @@ def test_jodos_table_lets_radicals_pass_and_ours_does_not():
     assert not metrics.jodo_stable(methyl)[0, 4]  # a hydrogen without a bond
 
 
+LOOSE = {"H": "0:1 +:0 -:0", "C": "0:34 +:3 -:3", "N": "0:23 +:234 -:2", "O": "0:2 +:3 -:1", "F": "0:1 -:0"}
+CLOSED = {"H": "0:1 +:0 -:0", "C": "0:4 +:3 -:3", "N": "0:3 +:4 -:2", "O": "0:2 +:3 -:1", "F": "0:1 -:0"}
+
+
+@pytest.mark.parametrize(("judge", "words"), [(metrics.jodo_stable, LOOSE), (saturated, CLOSED)])
+def test_valences_are_those_of_the_tables(judge, words):
+    """An atom with so many hydrogens on it, for every element, charge and number of bonds."""
+    for number, symbol in zip((1, 6, 7, 8, 9), "HCNOF", strict=True):
+        rows = dict(row.split(":") for row in words[symbol].split())
+        for charge, sign in ((0, "0"), (1, "+"), (-1, "-")):
+            row = rows.get(sign, rows["0"] if judge is metrics.jodo_stable else "")
+            for bonds in range(6):
+                star = torch.zeros(1, 6, 6, dtype=torch.long)
+                star[0, 0, 1 : bonds + 1] = star[0, 1 : bonds + 1, 0] = 1
+                charges = torch.tensor([[charge, 0, 0, 0, 0, 0]])
+                graphs = Graphs(torch.zeros(1, 6, 3), torch.tensor([[number, 1, 1, 1, 1, 1]]), star, charges)
+                assert bool(judge(graphs)[0, 0]) == (str(bonds) in row), (symbol, charge, bonds)
+
+
 def test_graphs_are_read_as_molecules():
     assert metrics.graph_smiles(of("benzene")) == metrics.graph_smiles(of("benzene", aromatic=True)) == ["c1ccccc1"]
     oxide = load((6, 7), (5, 29), "train")[0]

@@ -105,6 +105,10 @@ def test_positions_are_centred_and_bonds_symmetric(told):
     answer = network(state, levels, mask, previous)
     assert answer.positions.sum(1).abs().max() < 10 * tolerance
     torch.testing.assert_close(answer.bonds, answer.bonds.transpose(1, 2), atol=tolerance, rtol=0)
+    # Even for bonds that are not, as no noise of ours has them.
+    upper = state.bonds * torch.ones(7, 7).triu()[..., None]
+    odd = network(state._replace(bonds=upper.to(state.bonds.dtype)), levels, mask, previous).bonds
+    torch.testing.assert_close(odd, odd.transpose(1, 2), atol=tolerance, rtol=0)
 
 
 def test_it_is_told_the_level_the_bonds_and_what_it_said_before(generator):
@@ -121,6 +125,20 @@ def test_it_is_told_the_level_the_bonds_and_what_it_said_before(generator):
     # The heads that ask neighbours hear of bonds that were seen; without them, the embedding still does.
     unbonded = previous._replace(bonds=previous.bonds - 100)
     assert not torch.equal(network(state, levels, mask, unbonded).atoms, others[2].atoms)
+
+
+def test_neighbours_are_bonded_or_within_1_41_angstrom_of_what_was_said_before():
+    """JODO's program compares the square of the distance with 2: most C-C bonds, of 1.5 angstrom, are farther."""
+    network = make_network()
+    mask = torch.tensor([[True] * 4 + [False]])
+    x = torch.tensor([[[0.0, 0, 0], [1.41, 0, 0], [0, 1.42, 0], [0, 0, -1.0], [0, 0, 0.5]]])
+    bonds = torch.full((1, 5, 5, 2), -1.0)
+    bonds[0, 0, 1, 0] = bonds[0, 1, 0, 0] = 0.0
+    near = network._neighbours(pairs_of(mask), GraphState(x, torch.zeros(1, 5, 6), bonds))[0]
+    assert near[..., 0].nonzero().tolist() == [[0, 1], [1, 0]]
+    assert near[0, :, 1].tolist() == [False, True, False, True, False]
+    first = network._neighbours(pairs_of(mask), None)
+    assert torch.equal(first, pairs_of(mask)[..., None].expand(1, 5, 5, 2))
 
 
 def count(channels: int, layers: int, heads: int, extra: int) -> int:

@@ -40,15 +40,12 @@ class Cosine(Schedule):
         t_min, t_max: where the sampler's grid ends and begins, and, with `within`, training too: what lies outside
             serves no step of the sampler.
         within: False trains on U(1e-5, 1), as JODO does.
-        power: of alpha / sigma that losses are weighted with, 1/2 in JODO. The small networks learn bond lengths sooner
-            with 1, which is still below the paper's 2.
     """
 
     shift: float = 0.008
     t_min: float = 1e-3
     t_max: float = 0.9946
     within: bool = True
-    power: float = 0.5
 
     def _angle(self, t: Tensor) -> Tensor:
         return math.pi / 2 * (t + self.shift) / (1 + self.shift)
@@ -65,8 +62,8 @@ class Cosine(Schedule):
         return (moved.sin() * (moved + 2 * first).sin()).clamp(min=0).sqrt() / math.cos(first)
 
     def weight(self, t: Tensor) -> Tensor:
-        """(alpha / sigma)^power, of all three streams; JODO's is far flatter than the paper's alpha^2 / sigma^2."""
-        return (self.alpha(t) / self.sigma(t)) ** self.power
+        """sqrt(alpha / sigma), JODO's for all three streams: far flatter than the paper's alpha^2 / sigma^2."""
+        return (self.alpha(t) / self.sigma(t)).sqrt()
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), which the network is told."""

@@ -2,8 +2,7 @@
 
 One network that draws atoms, bonds and positions together, trained at equal compute with four losses on positions: MSE
 after turning the target onto the noisy molecule (JODO's own), the pair energy with inverse and exponential springs, and
-MSE. The mathematics is JODO's at every scale; what differs is in `Settings`: size, steps, weights of the noise levels,
-no dropout, a larger first stride, times within the sampler's range, energies as loud as MSE. At all scales AdamW has no
+MSE. The mathematics is JODO's at every scale; what differs is in `Settings`: size, steps, no dropout, a larger first stride, times within the sampler's range, energies as loud as MSE. At all scales AdamW has no
 amsgrad, and clipping and averaging are the repository's. The gpu scale is an estimate, not measured.
 """
 
@@ -56,7 +55,7 @@ class Settings:
         heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
         channels, heads, extra_heads, layers, dropout, stride: of the network.
         conditioned, bond_weight: see `diffusion.joint_loss`.
-        within, power: times and weights in training, see `diffusion.Cosine`.
+        within: whether training times are those of the sampler, see `diffusion.Cosine`.
         first_seed: the seeds are first_seed, first_seed + 1, ...
         reference: molecules of the test split that samples are compared with, at most.
         probed: molecules of the validation split that `poses` looks at.
@@ -79,7 +78,6 @@ class Settings:
     conditioned: float = 0.5
     bond_weight: float = BOND_WEIGHT
     within: bool = True
-    power: float = 0.5
     warmup_steps: int = 100_000
     schedule: str = "constant"
     gradient_clip: float = 1.0
@@ -111,7 +109,6 @@ LAPTOP = Settings(
     warmup_steps=100,
     schedule="cosine",
     ema_decay=0.998,
-    power=1.0,
     sampler_steps=50,
     sample_batch=64,
     reference=2000,
@@ -193,7 +190,7 @@ def make_model(settings: Settings, seed: int) -> JointDiffusion:
             dropout=settings.dropout,
             stride=settings.stride,
         )
-    return JointDiffusion(network, Cosine(within=settings.within, power=settings.power), encoding)
+    return JointDiffusion(network, Cosine(within=settings.within), encoding)
 
 
 def train(
