@@ -2,8 +2,9 @@
 
 One network that draws atoms, bonds and positions together, trained at equal compute with four losses on positions: MSE
 after turning the target onto the noisy molecule (JODO's own), the pair energy with inverse and exponential springs, and
-MSE. The mathematics is JODO's at every scale; what differs is in `Settings`: size, steps, no dropout, a larger first stride, times within the sampler's range, energies as loud as MSE. At all scales AdamW has no
-amsgrad, and clipping and averaging are the repository's. The gpu scale is an estimate, not measured.
+MSE. The mathematics is JODO's at every scale; what differs is in `Settings`: size, steps, no dropout, a larger first
+stride, times within the sampler's range, energies as loud as MSE. At all scales AdamW has no amsgrad, and clipping and
+averaging are the repository's. The gpu scale is an estimate, not measured.
 """
 
 from __future__ import annotations
