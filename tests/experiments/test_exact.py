@@ -188,7 +188,7 @@ def test_minimiser_finds_the_minimum_of_the_mean_energy(dim, generator):
 
 def test_steps_of_the_minimiser_by_hand(generator):
     """Damped Gauss-Newton from a start whose first steps are refused: the system from autograd, one cloud at a time."""
-    start = torch.tensor([[[0, 0], [0.01, 0], [0, 0.02]], [[0, 0], [1.0, 0], [0.3, 0.8]]], dtype=F64)
+    start = torch.tensor([[[1.2, -0.3], [-1.5, 1.4], [-1.1, 1.2]], [[-1, -1.2], [-1.1, 1.3], [-0.4, 3.9]]], dtype=F64)
     network = SpringNetwork(
         torch.tensor([[1.0, 3.0, 2.0]] * 2, dtype=F64), torch.tensor([[1, 1.2, 2.0]] * 2, dtype=F64)
     )
@@ -208,7 +208,7 @@ def test_steps_of_the_minimiser_by_hand(generator):
             better = (k * miss(trial.flatten()) ** 2).sum() <= (k * miss(x.flatten()) ** 2).sum()
             x, damping, refused = (trial, damping / 10, refused) if better else (x, damping * 10, refused + 1)
             torch.testing.assert_close(minimise(network, start, step)[b], x, rtol=1e-6, atol=1e-8)
-    assert refused
+    assert refused >= 3
 
 
 def test_distance_jacobian_is_autograds(generator):
