@@ -165,6 +165,12 @@ def test_signatures_over_several_lines_are_no_lists():
     assert with_plain_signatures(page) == '<dl class="py"><dt class="sig sig-object py">' + plainer
 
 
+def test_the_footer_s_year_is_that_of_the_newest_result():
+    newest = max(json.loads(path.read_text())["date"] for path in (ROOT / "results").glob("*.laptop.json"))
+    assert sources.config("")["copyright"].endswith(newest[:4])
+    assert "copyright" not in (ROOT / "jupyter_book" / "_config.yml").read_text()
+
+
 def test_pictures_of_the_landing_page_are_the_course_s_own():
     for stem, alt in sources.LANDING.values():
         assert sources.picture(ROOT / "notebooks" / f"{stem}.ipynb", alt).startswith(b"\x89PNG")

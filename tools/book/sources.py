@@ -22,6 +22,7 @@ LANDING = {
     "landing-spins.png": ("08_spins", "Spin board"),
 }
 """Picture of the landing page -> the notebook that it is taken from, and how its alternative text begins."""
+FIRST_YEAR = "2025"
 BINDER = "https://mybinder.org"
 COLAB = "https://colab.research.google.com"
 
@@ -164,9 +165,17 @@ def toc(notebooks: list[Path]) -> dict[str, Any]:
     return table
 
 
+def years() -> str:
+    """For the footer: from the course's first year to that of its newest result."""
+    dates = [json.loads(path.read_text(encoding="utf-8")).get("date", "") for path in (ROOT / "results").glob("*.json")]
+    newest = max(date[:4] for date in dates)
+    return FIRST_YEAR if newest == FIRST_YEAR else f"{FIRST_YEAR} to {newest}"
+
+
 def config(url: str) -> dict[str, Any]:
     """jupyter_book/_config.yml; with an address also the launch buttons and the links to the repository."""
     settings = yaml.safe_load((ROOT / "jupyter_book" / "_config.yml").read_text(encoding="utf-8"))
+    settings["copyright"] = years()
     if url:
         settings["sphinx"]["config"]["html_theme_options"] |= {
             "repository_url": url,
