@@ -73,7 +73,7 @@ def test_small_scales_have_rates_of_their_own():
             for loss in laptop.losses:
                 rate = paper_molecules.fit_settings(laptop, model, loss, 3000, 0).learning_rate
                 assert rate == laptop.learning_rates[model][loss]
-    for name in ("paper_rates", "paper_spring_rates"):
+    for name in ("edm_rates", "gdm_rates", "paper_spring_rates"):
         swept = paper_molecules.cells(SETTINGS[name]["laptop"], 1)
         assert {cell["seed"] for cell in swept} == {10}
         for found in tables:
@@ -84,7 +84,7 @@ def test_small_scales_have_rates_of_their_own():
 def test_every_loss_of_a_table_was_swept():
     swept = {
         (cell["model"], cell["loss"])
-        for name in ("paper_rates", "paper_spring_rates")
+        for name in ("edm_rates", "gdm_rates", "paper_spring_rates")
         for cell in paper_molecules.cells(SETTINGS[name]["laptop"], 1)
     }
     for name in ("table2", "table3", "table4", "figure4"):

@@ -61,7 +61,9 @@ PLOTS: dict[str, Plot] = {
     "conformers": Plot("distance_error", "error of distances up to three bonds (Å)"),
     "curvatures": Plot("out of plane", "curvature out of plane, in % of that of bonds", ("energy",), rows=summary),
     "druglike": ATOMS,
+    "edm_rates": _atoms("loss", "learning_rate"),
     "figure4": _atoms("loss", "share"),
+    "gdm_rates": _atoms("model", "loss", "learning_rate"),
     "gift_rates": _atoms("network", "loss", "learning_rate"),
     "jodo_rates": _atoms("loss", "learning_rate"),
     "loss_cost": Plot("milliseconds", "one evaluation at 3,000 points (ms)", where={"points": 3000}, log=True),
@@ -77,7 +79,6 @@ PLOTS: dict[str, Plot] = {
     "paper_models": Plot(
         "loss_share", "share of the loss in a training step (%)", ("model", "loss"), 100, {"size": "paper"}
     ),
-    "paper_rates": _atoms("model", "loss", "learning_rate"),
     "paper_spring_rates": _atoms("model", "loss", "learning_rate"),
     "rigidity": Plot(
         "fraction",
