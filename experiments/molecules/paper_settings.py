@@ -144,7 +144,7 @@ class Settings:
 
 
 RATES = {model: dict.fromkeys(LOSSES, 2e-3) for model in MODELS}
-"""Of the laptop scale's short runs: the best of "edm_rates" and "gdm_rates" for each model and loss, by stable atoms."""
+"""Of the laptop scale's short runs, for each model and loss; "edm_rates" and "gdm_rates" are to choose them."""
 
 
 def scales(
