@@ -10,7 +10,8 @@ _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tab
 EXPERIMENTS: dict[str, str] = {
     "conformers": "experiments.molecules.conformers",
     "curvatures": "experiments.molecules.curvatures",
-    "druglike": "experiments.molecules.druglike",
+    "druglike": "experiments.molecules.druglike:druglike",
+    "druglike_sparse": "experiments.molecules.druglike:druglike_sparse",
     "edm_rates": f"{_PAPER}:edm_rates",
     "figure4": f"{_PAPER}:figure4",
     "gdm_rates": f"{_PAPER}:gdm_rates",

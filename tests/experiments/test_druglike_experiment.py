@@ -13,11 +13,11 @@ from experiments.framework.experiment import find
 from experiments.molecules import druglike, small
 from experiments.molecules.errors import probe_of
 
-SMOKE = druglike.settings_of("smoke")
+SMOKE = druglike.settings_of("druglike", "smoke")
 
 
 def test_a_cell_trains_the_plain_network_on_turned_molecules_of_eight_elements(tmp_path):
-    recipe = druglike.settings_of("laptop").recipe
+    recipe = druglike.settings_of("druglike", "laptop").recipe
     assert (recipe.data, recipe.network, recipe.turned) == ("druglike", "plain", True)
     assert len(small.training_molecules(recipe)) == 8000
     denoiser = small.make_denoiser(recipe, 0)
@@ -63,7 +63,7 @@ def test_the_table_has_the_paper_s_figures_beside_ours():
     assert "24.6" in text
 
 
-@pytest.mark.parametrize("loss", druglike.LOSSES)
+@pytest.mark.parametrize("loss", [loss for _, losses in druglike.VARIANTS.values() for loss in losses])
 def test_every_loss_of_the_table_is_known(loss):
     x = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
     assert (small.LOSSES[loss]()(x, 2 * x) > 0).all()
