@@ -48,7 +48,7 @@ LOSSES: dict[str, Callable[[], Energy]] = {
     "mse": lambda: Harmonic(normalize="atoms"),
     "kabsch": lambda: AlignedHarmonic(normalize="atoms"),
     "heights": lambda: (
-        PairEnergy(springs.Exponential(k=5.0), normalize="atoms") + 0.3 * HeightEnergy(normalize="atoms")
+        PairEnergy(springs.Exponential(k=5.0), normalize="atoms") + 0.1 * HeightEnergy(normalize="atoms")
     ),
 }
 """Losses on positions: pairs (Eq. 7), mean squared error, the same after alignment, pairs and heights together."""

@@ -206,7 +206,7 @@ def test_heights_are_the_pairs_and_the_heights_per_atom():
     molecules = read.from_smiles(["C[C@H](N)C(=O)O", "CCO"]).molecules
     target, mask = molecules.positions, molecules.mask
     prediction = target + 0.2 * torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
-    pairs, heights = PairEnergy(springs.Exponential(k=5.0)), HeightEnergy(k=0.3)
+    pairs, heights = PairEnergy(springs.Exponential(k=5.0)), HeightEnergy(k=0.1)
     wanted = (pairs(prediction, target, mask) + heights(prediction, target, mask)) / mask.sum(1)
     torch.testing.assert_close(workflow.LOSSES["heights"]()(prediction, target, mask), wanted)
     assert (workflow.LOSSES["heights"]()(-target, target, mask) > 0.1).all()
