@@ -113,7 +113,8 @@ def legible(color: str) -> str:
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in dark]
         if sum(w * part for w, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) <= 1.05 / 4.55 - 0.05:
             break
-    return mpl.colors.to_hex(dark)
+    red, green, blue = dark
+    return mpl.colors.to_hex((red, green, blue))
 
 
 def label(ax: Axes, text: str, x: float, y: float, color: str = INK, **kwargs: Any) -> Text:
