@@ -101,9 +101,9 @@ def test_the_mended_energy_was_trained_on_the_reported_seeds():
 
 def test_drug_like_molecules_gain_most():
     atoms = {loss: drugs("atom_stability", loss, 100) for loss in LOSSES}
-    assert min(atoms["energy"]) > max(*atoms["mse"], *atoms["kabsch"]) + 15
+    assert min(atoms["energy"]) > max(*atoms["mse"], *atoms["kabsch"]) + 5
     small = mean(figure("atom_stability", "plain", "energy", 100)) - mean(figure("atom_stability", "plain", "mse", 100))
-    assert mean(atoms["energy"]) - mean(atoms["mse"]) > small
+    assert 1.5 < (mean(atoms["energy"]) - mean(atoms["mse"])) / small < 2.5
     for loss in LOSSES:
         assert len(atoms[loss]) == 3
         assert said(atoms[loss], 1) in TEXT
