@@ -152,11 +152,11 @@ MENDED: dict[str, Callable[[], Energy]] = {
     "half_kabsch": lambda: 0.5 * LOSSES["energy"]() + 0.5 * LOSSES["kabsch"](),
     "fifth_kabsch": lambda: 0.8 * LOSSES["energy"]() + 0.2 * LOSSES["kabsch"](),
     "heights_0.1": lambda: 0.87 * (LOSSES["energy"]() + HeightEnergy(0.1, normalize="atoms")),
-    "heights_1": lambda: 0.4 * (LOSSES["energy"]() + HeightEnergy(1.0, normalize="atoms")),
-    "heights_10": lambda: 0.0623 * (LOSSES["energy"]() + HeightEnergy(10.0, normalize="atoms")),
-    "inverse_heights": lambda: 0.4 * (LOSSES["inverse"]() + HeightEnergy(1.0, normalize="atoms")),
+    "heights_1": lambda: 0.44 * (LOSSES["energy"]() + HeightEnergy(1.0, normalize="atoms")),
+    "heights_10": lambda: 0.074 * (LOSSES["energy"]() + HeightEnergy(10.0, normalize="atoms")),
+    "inverse_heights": lambda: 0.44 * (LOSSES["inverse"]() + HeightEnergy(1.0, normalize="atoms")),
     "fitted_heights": lambda: (
-        0.42 * (0.0064 * PairEnergy(staircase, normalize="atoms") + HeightEnergy(1.0, normalize="atoms"))
+        0.445 * (0.0064 * PairEnergy(staircase, normalize="atoms") + HeightEnergy(1.0, normalize="atoms"))
     ),
     "root": lambda: 1.07 * RootPairEnergy(EXPONENTIAL, 1.0, normalize="atoms"),
     **{f"window_{border}": pair(EXPONENTIAL) for border in WINDOWS},
