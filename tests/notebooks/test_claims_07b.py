@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
-from reading import notebook, printed, prose
+from reading import code, notebook, printed, prose
 from scipy.spatial.transform import Rotation
 
 from experiments import load_result
@@ -43,7 +43,7 @@ def test_settings_are_those_of_the_networks():
     assert f"`{RESULT['command']}`" in TEXT
     assert RESULT["seeds"] == 3
     assert "asked for 379 molecules" in TEXT
-    assert "379 test molecules" in printed(BOOK)
+    assert "379 molecules, 97 with several stereo centres" in printed(BOOK)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,7 @@ def test_every_number_of_the_evidence_names_its_networks():
     for cell in BOOK.cells:
         if cell.cell_type == "markdown" and "±" in cell.source:
             assert "three networks each" in cell.source.lower()
+
+
+def test_predictions_are_laid_over_the_truth():
+    assert "targets=truth" in code(BOOK)["d09"]
