@@ -91,7 +91,7 @@ def test_every_cell_runs_and_summarises(tmp_path):
     summary = experiment.summarise(rows)
     assert len(summary) == len(rows)
     assert experiment.summarise(rows)[0]["n"] == 1
-    assert "radius_ratio" in experiment.table({"summary": summary})
+    assert "radius, of the right one" in experiment.table({"summary": summary})
 
 
 def test_rate_of_a_place_that_was_not_swept_is_its_neighbours():
