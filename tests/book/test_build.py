@@ -155,14 +155,15 @@ def test_headings_of_tables_are_words(results_page):
     assert [table for table in tables if "_" in table] == []
 
 
-def test_signatures_over_several_lines_are_no_lists():
-    from tools.book.__main__ import with_plain_signatures
+def test_signatures_over_several_lines_are_no_lists_and_books_are_items_of_one():
+    from tools.book.__main__ import with_known_roles
 
     page = (
         '<dl class="py"><dt class="sig sig-object py"><dl>\n<dd>x</dd>\n</dl></dt>\n<dd><dl><dd>y</dd></dl></dd></dl>'
     )
     plainer = '<dl role="presentation">\n<dd role="presentation">x</dd>\n</dl></dt>\n<dd><dl><dd>y</dd></dl></dd></dl>'
-    assert with_plain_signatures(page) == '<dl class="py"><dt class="sig sig-object py">' + plainer
+    assert with_known_roles('<div role="doc-biblioentry">') == '<div role="listitem">'
+    assert with_known_roles(page) == '<dl class="py"><dt class="sig sig-object py">' + plainer
 
 
 def test_the_footer_s_year_is_that_of_the_newest_result():

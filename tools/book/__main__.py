@@ -98,17 +98,21 @@ def _publish(html: Path, output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     unseen = shutil.ignore_patterns(".buildinfo*", ".doctrees", "*.map", "_ext", "*-macros.html")
     shutil.copytree(html, fresh, ignore=unseen)
-    for path in (fresh / "api").glob("*.html"):
-        path.write_text(with_plain_signatures(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in (fresh / "references.html", *(fresh / "api").glob("*.html")):
+        path.write_text(with_known_roles(path.read_text(encoding="utf-8")), encoding="utf-8")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copyfile(path, fresh / "_sources" / "notebooks" / path.name)  # what the download button offers
     fresh.rename(output)
 
 
-def with_plain_signatures(page: str) -> str:
-    """An API page whose signatures over several lines are no lists to a screen reader: Sphinx sets them as <dl>."""
+def with_known_roles(page: str) -> str:
+    """A page that screen readers understand: signatures over several lines are no lists, books are items of theirs.
+
+    Sphinx sets the former as <dl>, and gives the latter a role that ARIA has given up.
+    """
     signature = re.compile(r"<dt class=\"sig .*?</dt>", re.DOTALL)
-    return signature.sub(lambda found: re.sub(r"<(dl|dd)>", r'<\1 role="presentation">', found.group()), page)
+    page = signature.sub(lambda found: re.sub(r"<(dl|dd)>", r'<\1 role="presentation">', found.group()), page)
+    return page.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def _short(path: Path) -> str:
