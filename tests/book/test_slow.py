@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from browser import serving
@@ -62,15 +64,29 @@ def test_figures_come_on_a_slow_machine_and_answer(slowed, book, open_page):
     page.wait_for_function("([node, mse]) => node.dataset.elfMse !== mse", arg=[playground.element_handle(), before])
 
 
+def through_history(move: Callable[..., Any], **options: Any) -> None:
+    """`page.go_back` or `go_forward`, asked again while the browser is just changing the page that it would ask."""
+    from playwright.sync_api import Error
+
+    while True:
+        try:
+            move(**options)
+            return
+        except Error as error:
+            if "Not attached to an active page" not in str(error):
+                raise
+            time.sleep(0.05)
+
+
 def test_reloading_leaving_and_coming_back_while_it_loads(slow_book, open_page):
     page = open_page("about:blank")
     page.goto(f"{slow_book}/{PAGE}", wait_until="commit")
     page.goto(f"{slow_book}/{PAGE}", wait_until="domcontentloaded")
     page.reload(wait_until="domcontentloaded")
     page.goto(f"{slow_book}/index.html", wait_until="commit")
-    page.go_back(wait_until="domcontentloaded")
-    page.go_forward(wait_until="domcontentloaded")
-    page.go_back()
+    through_history(page.go_back, wait_until="domcontentloaded")
+    through_history(page.go_forward, wait_until="domcontentloaded")
+    through_history(page.go_back)
     check_figures(page)
 
 
