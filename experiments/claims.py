@@ -293,7 +293,7 @@ CLAIMS: tuple[Claim, ...] = (
         "two_gifts", 5, "small", "error out of the plane (Å) at noise 0.1 Å",
     ),
     Claim(
-        "beyond", "molecules", "A tenth of a height mends it, at no cost in atoms on an equivariant network.",
+        "beyond", "molecules", "A tenth of a height takes most of that away; an equivariant network keeps its atoms.",
         "-",
         lambda: (
             f"out of plane {_mended('out_of_plane@0.1', 1):.3f} Å, "

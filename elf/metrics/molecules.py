@@ -161,11 +161,16 @@ def to_smiles(
     `canonical_smiles` of a data set; EDM keeps explicit hydrogens, so that its uniqueness is the same or higher (a
     radical differs from its closed-shell partner).
     """
+    return smiles_of(each_mol(positions, numbers, mask, rules))
+
+
+def smiles_of(molecules: Iterable[Mol]) -> list[str | None]:
+    """As `to_smiles`, of RDKit's molecules with bonds that come from elsewhere; sanitises them in place."""
     from rdkit import Chem, rdBase
 
     result: list[str | None] = []
     with rdBase.BlockLogs():
-        for mol in each_mol(positions, numbers, mask, rules):
+        for mol in molecules:
             if Chem.SanitizeMol(mol, catchErrors=True):
                 result.append(None)
                 continue

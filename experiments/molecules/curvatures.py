@@ -68,7 +68,7 @@ def internal_coordinates(
     found: dict[str, list[tuple[int, ...]]] = {kind: [] for kind in KINDS}
     for j, around in enumerate(near):
         found["bend"] += [(i, j, k) for i, k in combinations(around, 2) if not _straight(positions, i, j, k)]
-        if len(around) == 3 and float(heights(positions[None], torch.tensor([[0, j, *around]])).abs()) < FLAT:
+        if len(around) == 3 and abs(float(value("out of plane", positions[[j, *around]]))) < FLAT:
             found["out of plane"].append((j, *around))
     found["stretch"] = [(j, k) for j, around in enumerate(near) for k in around if j < k]
     for j, k in found["stretch"]:
@@ -92,7 +92,8 @@ def value(kind: str, atoms: Float[Tensor, "n 3"]) -> Tensor:
         a, b = atoms[0] - atoms[1], atoms[2] - atoms[1]
         return torch.atan2(torch.linalg.cross(a, b).norm(), a @ b)
     if kind == "out of plane":
-        return heights(atoms[None], torch.tensor([[0, 0, 1, 2, 3]]))[0]
+        rows = torch.tensor([[0, 0, 1, 2, 3]], dtype=torch.int64, device=atoms.device)
+        return heights(atoms[None], rows)[0]
     a, b, c = atoms[1] - atoms[0], atoms[2] - atoms[1], atoms[3] - atoms[2]
     first, second = torch.linalg.cross(a, b), torch.linalg.cross(b, c)
     return torch.atan2((a * b.norm()) @ second, first @ second)
@@ -107,9 +108,9 @@ def direction(kind: str, atoms: Sequence[int], positions: Float[Tensor, "atoms 3
 
 def hessians(minimum: Float[Tensor, "atoms 3"]) -> dict[str, Float[Tensor, "coordinates coordinates"]]:
     """Second derivatives of every surrogate at its target; Kabsch's are MSE's with rigid motions taken out."""
-    n, mask = minimum.numel(), torch.ones(1, len(minimum), dtype=torch.bool)
+    n, mask = minimum.numel(), torch.ones(1, len(minimum), dtype=torch.bool, device=minimum.device)
     rigid = rigid_motions(minimum)
-    found = {"mse": 2 * torch.eye(n, dtype=torch.float64)}
+    found = {"mse": 2 * torch.eye(n, dtype=torch.float64, device=minimum.device)}
     found["kabsch"] = found["mse"] - 2 * rigid.T @ rigid
     found |= {name: pair_hessian(spring, minimum[None], mask)[0] for name, spring in SPRINGS.items()}
     for name, energy in {**SUMS, "root of exponential": ROOT}.items():
@@ -168,7 +169,7 @@ def _digits(number: float) -> float:
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:
-    low, high = bootstrap_interval(torch.tensor(values, dtype=torch.float64))
+    low, high = bootstrap_interval(torch.tensor(values, dtype=torch.float64, device="cpu"))
     return {"mean": _digits(sum(values) / len(values)), "low": _digits(low), "high": _digits(high)}
 
 

@@ -10,12 +10,14 @@ themselves come first in the table, and no network should be expected to do bett
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from elf.chemistry.bonds import BondRules
 from elf.data.molecules import Molecules
 from elf.metrics import chemnet
 from elf.metrics import molecules as metrics
@@ -24,7 +26,7 @@ from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
 from experiments.molecules import small
 from experiments.molecules.errors import error_figures, probe_of
-from experiments.molecules.gifts import COLUMNS, NETWORKS, TINY
+from experiments.molecules.gifts import COLUMNS, LEAST, NETWORKS, TINY
 from experiments.molecules.paper_tables import TABLE_1
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -71,22 +73,28 @@ def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
     ] + [{"loss": "data", "steps": 0, "learning_rate": 0.0, "seed": seed} for seed in range(seeds)]
 
 
-def figures(recipe: small.Settings, positions: torch.Tensor, numbers: torch.Tensor) -> dict[str, Any]:
+def figures(recipe: small.Settings, positions: Tensor, numbers: Tensor) -> dict[str, Any]:
     """What `metrics.evaluate` finds by the data's bond table, and the Frechet ChemNet distance ("fcd") of the valid
     molecules to the test split, both read by that table; None below 30 of them."""
-    rules = small.DATA[recipe.data].rules
-    found: dict[str, Any] = metrics.evaluate(
-        positions, numbers, training_smiles=small.training_smiles(recipe), rules=rules
-    )
-    known = small.molecules_of(recipe.data, recipe.heavy_atoms, recipe.atoms, "test")
-    valid, reference = (
-        [text for text in metrics.to_smiles(x, z, rules=rules) if text is not None]
-        for x, z in ((positions, numbers), (known.positions, known.numbers))
-    )
-    activations = chemnet.chemnet_activations
-    enough = len(valid) >= 30
-    found["fcd"] = chemnet.frechet_distance(activations(valid), activations(reference)) if enough else None
+    rules, known = small.DATA[recipe.data].rules, small.training_smiles(recipe)
+    found: dict[str, Any] = metrics.evaluate(positions, numbers, training_smiles=known, rules=rules)
+    found["fcd"] = None
+    if found["validity"] * len(numbers) >= LEAST:
+        found["fcd"] = chemnet.frechet_distance(activations(positions, numbers, rules), reference(recipe))
     return found
+
+
+def activations(positions: Tensor, numbers: Tensor, rules: BondRules) -> Tensor:
+    """ChemNet's, of the molecules that are valid by this bond table."""
+    smiles = metrics.to_smiles(positions, numbers, rules=rules)
+    return chemnet.chemnet_activations([text for text in smiles if text is not None])
+
+
+@cache
+def reference(recipe: small.Settings) -> Tensor:
+    """`activations` of the test split."""
+    known = small.molecules_of(recipe.data, recipe.heavy_atoms, recipe.atoms, "test")
+    return activations(known.positions, known.numbers, small.DATA[recipe.data].rules)
 
 
 def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:

@@ -161,23 +161,29 @@ def table(printed: Printed, result: dict[str, Any]) -> str:
     return f"{text_table(lines)}\n{note}"
 
 
+def table_3_lines(ours: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, str]]:
+    """Table 3: rows of a summary with their names, the mean over networks, above the paper's."""
+    lines = []
+    for name, row in ours:
+        line = {"model": name}
+        for figure in TABLE_3_COLUMNS:
+            factor, form = (100, ".1f") if figure in TABLE_3_COLUMNS[:4] else (1, ".3g")
+            line[figure] = f"{row[figure]['mean'] * factor:{form}}" if figure in row else "-"
+        lines.append(line)
+    for name, figures in TABLE_3.items():
+        lines.append({"model": f"paper: {name}", **dict(zip(TABLE_3_COLUMNS, figures, strict=True))})
+    return lines
+
+
 def table_3(result: dict[str, Any]) -> str:
     """Ours (mean over seeds), the data's own figures by the same measure, then the paper's rows for JODO."""
-    lines = []
-    for row in result["summary"]:
-        line = {"model": f"{row['model']}, {row['loss']}" if row["model"] != "data" else "data (train against test)"}
-        for name in TABLE_3_COLUMNS:
-            percent = name in TABLE_3_COLUMNS[:4]
-            value = row[name]["mean"] * (100 if percent else 1) if name in row else None
-            line[name] = "-" if value is None else f"{value:.1f}" if percent else f"{value:.3g}"
-        lines.append(line)
-    lines += [
-        {"model": f"paper: {name}", **dict(zip(TABLE_3_COLUMNS, figures, strict=True))}
-        for name, figures in TABLE_3.items()
+    ours = [
+        (f"{row['model']}, {row['loss']}" if row["model"] != "data" else "data (train against test)", row)
+        for row in result["summary"]
     ]
     return (
-        f"{text_table(lines)}\nours: {result['scale']} scale, {result['settings']['samples']} molecules a seed "
-        "(FCD and MMD fall with their number); paper: JODO, another kind of model, with 10,000 molecules"
+        f"{text_table(table_3_lines(ours))}\nours: {result['scale']} scale, {result['settings']['samples']} molecules "
+        "a seed (FCD and MMD fall with their number); paper: JODO, another kind of model, with 10,000 molecules"
     )
 
 

@@ -132,6 +132,18 @@ def test_every_result_has_its_table_and_a_picture_of_its_runs(results_page):
         assert plot.label in drawing.attrib["aria-label"]
 
 
+def test_a_dot_is_a_run_in_the_unit_of_the_axis():
+    result = json.loads((ROOT / "results" / "two_gifts.laptop.json").read_text(encoding="utf-8"))
+    rows = dot_plots.values(result, dot_plots.PLOTS["two_gifts"])
+    runs = {(c["cell"]["network"], c["cell"]["loss"], c["cell"]["seed"]): c["result"] for c in result["cells"]}
+    assert rows["plain, MSE"] == [100 * runs["plain", "mse", seed]["atom_stability"] for seed in range(5)]
+    assert dot_plots.sentence({"a": [1.0, 2.0], "b": [30.0]}) == "a 1.5, b 30"
+    share = dot_plots.values(
+        {"cells": [{"cell": {"loss": "mse"}, "result": {"share": 0.002}}]}, dot_plots.PLOTS["molecule_step"]
+    )
+    assert share == {"MSE": [0.2]}
+
+
 def test_pictures_share_a_page_without_sharing_names(results_page):
     names = re.findall(r' id="([^"]+)"', results_page)
     assert len(names) == len(set(names))

@@ -49,6 +49,26 @@ def test_verdicts_agree_with_the_networks_one_by_one():
     assert (verdict == "does not hold") == (mean(edm["energy"]) < mean(edm["mse"]))
 
 
+def test_verdicts_on_drugs_and_heights_agree_with_the_networks_one_by_one():
+    drugs = {loss: atoms("druglike", loss=loss) for loss in ("mse", "energy")}
+    plain = {loss: atoms("two_gifts", network="plain", loss=loss) for loss in ("mse", "energy")}
+    larger = mean(drugs["energy"]) - mean(drugs["mse"]) > mean(plain["energy"]) - mean(plain["mse"])
+    claim = BY_WORDS["On drug-like molecules a network without symmetry gains most from the energy."]
+    assert (claim.verdict == "holds, small scale") == larger
+
+    def off_plane(name: str, loss: str) -> float:
+        at = {"network": "equivariant", "loss": loss}.items()
+        return mean(c["result"]["out_of_plane@0.1"] for c in load_result(name)["cells"] if at <= c["cell"].items())
+
+    flatter = off_plane("two_gifts_mended", "heights_0.1") < 0.7 * off_plane("two_gifts", "energy")
+    kept = (
+        mean(atoms("two_gifts_mended", network="equivariant"))
+        > mean(atoms("two_gifts", network="equivariant", loss="energy")) - 0.015
+    )
+    claim = BY_WORDS["A tenth of a height takes most of that away; an equivariant network keeps its atoms."]
+    assert (claim.verdict == "holds, small scale") == (flatter and kept)
+
+
 def test_a_result_that_says_otherwise_changes_the_verdict(monkeypatch):
     claim = BY_WORDS["Without symmetry in the network the energy beats MSE."]
     turned = copy.deepcopy(load_result("two_gifts"))

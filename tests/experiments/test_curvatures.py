@@ -12,7 +12,7 @@ from rdkit.Chem import rdMolTransforms as transforms
 from elf.chemistry.force_field import ForceField
 from elf.chemistry.molecular_graph import to_rdkit
 from elf.chemistry.stereo import GraphedMolecules
-from elf.chemistry.vibrations import remove_rigid_motions
+from elf.chemistry.vibrations import remove_rigid_motions, rigid_motions
 from elf.data import qm9
 from elf.energy import HeightEnergy, PairEnergy
 from experiments.framework.experiment import find, load_result
@@ -100,6 +100,23 @@ def test_a_flat_group_bends_for_nothing_under_every_pair_energy():
     assert found["root of exponential"] == pytest.approx(2 * math.sqrt(curvatures.ROOT.softest), rel=1e-6)
     assert found["exponential + 10 heights"] == pytest.approx(100 * found["exponential + 0.1 heights"], rel=1e-6)
     assert found["exponential + 0.1 heights"] > 0.1
+
+
+def test_shares_are_of_the_bonds_of_the_same_molecule(tmp_path):
+    found = curvatures.run_cell(curvatures.Settings(3), {"seed": 0}, tmp_path, ())
+    assert {row["mean"] for row in found["share"]["mse"].values()} == {1}
+    for own in found["share"].values():
+        assert own["stretch"] == {"mean": 1, "low": 1, "high": 1}
+    truth = {kind: found["curvature"]["mmff94"][kind] for kind in ("stretch", "bend")}
+    assert found["share"]["mmff94"]["bend"]["mean"] == pytest.approx(truth["bend"] / truth["stretch"], rel=0.2)
+
+
+def test_to_move_as_a_whole_costs_nothing_but_with_mse():
+    motions = rigid_motions(FLAT)
+    for name, hessian in curvatures.hessians(FLAT).items():
+        # The root's alignment carries no gradient: its Hessian by autograd holds for internal directions alone.
+        if name not in ("mse", "root of exponential"):
+            assert torch.einsum("mi,ij,mj->m", motions, hessian, motions).abs().max() < 1e-9, name
 
 
 def test_three_atoms_in_a_line_have_no_bend_and_no_torsion_about_them():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -140,8 +140,9 @@ def svg(name: str, rows: dict[str, list[float]], plot: Plot) -> str:
 
     losses = {row: key for row in rows for key in style.COLORS if name_in_words(key) in row.split(", ")}
     colors = {row: style.COLORS[key] for row, key in losses.items()}
-    settings = {**style._RC, "svg.hashsalt": name, "svg.fonttype": "none", "font.family": "sans-serif"}
-    with mpl.rc_context(settings):
+    with mpl.rc_context():
+        style.use()
+        mpl.rcParams.update({"svg.hashsalt": name, "svg.fonttype": "none"})
         fig = Figure(figsize=(4.6, 0.7 + 0.21 * len(rows)))
         ax = fig.subplots()
         style.dots(ax, rows, colors)
@@ -161,6 +162,6 @@ def svg(name: str, rows: dict[str, list[float]], plot: Plot) -> str:
     return "\n".join(line for line in drawing.splitlines() if line.strip())
 
 
-def sentence(rows: dict[str, Sequence[float]] | dict[str, list[float]]) -> str:
+def sentence(rows: Mapping[str, Sequence[float]]) -> str:
     """'MSE 61.8, energy 74.0': the means."""
     return ", ".join(f"{name} {sum(dots) / len(dots):.3g}" for name, dots in rows.items())

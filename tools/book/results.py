@@ -101,7 +101,7 @@ def section(result: dict[str, Any], table: str, paper: dict[str, Any]) -> list[s
     table = "\n".join(line if line.startswith("|") else f"\n{line}\n" for line in table.strip().splitlines())
     for column in paper.get("columns", []):
         table = beside(table, **column)
-    table = re.sub(r"(?<=\| )(mse|mae|kabsch|\w+_\w+)(?= +\|)", lambda name: name_in_words(name.group()), table)
+    table = re.sub(r"(?<=\| )(mse|mae|kabsch|\w+_[\w.]+)(?= +\|)", lambda name: name_in_words(name.group()), table)
     # Can be reached and scrolled from the keyboard.
     body = [
         f'<div class="wide-table" tabindex="0" role="region" aria-label="Table: {result["name"]}">',

@@ -41,7 +41,7 @@ from experiments.molecules.jodo.metrics import all_figures
 from experiments.molecules.jodo.network import GraphTransformer
 from experiments.molecules.jodo.poses import pose_figures, turning_changes
 from experiments.molecules.jodo.sampling import Method, sample_graphs
-from experiments.molecules.paper_tables import TABLE_3, TABLE_3_COLUMNS
+from experiments.molecules.paper_tables import table_3_lines
 from experiments.molecules.small import loss_curve
 
 
@@ -340,17 +340,7 @@ def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> str:
     """From distances, ours (mean over networks) above the paper's; then from the bonds drawn, ± over networks."""
     rows = [{**row, "loss": NAMES.get(row["loss"], row["loss"])} for row in result["summary"]]
-    lines = []
-    for row in rows:
-        line = {"model": f"ours, {row['loss']} ({row['n']})"}
-        for name in TABLE_3_COLUMNS:
-            factor, form = (100, ".1f") if name in TABLE_3_COLUMNS[:4] else (1, ".3g")
-            line[name] = f"{row[name]['mean'] * factor:{form}}" if name in row else "-"
-        lines.append(line)
-    lines += [
-        {"model": f"paper: {name}", **dict(zip(TABLE_3_COLUMNS, figures, strict=True))}
-        for name, figures in TABLE_3.items()
-    ]
+    lines = table_3_lines([(f"ours, {row['loss']} ({row['n']})", row) for row in rows])
     settings = result["settings"]
     turned = [f"{row['loss']} {row['turning_changes']['mean']:.1g}" for row in rows if "turning_changes" in row]
     return (

@@ -69,18 +69,8 @@ def each_mol(graphs: Graphs) -> Iterator[Mol]:
 
 
 def graph_smiles(graphs: Graphs) -> list[str | None]:
-    """As `elf.metrics.molecules.to_smiles`, of the bonds drawn: canonical, the largest fragment's, None if not sane."""
-    from rdkit import Chem, rdBase
-
-    found: list[str | None] = []
-    with rdBase.BlockLogs():
-        for mol in each_mol(graphs):
-            if Chem.SanitizeMol(mol, catchErrors=True):
-                found.append(None)
-                continue
-            largest = max(Chem.GetMolFrags(mol, asMols=True), key=lambda part: part.GetNumAtoms())
-            found.append(Chem.MolToSmiles(Chem.RemoveHs(largest), isomericSmiles=False))
-    return found
+    """As `elf.metrics.molecules.to_smiles`, of the bonds drawn."""
+    return metrics.smiles_of(each_mol(graphs))
 
 
 def in_one_piece(graphs: Graphs) -> Bool[Tensor, " n"]:
