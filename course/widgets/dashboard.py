@@ -49,7 +49,7 @@ def draw_molecule(molecule: tuple[Tensor, Tensor]) -> Drawing:
     flat = _rounded(shown.atoms[:, :2])
     return {
         "reach": max(float(shown.atoms[:, :2].norm(dim=1).max()), 0.5) + 0.5,
-        "lines": [[*flat[i], *flat[j]] for i, j in shown.bonds],
+        "lines": [[*flat[i], *flat[j]] for i, j, _ in shown.bonds],
         "dots": [[*flat[i], shown.kinds[i].ball, shown.kinds[i].color] for i in shown.atoms[:, 2].argsort().tolist()],
     }
 

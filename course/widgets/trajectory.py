@@ -14,7 +14,8 @@ from course.widgets import web
 from course.widgets.widget import Checked, Widget, sound
 from elf.checks import require_integer, require_one_of
 from elf.viz.arrays import AS_IT_IS, doubles, finite
-from elf.viz.molecules import draw_scene, element, elements, principal_frame, scene
+from elf.viz.elements import element, elements
+from elf.viz.molecules import draw_scene, principal_frame, scene
 from elf.viz.style import COLORS, PAPER, png
 
 MOST_ATOMS = 500

@@ -9,7 +9,6 @@ loaded from `JS`.
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import html
 import itertools
@@ -27,8 +26,8 @@ from torch import Tensor
 
 from elf.checks import require_count
 from elf.data.molecules import formula
-from elf.elements import PERIODIC_TABLE
 from elf.viz.arrays import doubles, finite
+from elf.viz.elements import Element, elements
 from elf.viz.style import COLORS, INK, PAPER, equal_aspect, png
 
 # "{labextensions}" is JupyterLab's own address for the files of extensions, known only in the browser.
@@ -36,49 +35,8 @@ JS = "{labextensions}/elf-3dmol/static/3Dmol-min.js"
 # For `jupyter lab --LabApp.extra_labextensions_path=...` when the package is used from a checkout.
 LABEXTENSIONS = Path(__file__).parent / "labextensions"
 
-_CPK = {
-    1: "#f2f2f2", 5: "#ffb5b5", 6: "#4a4a4a", 7: "#3050f8", 8: "#e0200d", 9: "#5fbf3a", 14: "#c8a878", 15: "#ff8000",
-    16: "#e0c020", 17: "#1fb01f", 35: "#a62929", 53: "#940094",
-}  # fmt: skip
-_OTHER = "#d070c0"
 _BOND_TOLERANCE = 0.40  # angstrom beyond the two radii; bonds of a half-denoised molecule are still drawn
 _BOND = "#8a8f98"
-
-
-class Element(NamedTuple):
-    """How an element is drawn: covalent radius in angstrom (RDKit's, of Cordero et al. 2008), CPK colour."""
-
-    number: int
-    symbol: str
-    name: str
-    radius: float
-    color: str
-
-    @property
-    def ball(self) -> float:
-        """Radius of an atom in a picture of balls and sticks, in angstrom."""
-        return 0.2 + 0.28 * self.radius
-
-
-@functools.cache
-def element(number: float) -> Element:
-    """The element of an atomic number.
-
-    Raises:
-        ValueError: not a whole number from 1 to 118.
-    """
-    from rdkit import Chem
-
-    if number not in PERIODIC_TABLE:
-        raise ValueError(f"numbers holds {number}; it should be atomic numbers, 1 to 118 (drop padding first)")
-    number, table = int(number), Chem.GetPeriodicTable()
-    name = table.GetElementName(number).lower()
-    return Element(number, PERIODIC_TABLE[number], name, table.GetRcovalent(number), _CPK.get(number, _OTHER))
-
-
-def elements(numbers: Any, layout: str = "atoms") -> list[Element]:
-    """The elements of atomic numbers, without padding, of a given layout; errors as for `element` and `finite`."""
-    return [element(value) for value in finite("numbers", numbers, layout).flatten().tolist()]
 
 
 def _bonded(atoms: Tensor, kinds: Sequence[Element]) -> Int[Tensor, "bonds 2"]:
@@ -86,6 +44,10 @@ def _bonded(atoms: Tensor, kinds: Sequence[Element]) -> Int[Tensor, "bonds 2"]:
     # cdist's shortcut by a matrix product loses all digits far from the origin.
     gaps = torch.cdist(atoms, atoms, compute_mode="donot_use_mm_for_euclid_dist")
     return (gaps < radii[:, None] + radii[None, :] + _BOND_TOLERANCE).triu(1).nonzero()
+
+
+def _sticks(atoms: Tensor, kinds: Sequence[Element]) -> list[list[int]]:
+    return [[*pair, 1] for pair in _bonded(atoms, kinds).tolist()]
 
 
 def bonds(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) -> Int[Tensor, "bonds 2"]:
@@ -121,6 +83,7 @@ class Scene(NamedTuple):
     atoms: Float[Tensor, "atoms 3"]
     kinds: list[Element]
     bonds: list[list[int]]
+    """First atom, second atom, order; those of the target as well."""
     target: Float[Tensor, "atoms 3"] | None
     target_bonds: list[list[int]]
     arrows: Float[Tensor, "atoms 3"] | None
@@ -135,8 +98,9 @@ def scene(
     force_scale: float = 1.0,
     target: Any = None,
     frame: Any = None,
+    orders: Any = None,
 ) -> Scene:
-    """Check a molecule and turn it to the page; arguments and errors are those of `draw_molecule`."""
+    """Check a molecule and turn it to the page; arguments and errors are those of `draw_molecule` and `gallery`."""
     atoms = finite("positions", positions, "atoms 3")
     layout = f"{len(atoms)} 3"
     kinds = elements(numbers, f"{len(atoms)}")
@@ -145,12 +109,19 @@ def scene(
     reference = atoms if goal is None else goal
     turn = (principal_frame(reference) if frame is None else finite("frame", frame, "3 3")).T
     centre = reference.mean(0)
+    if orders is None:
+        sticks = _sticks(atoms, kinds)
+    else:
+        drawn = finite("orders", orders, f"{len(atoms)} {len(atoms)}")
+        if not bool(((drawn == drawn.T) & (drawn >= 0) & (drawn <= 3) & (drawn == drawn.round())).all()):
+            raise ValueError("orders is not symmetric, or not whole numbers; it should hold the orders 0 to 3")
+        sticks = [[i, j, int(drawn[i, j])] for i, j in drawn.triu(1).nonzero().tolist()]
     return Scene(
         (atoms - centre) @ turn,
         kinds,
-        _bonded(atoms, kinds).tolist(),
+        sticks,
         None if goal is None else (goal - centre) @ turn,
-        [] if goal is None else _bonded(goal, kinds).tolist(),
+        [] if goal is None else _sticks(goal, kinds),
         None if pushes is None else pushes @ turn,
         force_color,
     )
@@ -189,7 +160,7 @@ def draw_scene(ax: Axes, shown: Scene, alpha: float = 1.0) -> None:
     flat = shown.atoms
     if shown.target is not None:
         color = COLORS["target"]
-        for pair in shown.target_bonds:
+        for *pair, _ in shown.target_bonds:
             ends = shown.target[pair]
             ax.plot(ends[:, 0], ends[:, 1], color=color, linewidth=1.4, alpha=0.6, zorder=1)
         (x, y, _), sizes = shown.target.T, [60 + 160 * kind.radius for kind in shown.kinds]
@@ -214,9 +185,14 @@ def _draw_balls(ax: Axes, shown: Scene, alpha: float) -> None:
     from matplotlib.patches import Circle
 
     depth = shown.atoms[:, 2].argsort().argsort().tolist()
-    for pair in shown.bonds:
-        ends, order = shown.atoms[pair], 2 + 0.01 * min(depth[atom] for atom in pair)
-        ax.plot(ends[:, 0], ends[:, 1], color=_BOND, linewidth=4, alpha=alpha, solid_capstyle="round", zorder=order)
+    for *pair, order in shown.bonds:
+        ends, height = shown.atoms[pair][:, :2], 2 + 0.01 * min(depth[atom] for atom in pair)
+        along = ends[1] - ends[0]
+        across = 0.09 * torch.stack([-along[1], along[0]]) / along.norm().clamp(min=1e-3)
+        for side in range(1 - order, order, 2):
+            x, y = (ends + side * across).T
+            width = 4 if order == 1 else 2
+            ax.plot(x, y, color=_BOND, linewidth=width, alpha=alpha, solid_capstyle="round", zorder=height)
     for atom, ((x, y, _), kind) in enumerate(zip(shown.atoms.tolist(), shown.kinds, strict=True)):
         ball = {"facecolor": kind.color, "edgecolor": INK, "linewidth": 0.9, "alpha": alpha}
         ax.add_patch(Circle((x, y), kind.ball, zorder=2.005 + 0.01 * depth[atom], **ball))
@@ -269,11 +245,11 @@ let viewer_UNIQUEID = null;
         display({"text/html": self.html, "text/plain": self.alt}, raw=True)
 
 
-def _molfile(atoms: Tensor, kinds: Sequence[Element], pairs: Sequence[Sequence[int]]) -> str:
+def _molfile(atoms: Tensor, kinds: Sequence[Element], bonds: Sequence[Sequence[int]]) -> str:
     """A V3000 molfile: it carries our own bonds to 3Dmol, for any number of atoms (V2000 has columns for 999)."""
     lines = [f"{i} {kind.symbol} {x:.4f} {y:.4f} {z:.4f} 0"
              for i, ((x, y, z), kind) in enumerate(zip(atoms.tolist(), kinds, strict=True), 1)]  # fmt: skip
-    sticks = [f"{i} 1 {first + 1} {second + 1}" for i, (first, second) in enumerate(pairs, 1)]
+    sticks = [f"{i} {order} {first + 1} {second + 1}" for i, (first, second, order) in enumerate(bonds, 1)]
     table = ["BEGIN CTAB", f"COUNTS {len(lines)} {len(sticks)} 0 0 0", "BEGIN ATOM", *lines, "END ATOM"]
     table += ["BEGIN BOND", *sticks, "END BOND", "END CTAB"] if sticks else ["END CTAB"]
     counts = "  0  0  0     0  0            999 V3000"
@@ -309,6 +285,7 @@ def gallery(
     force_scale: float = 1.0,
     targets: Sequence[Tensor] | None = None,
     titles: Sequence[str] | None = None,
+    orders: Sequence[Tensor] | None = None,
     columns: SupportsIndex = 4,
     width: SupportsIndex = 760,
     height: SupportsIndex | None = None,
@@ -319,6 +296,7 @@ def gallery(
     Args:
         positions, numbers: one (atoms, 3) and (atoms,) tensor a molecule, without padding; angstrom.
         forces, targets, titles: one a molecule.
+        orders: bond orders to draw, 0 to 3, one (atoms, atoms) a molecule; by default atoms closer than radii allow.
         force_color: one colour, or one a molecule.
         columns: molecules in a row.
         width, height: pixels of the whole; by default cells are nearly square.
@@ -334,14 +312,17 @@ def gallery(
     if (total := len(positions)) == 0:
         raise ValueError("positions holds no molecule; it should hold one or more")
     colors = [force_color] * total if isinstance(force_color, str) else force_color
-    lists = {"numbers": numbers, "forces": forces, "force_color": colors, "targets": targets, "titles": titles}
+    lists = {"numbers": numbers, "forces": forces, "force_color": colors, "targets": targets}
+    lists |= {"titles": titles, "orders": orders}
     for name, values in lists.items():
         if values is not None and len(values) != total:
             raise ValueError(f"{name} has {len(values)} entries; it should have {total}, one a molecule")
     none = [None] * total
     scenes = [
-        scene(x, z, force, color, force_scale, target)
-        for x, z, force, color, target in zip(positions, numbers, forces or none, colors, targets or none, strict=True)
+        scene(x, z, force, color, force_scale, target, orders=order)
+        for x, z, force, color, target, order in zip(
+            positions, numbers, forces or none, colors, targets or none, orders or none, strict=True
+        )
     ]
     columns, width = min(require_count("columns", columns), total), require_count("width", width)
     rows = math.ceil(total / columns)

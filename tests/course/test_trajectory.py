@@ -13,6 +13,7 @@ from widget_page import placed
 from course.widgets import FrameSlider, SpinBoard, Trajectory, web
 from elf.data.spin_glass import sample_couplings
 from elf.viz import molecules
+from elf.viz.elements import element
 
 ROOT = ".elf-trajectory"
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
@@ -101,7 +102,7 @@ def test_bonds_are_those_of_the_python_side(show):
     generator = torch.Generator().manual_seed(3)
     numbers = torch.tensor([6, 8, 1, 7, 1, 6, 9, 1])
     clouds = [1.3 * torch.randn(8, 3, generator=generator) for _ in range(5)]
-    radii = [molecules.element(int(number)).radius for number in numbers]
+    radii = [element(int(number)).radius for number in numbers]
     page = show(Trajectory(noisy(), NUMBERS))
     script = """async ([clouds, radii]) => {
       const { bonds } = await import(new URL("elf/trajectory.js", location.href).href);

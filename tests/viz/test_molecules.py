@@ -15,7 +15,7 @@ from PIL import Image
 from rdkit import Chem
 from torch import Tensor
 
-from elf.viz import molecules
+from elf.viz import elements, molecules
 
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
 WATER_NUMBERS = torch.tensor([8, 1, 1])
@@ -124,20 +124,51 @@ def test_a_thousand_atoms_and_more_are_written_as_rdkit_reads_them() -> None:
     read = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
     assert [atom.GetAtomicNum() for atom in read.GetAtoms()] == z.tolist()
     pairs = [[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()] for bond in read.GetBonds()]
-    assert pairs == shown.bonds
+    assert pairs == [[i, j] for i, j, _ in shown.bonds]
     assert len(pairs) > 999
     where = torch.from_numpy(read.GetConformer().GetPositions())
     torch.testing.assert_close(where, shown.atoms, atol=1e-4, rtol=0)
 
 
+def test_bonds_that_are_told_are_drawn_and_no_others() -> None:
+    """Formaldehyde with a bond too many and its double bond: the graph is asked, not the distances."""
+    x = torch.tensor([[0.0, 0.0, -0.53], [0.0, 0.0, 0.68], [0.0, 0.94, -1.12], [0.0, -0.94, -1.12]])
+    z, orders = torch.tensor([6, 8, 1, 1]), torch.zeros(4, 4, dtype=torch.long)
+    for i, j, order in ((0, 1, 2), (0, 2, 1), (2, 3, 3)):
+        orders[i, j] = orders[j, i] = order
+    shown = molecules.scene(x, z, orders=orders)
+    assert shown.bonds == [[0, 1, 2], [0, 2, 1], [2, 3, 3]]
+    read = Chem.MolFromMolBlock(molecules._molfile(shown.atoms, shown.kinds, shown.bonds), sanitize=False)
+    assert [bond.GetBondTypeAsDouble() for bond in read.GetBonds()] == [2, 1, 3]
+    ax = Figure().subplots()
+    molecules.draw_scene(ax, shown)
+    assert len(ax.lines) == 2 + 1 + 3
+    assert "M  V30 3 3 3 4" in molecules.gallery([x], [z], orders=[orders]).html
+
+
+@pytest.mark.parametrize(
+    ("orders", "words"),
+    [
+        (torch.zeros(2, 2), "orders has shape"),
+        (torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]]), "orders is not symmetric"),
+        (torch.full((3, 3), 0.5), "not whole numbers"),
+        (torch.full((3, 3), 4), "the orders 0 to 3"),
+        (torch.full((3, 3), torch.nan), "orders holds"),
+    ],
+)
+def test_bad_orders_are_refused(orders: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        molecules.gallery([WATER], [WATER_NUMBERS], orders=[orders])
+
+
 def test_elements_are_rdkits() -> None:
-    assert molecules.element(1)[:4] == (1, "H", "hydrogen", 0.31)
-    assert molecules.element(80).symbol == "Hg"
+    assert elements.element(1)[:4] == (1, "H", "hydrogen", 0.31)
+    assert elements.element(80).symbol == "Hg"
     for wrong in (0, 119, -1):
         with pytest.raises(ValueError, match=f"numbers holds {wrong}; it should be atomic numbers, 1 to 118"):
-            molecules.element(wrong)
+            elements.element(wrong)
     with pytest.raises(ValueError, match=r"numbers holds 6\.5; it should be atomic numbers"):
-        molecules.elements([6.5])
+        elements.elements([6.5])
 
 
 def test_a_frame_finds_the_axes_of_a_box() -> None:
