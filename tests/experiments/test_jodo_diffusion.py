@@ -24,7 +24,7 @@ from experiments.molecules.jodo.diffusion import (
     unpacked,
 )
 from experiments.molecules.jodo.network import GraphState, GraphTransformer, pairs_of
-from experiments.molecules.jodo.sampling import first_atoms, sample_graphs, self_conditioned
+from experiments.molecules.jodo.sampling import closed_shells, first_atoms, sample_graphs, self_conditioned
 
 WATER = Graphs(
     torch.tensor([[[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [9, 9, 9]]]),
@@ -263,6 +263,54 @@ def test_an_answer_in_another_pose_is_turned_onto_the_noisy_molecule(graphs, gen
     torch.testing.assert_close(found, clean, atol=0.01, rtol=0)
     plain = self_conditioned(turned, one.mask)(x_t, torch.full((1,), 0.01))
     assert (plain - clean).abs().max() > 0.3
+
+
+@pytest.mark.parametrize("method", ["ancestral", "ddim", "heun"])
+def test_closed_shells_change_one_atom_of_a_radical_and_nothing_else(method, graphs):
+    """Methyl is asked for; CH3 has nine electrons, so that the surest atom but one stays and one becomes another."""
+    methyl = Graphs(
+        torch.tensor([[[0.0, 0, 0], [1.08, 0, 0], [-0.54, 0.94, 0], [-0.54, -0.94, 0]]]),
+        torch.tensor([[6, 1, 1, 1]]),
+        torch.tensor([[[0, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]]),
+        torch.zeros(1, 4, dtype=torch.long),
+    )
+    clean = packed(Encoding().encode(methyl))
+    clean[0, 2, 3:5] = torch.tensor([0.20, 0.15])  # this hydrogen could be a carbon
+    asked = {"method": method, "steps": 20, "closed_shell": True}
+    found = sample_graphs(Known(clean), methyl.counts, torch.Generator().manual_seed(0), **asked)
+    assert found.numbers.tolist() == [[6, 1, 6, 1]]
+    assert torch.equal(found.orders, methyl.orders)
+    even = graphs[2:3].trimmed()
+    same = sample_graphs(Known(packed(Encoding().encode(even))), even.counts, torch.Generator().manual_seed(0), **asked)
+    assert torch.equal(same.numbers, even.numbers.long())
+    torch.testing.assert_close(same.positions, center(even.positions, even.mask), atol=1e-5, rtol=1e-5)
+
+
+def test_the_network_sees_settled_elements_with_the_noise_of_the_time(generator):
+    clean, seen = packed(Encoding().encode(WATER)), []
+
+    class Watched(Known):
+        def forward(self, x_t, t, mask, previous=None):
+            seen.append((x_t, t))
+            return super().forward(x_t, t, mask, previous)
+
+    model = Watched(clean)
+    answer = closed_shells(
+        self_conditioned(model, WATER.mask), model, WATER.mask, lambda: model.noise(WATER.mask, generator)
+    )
+    odd = torch.full_like(clean, 7.0)
+    early, late = torch.tensor([0.5]), torch.tensor([0.2])
+    answer(odd, early)
+    assert torch.equal(seen[-1][0], odd)
+    answer(odd, late)
+    answer(odd, torch.tensor([0.1]))
+    noises = []
+    for x_t, t in seen[-2:]:
+        assert torch.equal(x_t[..., :3], odd[..., :3])
+        assert torch.equal(x_t[..., 9:], odd[..., 9:])
+        noises.append((x_t[..., 3:9] - model.schedule.alpha(t) * clean[..., 3:9]) / model.schedule.sigma(t))
+    torch.testing.assert_close(*noises, atol=1e-4, rtol=1e-4)
+    assert 0.3 < float(noises[0][0, :3].std()) < 3
 
 
 def test_samples_repeat_come_in_order_and_have_symmetric_bonds():

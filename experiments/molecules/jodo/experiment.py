@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from elf.checks import require_seed
 from elf.data.batching import bucketed_batches
 from elf.generative.samplers import draw_counts
-from elf.metrics.molecules import canonical_smiles
+from elf.metrics.molecules import canonical_smiles, evaluate
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment, Row
@@ -37,7 +37,7 @@ from experiments.molecules.jodo.diffusion import (
     joint_loss,
     position_loss,
 )
-from experiments.molecules.jodo.metrics import all_figures
+from experiments.molecules.jodo.metrics import all_figures, graph_figures
 from experiments.molecules.jodo.network import GraphTransformer
 from experiments.molecules.jodo.poses import pose_figures, turning_changes
 from experiments.molecules.jodo.sampling import Method, sample_graphs
@@ -52,7 +52,7 @@ class Settings:
     Attributes:
         losses: names of `diffusion.POSITION_LOSSES`; a cell for each of them and of `rates`.
         steps, epochs: of training; epochs count where there are any.
-        samples, method, sampler_steps, turned: molecules drawn from each network, see `sampling.sample_graphs`.
+        samples, method, sampler_steps: molecules drawn from each network, see `sampling.sample_graphs`.
         heavy_atoms, atoms: inclusive ranges of the molecules taken from QM9.
         channels, heads, extra_heads, layers, dropout, stride: of the network.
         conditioned, bond_weight: see `diffusion.joint_loss`.
@@ -86,18 +86,24 @@ class Settings:
     method: Method = "ancestral"
     sampler_steps: int = 1000
     sample_batch: int = 128
-    turned: bool = False
     first_seed: int = 0
     reference: int = 10_000
     probed: int = 200
 
 
+CHANGES = ("closed_shell", "turned")
+"""What else is tried when molecules are drawn, one at a time, with the same noise: see `sample_graphs`."""
+CHANGED = (
+    *("atom_stability", "molecule_stability", "connected", "stable_connected"),
+    *("graph_stable_atoms", "graph_stable", "graph_saturated", "graph_right", "graph_right_both"),
+)
+"""The figures that are kept of it."""
 PUBLISHED = ("kabsch", "inverse", "exponential", "mse")
 EVEN = ("kabsch", "inverse_even", "exponential_even", "mse")
 LAPTOP = Settings(
     losses=EVEN,
     samples=256,
-    steps=1600,
+    steps=2400,
     rates=(2e-3,),
     heavy_atoms=(1, 7),
     atoms=(5, 29),
@@ -150,7 +156,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "table3_jodo": ("atoms, bonds and positions together: MSE, turned MSE, pair energies (Table 3)", {}),
     "jodo_rates": (
         "JODO: learning rates for each loss, short runs on a seed of their own",
-        {"rates": (1e-3, 2e-3, 4e-3), "steps": 500, "samples": 128, "first_seed": 10},
+        {"rates": (1e-3, 2e-3, 4e-3), "steps": 400, "samples": 128, "first_seed": 10},
     ),
 }
 """Experiment -> its title, and what it has of its own at laptop scale."""
@@ -237,8 +243,10 @@ def train(
     return fit(make_model(settings, seed), objective, batch, fit_settings, checkpoint=checkpoint, callbacks=callbacks)
 
 
-def sample(model: JointDiffusion, settings: Settings, *, n: int | None = None, seed: int = 0) -> Graphs:
-    """Molecules from a trained model, with sizes and charges of the training set."""
+def sample(
+    model: JointDiffusion, settings: Settings, *, n: int | None = None, seed: int = 0, **changes: bool
+) -> Graphs:
+    """Molecules from a trained model, with sizes and charges of the training set; `changes` are `sample_graphs`'."""
     graphs, _ = training_set(settings)
     device = next(model.parameters()).device
     return sample_graphs(
@@ -249,7 +257,7 @@ def sample(model: JointDiffusion, settings: Settings, *, n: int | None = None, s
         steps=settings.sampler_steps,
         batch_size=settings.sample_batch,
         charges=charges_of(graphs),
-        turned=settings.turned,
+        **changes,
     )
 
 
@@ -278,6 +286,11 @@ def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks
     assert isinstance(model, JointDiffusion)
     save_weights(workdir / "weights.safetensors", model, {"cell": str(cell)})
     figures = measure(settings, sample(model, settings, seed=cell["seed"]))
+    _, known = training_set(settings)
+    for change in CHANGES:
+        drawn = sample(model, settings, seed=cell["seed"], **{change: True})
+        found = {**evaluate(drawn.positions, drawn.numbers.long()), **graph_figures(drawn, known)[0]}
+        figures |= {f"{change}:{figure}": found[figure] for figure in CHANGED}
     probed, base = probes(settings), cell["loss"].removesuffix("_even")
     figures = rounded({**figures, **pose_figures(model.cpu(), probed, cell["seed"])})
     if f"{base}_turned" in POSITION_LOSSES:
@@ -317,6 +330,11 @@ GRAPH_COLUMNS = {
     "graph_right": ("2D right (%)", 1, 100),
     "graph_contradicted": ("contradicted by 3D (%)", 1, 100),
     "graph_right_both": ("right in both (%)", 1, 100),
+    **{
+        f"{change}:{figure}": (f"{'3D' if figure[0] == 'm' else '2D'} {words} (%), {told}", 1, 100)
+        for change, told in (("closed_shell", "even electrons"), ("turned", "turned"))
+        for figure, words in (("molecule_stability", "stable"), ("graph_right", "right"))
+    },
     "placed@0.3": ("error at t = 0.3 (Å)", 2, 1),
     "turned@0.3": ("after a turn (Å)", 2, 1),
 }

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from elf.checks import require_count, require_one_of
-from elf.generative.samplers import ancestral, euler, heun
+from elf.generative.samplers import ancestral, closed_shell_types, euler, heun
 from elf.geometry.alignment import align
 from experiments.molecules.jodo.data import Graphs
 from experiments.molecules.jodo.diffusion import JointDiffusion, Packed, Times, unpacked
@@ -20,6 +21,8 @@ from experiments.molecules.jodo.network import Mask
 Answer = Callable[[Packed, Times], Packed]
 Charges = dict[int, frozenset[int]]
 Method = Literal["ancestral", "heun", "ddim"]
+SETTLE_BELOW = 0.5
+"""Of sigma / alpha. The elements of `closed_shells` are settled here; chosen without trying others."""
 
 
 def self_conditioned(model: JointDiffusion, mask: Mask, *, turned: bool = False) -> Answer:
@@ -40,6 +43,34 @@ def self_conditioned(model: JointDiffusion, mask: Mask, *, turned: bool = False)
     return denoise
 
 
+def closed_shells(answer: Answer, model: JointDiffusion, mask: Mask, draw: Callable[[], Packed]) -> Answer:
+    """An answer with elements that are settled once the noise is small, as `elf.generative.samplers.ClosedShell` does.
+
+    They become the likeliest ones with an even number of electrons, without charges, and stay; from then on the network
+    sees noisy elements as if all along they had been those. JODO's sampler lets half of the molecules have an odd
+    number, and those cannot be stable wherever their atoms go.
+    """
+    elements = model.encoding.elements
+    last = 3 + model.encoding.atom_channels
+    settled: tuple[Tensor, Tensor] | None = None
+
+    def denoise(x_t: Packed, t: Times) -> Packed:
+        nonlocal settled
+        alpha, sigma = (value[:, None, None] for value in (model.schedule.alpha(t), model.schedule.sigma(t)))
+        if settled is None and bool((sigma <= SETTLE_BELOW * alpha).all()):
+            hot = closed_shell_types(answer(x_t, t)[..., 3 : last - 1], mask, elements)
+            types = F.pad((2 * hot - 1) / 4, (0, 1)) * mask[..., None]
+            settled = types, draw()[..., 3:last]
+        if settled is None:
+            return answer(x_t, t)
+        types, noise = settled
+        x_t = torch.cat([x_t[..., :3], alpha * types + sigma * noise, x_t[..., last:]], dim=-1)
+        x_hat = answer(x_t, t)
+        return torch.cat([x_hat[..., :3], types, x_hat[..., last:]], dim=-1)
+
+    return denoise
+
+
 @torch.no_grad()
 def sample_graphs(
     model: JointDiffusion,
@@ -51,6 +82,7 @@ def sample_graphs(
     batch_size: int = 64,
     charges: Charges | None = None,
     turned: bool = False,
+    closed_shell: bool = False,
 ) -> Graphs:
     """Molecules of so many atoms; those of similar size share a batch, the answer is in the order of `counts`.
 
@@ -63,6 +95,7 @@ def sample_graphs(
         batch_size: molecules a batch.
         charges: those that an element may have, see `Encoding.decode`.
         turned: see `self_conditioned`.
+        closed_shell: see `closed_shells`.
 
     Raises:
         ValueError: an unknown method; steps or a batch size below one.
@@ -80,6 +113,8 @@ def sample_graphs(
         mask = first_atoms(counts[rows]).to(generator.device)
         draw = partial(model.noise, mask, generator, dtype)
         denoise = self_conditioned(model, mask, turned=turned)
+        if closed_shell:
+            denoise = closed_shells(denoise, model, mask, draw)
         if method == "ancestral":
             x = ancestral(denoise, model.schedule, draw(), steps, draw)
         else:
