@@ -1,4 +1,4 @@
-"""The experiment "table3_jodo": runs, resumes its seeds' batches, prints the paper's rows beside ours."""
+"""The experiment "table3": runs, resumes its seeds' batches, prints the paper's rows beside ours."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from experiments.molecules.jodo.diffusion import POSITION_LOSSES, position_loss
 from experiments.molecules.jodo.network import GraphTransformer
 from experiments.molecules.paper_tables import TABLE_3
 
-TINY = experiment.settings_of("table3_jodo", "smoke")
+TINY = experiment.settings_of("table3", "smoke")
 
 
 def test_it_runs_and_has_a_table(tmp_path):
-    path = reproduce("table3_jodo", scale="smoke", seeds=1, workdir=tmp_path, threads=1, output=tmp_path / "out.json")
+    path = reproduce("table3", scale="smoke", seeds=1, workdir=tmp_path, threads=1, output=tmp_path / "out.json")
     result = json.loads(path.read_text())
     rows = {row["cell"]["loss"]: row["result"] for row in result["cells"]}
     assert set(rows) == {"kabsch", "inverse_even", "data"}
@@ -26,7 +26,7 @@ def test_it_runs_and_has_a_table(tmp_path):
     assert rows["inverse_even"]["turning_changes"] < 1e-4
     assert rows["kabsch"]["molecules"] == TINY.samples
     assert rows["kabsch"]["placed@0.1"] >= rows["kabsch"]["turned@0.1"] > 0
-    text = find("table3_jodo").table(result)
+    text = find("table3").table(result)
     assert "| paper: JODO + energy (exponential) | 99.6 | 96.6 |" in " ".join(text.split())
     assert text.count("\n") == 2 + 3 + len(TABLE_3) + 1 + 2 + 3 + 1
     assert "of its norm: energy, inverse springs" in text
@@ -57,7 +57,7 @@ def test_training_repeats_and_lowers_the_loss():
 
 
 def test_scales_and_their_sizes():
-    laptop, paper = (experiment.settings_of("table3_jodo", scale) for scale in ("laptop", "paper"))
+    laptop, paper = (experiment.settings_of("table3", scale) for scale in ("laptop", "paper"))
     small = experiment.make_model(laptop, 0)
     assert sum(p.numel() for p in small.parameters()) == pytest.approx(1e6, rel=0.1)
     assert (paper.channels, paper.layers, paper.heads, paper.dropout) == (256, 8, 16, 0.1)

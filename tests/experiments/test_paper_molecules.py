@@ -67,7 +67,7 @@ def test_checkpoints_are_twenty_a_run_within_bounds():
 
 def test_small_scales_have_rates_of_their_own():
     """C.2's rates differ threefold between losses, for runs a thousand times as long: what is best here is swept."""
-    tables = [SETTINGS[name] for name in ("table2", "table3", "table4", "figure4")]
+    tables = [SETTINGS[name] for name in ("table2", "paper_distributions", "table4", "figure4")]
     for laptop in (found["laptop"] for found in tables):
         for model in laptop.models:
             for loss in laptop.losses:
@@ -87,7 +87,7 @@ def test_every_loss_of_a_table_was_swept():
         for name in ("edm_rates", "gdm_rates", "paper_spring_rates")
         for cell in paper_molecules.cells(SETTINGS[name]["laptop"], 1)
     }
-    for name in ("table2", "table3", "table4", "figure4"):
+    for name in ("table2", "paper_distributions", "table4", "figure4"):
         runs = paper_molecules.cells(SETTINGS[name]["laptop"], 1)
         assert {(cell["model"], cell["loss"]) for cell in runs if cell["model"] != "data"} <= swept
 
@@ -105,7 +105,7 @@ def test_cells_of_the_tables():
     assert {c["share"] for c in cells("figure4", "smoke")} == {0.5, 1.0}  # the data are taken whole
     assert {c["loss"] for c in cells("figure4", "smoke")} == {"energy", "-"}
     assert {(c["model"], c["loss"]) for c in cells("table1")} >= {("gdm", "sparse_inverse"), ("gdm-aug", "energy")}
-    for name in ("table1", "table2", "table3", "table4", "figure4"):
+    for name in ("table1", "table2", "paper_distributions", "table4", "figure4"):
         for scale in ("smoke", "live", "laptop", "paper"):
             json.dumps(asdict(find(name).settings(scale)))
             assert all(c["model"] in (*MODELS, "data") and c["loss"] in (*LOSSES, "-") for c in cells(name, scale))
@@ -205,8 +205,8 @@ def test_table2_at_smoke_scale(tmp_path, monkeypatch):
         load_weights(weights_file, paper_molecules.make_predictor(TINY, "gdm", 0))
 
 
-def test_table3_at_smoke_scale(tmp_path):
-    path = reproduce("table3", scale="smoke", seeds=1, workdir=tmp_path, threads=1, only={"model": "data"})
+def test_paper_distributions_at_smoke_scale(tmp_path):
+    path = reproduce("paper_distributions", scale="smoke", seeds=1, workdir=tmp_path, threads=1, only={"model": "data"})
     result = json.loads(path.read_text())
     (row,) = result["cells"]
     figures = row["result"]
@@ -215,7 +215,7 @@ def test_table3_at_smoke_scale(tmp_path):
     assert figures["posebusters"] == 1
     assert 0 <= figures["strain"] < 60
     assert all(0 < figures[f"mmd_{kind}"] < 10 for kind in ("bond", "angle", "dihedral"))
-    text = find("table3").table(result)
+    text = find("paper_distributions").table(result)
     assert "paper: JODO + energy (inverse)" in text
     assert "data (train against test)" in text
 
@@ -279,9 +279,9 @@ def test_a_batch_holds_every_atom(data):
     assert batch["numbers"].shape[1] == int(data.sizes[rows].max())
 
 
-def test_table3_shows_per_cent_and_distances():
+def test_paper_distributions_shows_per_cent_and_distances():
     row = {"model": "edm", "loss": "mse", "atom_stability": {"mean": 0.5}, "fcd": {"mean": 12.25}}
-    text = find("table3").table({"summary": [row], "scale": "laptop", "settings": {"samples": 7}})
+    text = find("paper_distributions").table({"summary": [row], "scale": "laptop", "settings": {"samples": 7}})
     ours, published = (re.sub(" +", " ", text.splitlines()[i]) for i in (2, 3))
     assert ours == "| edm, mse | 50.0 | - | - | - | 12.2 | - | - | - |"
     assert published.startswith("| paper: JODO as published | 99.2 | 93.4 |")

@@ -42,7 +42,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "only"), [("table2", ("model=edm", "loss=energy")), ("table3_jodo", ("loss=inverse_even",))]
+    ("name", "only"), [("table2", ("model=edm", "loss=energy")), ("table3", ("loss=inverse_even",))]
 )
 def test_a_table_of_the_paper_runs_in_two_processes(tmp_path, name, only):
     wanted = [part for cell in only for part in ("--only", cell)]

@@ -77,6 +77,7 @@ PLOTS: dict[str, Plot] = {
     "molecule_springs": ATOMS,
     "molecule_step": Plot("share", "share of the loss in a training step (%)", factor=100),
     "molecules": ATOMS,
+    "paper_distributions": Plot("mmd_bond", "MMD of bond lengths", ("model", "loss")),
     "paper_models": Plot(
         "loss_share", "share of the loss in a training step (%)", ("model", "loss"), 100, {"size": "paper"}
     ),
@@ -105,8 +106,7 @@ PLOTS: dict[str, Plot] = {
     ),
     "table1": _atoms("model", "loss"),
     "table2": _atoms("model", "loss"),
-    "table3": Plot("mmd_bond", "MMD of bond lengths", ("model", "loss")),
-    "table3_jodo": ATOMS,
+    "table3": ATOMS,
     "table4": ATOMS,
     "table5": Plot("energy", "energy above the ground state (J)"),
     "table5_aligned": Plot("energy", "energy above the ground state (J)"),

@@ -1,4 +1,4 @@
-"""JODO with the pair energy (Table 3): "table3_jodo", and "jodo_rates", its learning rates on a seed of their own.
+"""JODO with the pair energy (Table 3): "table3", and "jodo_rates", its learning rates on a seed of their own.
 
 One network that draws atoms, bonds and positions together, trained at equal compute with four losses on positions: MSE
 after turning the target onto the noisy molecule (JODO's own), the pair energy with inverse and exponential springs, and
@@ -153,7 +153,7 @@ SETTINGS = {
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "table3_jodo": ("atoms, bonds and positions together: MSE, turned MSE, pair energies (Table 3)", {}),
+    "table3": ("atoms, bonds and positions together: MSE, turned MSE, pair energies (Table 3)", {}),
     "jodo_rates": (
         "JODO: learning rates for each loss, short runs on a seed of their own",
         {"rates": (1e-3, 2e-3, 4e-3), "steps": 400, "samples": 128, "first_seed": 10},
