@@ -8,7 +8,7 @@ SLOWED ?= 4
 # Every cell must run; cells tagged nbval-check-output must print what the committed notebook shows.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-kernel-startup-timeout=120
 
-.PHONY: help setup run lab book test bench fuzz e2e format lock clean
+.PHONY: help setup run lab book pdf test bench fuzz e2e format lock clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -25,6 +25,9 @@ lab: setup       ## open the course in JupyterLab
 
 book: setup      ## build the course as a web site in build/book; works offline once npm has fetched three libraries
 	@$(PY) -m tools.book
+
+pdf: book        ## print every notebook of the site to build/pdf (needs Chromium)
+	@$(PY) -m tools.book.pdf
 
 test: export OMP_NUM_THREADS := 1
 test: setup      ## lint, types, unit tests, the site in a real browser, and every notebook at smoke scale

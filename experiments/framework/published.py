@@ -26,12 +26,14 @@ class Published(Generic[Network]):
         runs: loss -> the folder of its run, a pattern relative to the `workdir` of `elf reproduce`.
         command: makes the runs.
         build: an untrained network of the same shape.
+        half: keep the weights in half precision, three digits of each, so that a larger network stays a small file.
     """
 
     stem: str
     runs: Mapping[str, str]
     command: str
     build: Callable[[], Network]
+    half: bool = False
 
     @property
     def index(self) -> Path:
@@ -51,6 +53,7 @@ class Published(Generic[Network]):
                 raise ValueError(f"workdir holds {len(found)} runs of loss={loss!r} ({pattern}); it should hold one")
             network = self.build()
             load_weights(found[0], network)
+            network = network.half() if self.half else network
             about = {"run": found[0].parent.name, "command": self.command}
             name = f"{self.stem}.{loss}.safetensors"
             index[loss] = {"file": name, "sha256": save_weights(results_folder() / name, network, about), **about}
@@ -71,6 +74,6 @@ class Published(Generic[Network]):
             raise FileNotFoundError(f"there is no {path.name} in {path.parent}; make the weights with: {self.command}")
         entry = json.loads(path.read_text(encoding="utf-8"))[loss]
         check_sha256(path.parent / entry["file"], entry["sha256"])
-        network = self.build()
+        network = self.build().half() if self.half else self.build()
         load_weights(path.parent / entry["file"], network)
-        return network.eval()
+        return network.float().eval()

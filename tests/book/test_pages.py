@@ -122,6 +122,7 @@ def test_no_mark_is_left_over_and_no_prose_inside_mathematics(name, site):
     ("html", "count"),
     [
         ("<p>On the $d$-rigidity of <b>graphs</b></p>", 1),
+        ("<p>| loss | error |\n|---|---|</p>", 1),
         ("<p>and **so** on, <code>$OUT</code></p>", 1),
         (r'<p>Suppose <span class="math">\(p = 1 Add that over the data\)</span></p>', 3),
         (r'<p>So <span class="math">\(D_{\mathrm{KL}} \text{ where it rises}\)</span></p><pre>$ make</pre>', 0),
