@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from experiments.molecules.jodo.diffusion import (
     ATOM_WEIGHT,
     BOND_WEIGHT,
     MEAN_SPRINGS,
+    POSITION_LOSSES,
     Cosine,
     Encoding,
     JointDiffusion,
@@ -68,6 +70,14 @@ def test_times_end_where_nothing_is_noisy_and_are_drawn_where_the_sampler_goes(g
     assert 1e-5 <= all_of_it.min() < 1e-3
     assert 0.9946 < all_of_it.max() < 1
     assert within.mean() == pytest.approx(0.498, abs=0.02)
+
+
+def test_no_time_is_drawn_at_which_nothing_or_all_is_noise(monkeypatch, generator):
+    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.linspace(0, 1, n))
+    for schedule, ends in ((Cosine(), (1e-3, 0.9946)), (Cosine(within=False), (1e-5, 1 - 1e-5))):
+        times = schedule.draw(3, generator)
+        assert times[::2].tolist() == pytest.approx(ends, rel=1e-6)
+        assert schedule.log_snr(times).isfinite().all()
 
 
 def test_water_encoded_by_hand():
@@ -226,6 +236,27 @@ def test_poses_are_free_for_the_energy_and_measured(graphs, generator):
     assert all(figures[f"turned@{t}"] < 1e-5 and figures[f"placed@{t}"] > 0.5 for t in poses.TIMES)
     clean, mask = model.encoding.encode(graphs), graphs.mask
     assert float(position_loss("inverse")(clean.positions @ turns, clean.positions, clean.positions, mask).max()) < 1e-8
+
+
+def test_the_root_mean_square_of_a_shift_is_its_length():
+    mask = first_atoms(torch.tensor([2, 4]))
+    x = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)) * mask[..., None]
+    moved = x + torch.tensor([[[3.0, 0, 4]], [[0, 2, 0]]]) * mask[..., None]
+    assert poses.rmsd(moved, x, mask).tolist() == pytest.approx([5, 2])
+    lame = x + torch.tensor([0.0, 0, 6]) * (torch.arange(4) == 0)[:, None]
+    assert poses.rmsd(lame, x, mask).tolist() == pytest.approx([6 / math.sqrt(2), 6 / math.sqrt(4)])
+
+
+def test_what_turning_changes_is_relative_to_the_gradient(graphs, monkeypatch):
+    model = make_model()
+    change = poses.turning_changes(model, graphs, "mse", 1)
+    for name in ("mse", "kabsch"):
+        loud = replace(position_loss(name), weight=10 * position_loss(name).weight)
+        monkeypatch.setitem(POSITION_LOSSES, name, loud)
+    assert poses.turning_changes(model, graphs, "mse", 1) == pytest.approx(change, rel=1e-3)
+    # Twice the loss in the place of the turned one: a change of the size of the gradient.
+    monkeypatch.setitem(POSITION_LOSSES, "kabsch", replace(loud, turned=False, weight=2 * loud.weight))
+    assert poses.turning_changes(model, graphs, "mse", 1) == pytest.approx(1, rel=1e-4)
 
 
 class Known(JointDiffusion):

@@ -56,6 +56,33 @@ def test_training_repeats_and_lowers_the_loss():
     assert sum(losses[0][-8:]) < 0.8 * sum(losses[0][:8])
 
 
+def test_what_is_trained_on_is_the_sum_of_the_three_streams(monkeypatch):
+    """A stream with the wrong sign would lower the loss all the more; the parts are worked out by hand elsewhere."""
+    seen, true = [], experiment.joint_loss
+
+    def spy(*args, **kwargs):
+        seen.append(true(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(experiment, "joint_loss", spy)
+    record = experiment.train(replace(TINY, steps=2), "mse", seed=1)
+    sums = [sum(part.item() for part in parts) for parts in seen]
+    assert [row["loss"] for row in record.history] == pytest.approx(sums, rel=1e-6)
+    assert all(part.item() > 1e-3 for parts in seen for part in parts)
+
+
+def test_what_a_training_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiment, "fit", lambda *args, **kwargs: asked.append(args[3]))
+    laptop = experiment.settings_of("table3_jodo", "laptop")
+    epoch = len(experiment.training_set(laptop)[0]) // laptop.batch_size
+    for steps, epochs in ((40, 0), (4000, 0), (10**6, 0), (7, 5)):
+        experiment.train(replace(laptop, steps=steps, epochs=epochs, warmup_steps=100), "mse", seed=6)
+    assert [(s.steps, s.warmup_steps, s.checkpoint_every) for s in asked] == [
+        (40, 40, 100), (4000, 100, 200), (10**6, 100, 2000), (5 * epoch, 100, max(100, 5 * epoch // 20)),
+    ]  # fmt: skip
+
+
 def test_scales_and_their_sizes():
     laptop, paper = (experiment.settings_of("table3", scale) for scale in ("laptop", "paper"))
     small = experiment.make_model(laptop, 0)

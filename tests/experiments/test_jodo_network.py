@@ -141,6 +141,35 @@ def test_neighbours_are_bonded_or_within_1_41_angstrom_of_what_was_said_before()
     assert torch.equal(first, pairs_of(mask)[..., None].expand(1, 5, 5, 2))
 
 
+def test_what_the_blocks_are_told_is_worked_out_by_hand(generator):
+    """The level in waves of learned frequencies, squared distances of the answer before, equal shares of neighbours."""
+    network, (state, mask), levels = make_network(), make_state(generator, torch.float32), LEVELS.float()
+    previous = make_state(generator, torch.float32)[0]
+    heard, distances, contexts, drawn = [], [], [], []
+    network.level[0].register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+    network.distances.register_forward_pre_hook(lambda _, args: distances.append(args[0]))
+    network.blocks[0].register_forward_pre_hook(lambda _, args: contexts.append(args[3]))
+    for head in network.bond_heads:
+        head.register_forward_hook(lambda _, args, answer: drawn.append(answer[..., 0]))
+    answer = network(state, levels, mask, previous)
+    for told, level in zip(heard[0].tolist(), levels.tolist(), strict=True):
+        waves = [wave(2 * math.pi * f * level) for wave in (math.sin, math.cos) for f in network.frequencies.tolist()]
+        assert told == pytest.approx([level, *waves], abs=1e-4)
+    torch.testing.assert_close(distances[0], torch.cdist(previous.positions, previous.positions).square())
+    near, seen = contexts[0].near, previous.bonds[..., 0] >= 0
+    for b, size in enumerate(SIZES):
+        for i in range(size):
+            others = [j for j in range(size) if j != i]
+            assert near[b, i, :, 0].nonzero()[:, 0].tolist() == [j for j in others if seen[b, i, j]]
+            for extra in range(2):
+                asked = [j for j in others if near[b, i, j, extra]] or others
+                shares = [1 / len(asked) if j in asked else 0 for j in range(mask.shape[1])]
+                assert contexts[0].means[b, i, :, extra].tolist() == pytest.approx(shares)
+            for j in others:
+                means = [float(values[b, i, j] + values[b, j, i]) / 2 for values in drawn]
+                assert answer.bonds[b, i, j].tolist() == pytest.approx(means, abs=1e-6)
+
+
 def count(channels: int, layers: int, heads: int, extra: int) -> int:
     """Numbers in the network, from its formulas alone."""
     h, e, t, k = channels, channels // 4, 4 * channels, channels // 4

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from elf.elements import ELEMENTS, GEOM_ELEMENTS, PERIODIC_TABLE, VALENCE
 from elf.energy import PairEnergy
 from elf.generative.molecules import Featuriser, KarrasDenoiser, NoisePredictor, denoising_loss
-from elf.generative.samplers import SETTLE_BELOW, closed_shell_types, draw_counts, heun, sample_molecules
+from elf.generative.samplers import (
+    SETTLE_BELOW,
+    ClosedShell,
+    Level,
+    closed_shell_types,
+    draw_counts,
+    heun,
+    sample_molecules,
+)
 from elf.generative.schedules import Karras, Polynomial, Schedule
 from elf.models.egnn import EGNN, GNN
 from elf.models.transformer import EquivariantTransformer
@@ -125,6 +133,9 @@ def test_churn_raises_the_noise_as_alg_2_has_it():
     # Nothing is denoised here: where the data are at the origin, x_t is noise of sigma_t.
     spreads = [x_t.square().mean().sqrt().item() for _, x_t in asked]
     assert spreads == pytest.approx(raised, rel=4 / math.sqrt(2 * n))
+    # What is added, draw by draw: its sign is seen in no distribution.
+    fresh = torch.randn(n, 1, 1, generator=seeded(1), dtype=torch.float64)
+    torch.testing.assert_close(asked[0][1], 2 * noise + 2 * math.sqrt(1.3**2 - 1) * fresh)
 
 
 @pytest.mark.parametrize(("schedule", "extra"), [(Karras(), 0), (Polynomial(), 1)], ids=["Karras", "Polynomial"])
@@ -290,6 +301,17 @@ def test_types_are_settled_once_as_if_they_had_been_so_all_along():
         assert (types - carbon).std().item() == pytest.approx(t, rel=0.05)
 
 
+def test_a_settled_state_by_hand():
+    """One-hots of length 4 plus 1.5 times the draw's features; positions, and states of more noise, as they were."""
+    mask, kick = torch.ones(1, 2, dtype=torch.bool), torch.arange(16.0).view(1, 2, 8)
+    shell, x_t = ClosedShell(Oracle(), mask, lambda: kick), torch.ones(1, 2, 8)
+    for sigma in (2.5, 1.5):
+        settled = shell.settle(x_t, Level(torch.tensor(sigma), torch.tensor(1.0), torch.tensor(sigma)))
+        assert torch.equal(settled[..., :3], x_t[..., :3])
+        assert torch.equal(settled, x_t) == (sigma > 2)
+    assert torch.equal(settled[..., 3:], 4 * torch.eye(5)[1] + 1.5 * kick[..., 3:])
+
+
 # --- bookkeeping
 
 
@@ -323,6 +345,7 @@ def test_model_loss_and_sampler_run_on_the_meta_device(build, method):
     ("counts", "arguments", "error", "message"),
     [
         (torch.tensor([0]), {}, ValueError, r"counts has shape \(1,\); it should be \(n,\) with n >= 1 and"),
+        (torch.tensor([2, 0]), {}, ValueError, r"counts has shape \(2,\)"),
         (torch.tensor([], dtype=torch.long), {}, ValueError, r"counts has shape \(0,\)"),
         (torch.ones(2, 2, dtype=torch.long), {}, ValueError, r"counts has shape \(2, 2\)"),
         (torch.tensor([2]), {"steps": 0}, ValueError, "steps is 0"),

@@ -124,6 +124,19 @@ def test_the_loss_of_an_unfinished_step_is_forgotten_before_it_is_read():
     assert state.losses == [1.0, 2.0, 3.0]
 
 
+def test_a_distributed_record_ends_where_losses_were_last_exchanged():
+    state = TrainState(SETTINGS, toy_model(), None, rank=0, distributed=True)
+    lengths = []
+    for step in range(4):
+        state.note_loss(torch.tensor(float(step)), 0.1)
+        state.end_step()
+        if step == 2:
+            state.read_losses()
+        lengths.append(len(state.record.history))
+    assert lengths == [0, 0, 3, 3]
+    assert [entry["loss"] for entry in state.record.history] == [0.0, 1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0:00"), (65.0, "1:05"), (3599.6, "1:00:00"), (3665.0, "1:01:05"), (math.nan, "?"), (math.inf, "?")],
