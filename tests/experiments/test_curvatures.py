@@ -129,6 +129,26 @@ def test_three_atoms_in_a_line_have_no_bend_and_no_torsion_about_them():
     assert rows["single-bond torsion"] == []
 
 
+@pytest.mark.parametrize(("cosine", "straight"), [(0.97, False), (-0.97, False), (0.99, True), (-0.99, True)])
+@pytest.mark.parametrize("lengths", [(1.0, 1.0), (0.2, 3.0), (5.0, 4.0), (0.3, 0.4)])
+def test_what_is_a_line_depends_on_the_angle_alone(cosine, straight, lengths):
+    ends = torch.tensor([[1.0, 0.0, 0.0], [cosine, math.sqrt(1 - cosine**2), 0.0]], dtype=torch.float64)
+    positions = torch.cat([torch.zeros(1, 3), ends * torch.tensor(lengths)[:, None]]) + 7
+    assert curvatures._straight(positions, 1, 0, 2) is straight
+
+
+def test_the_summary_is_the_mean_over_seeds_in_per_cent():
+    names = ("mmff94", "mse", "kabsch", *curvatures.SPRINGS, *curvatures.SUMS, "root of exponential")
+    rows = [
+        {"result": {"share": {name: {"stretch": {"mean": 1.0}, "bend": {"mean": bend}} for name in names}}}
+        for bend in (0.125, 0.375)
+    ]
+    del rows[0]["result"]["share"]["mse"]["bend"]
+    found = {row.pop("energy"): row for row in curvatures.summarise(rows)}
+    assert found["mmff94"] == {"stretch": 100, "bend": 25}
+    assert found["mse"] == {"stretch": 100}
+
+
 def test_the_committed_table_says_that_pair_energies_hardly_feel_flat_groups_bend():
     result = load_result("curvatures")
     rows = {row["energy"]: row for row in result["summary"]}

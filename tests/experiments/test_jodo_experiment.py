@@ -74,7 +74,7 @@ def test_what_is_trained_on_is_the_sum_of_the_three_streams(monkeypatch):
 def test_what_a_training_is_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(experiment, "fit", lambda *args, **kwargs: asked.append(args[3]))
-    laptop = experiment.settings_of("table3_jodo", "laptop")
+    laptop = experiment.settings_of("table3", "laptop")
     epoch = len(experiment.training_set(laptop)[0]) // laptop.batch_size
     for steps, epochs in ((40, 0), (4000, 0), (10**6, 0), (7, 5)):
         experiment.train(replace(laptop, steps=steps, epochs=epochs, warmup_steps=100), "mse", seed=6)

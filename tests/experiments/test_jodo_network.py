@@ -150,7 +150,7 @@ def test_what_the_blocks_are_told_is_worked_out_by_hand(generator):
     network.distances.register_forward_pre_hook(lambda _, args: distances.append(args[0]))
     network.blocks[0].register_forward_pre_hook(lambda _, args: contexts.append(args[3]))
     for head in network.bond_heads:
-        head.register_forward_hook(lambda _, args, answer: drawn.append(answer[..., 0]))
+        head.register_forward_hook(lambda _, args, answer: drawn.append(answer[..., 0].detach()))
     answer = network(state, levels, mask, previous)
     for told, level in zip(heard[0].tolist(), levels.tolist(), strict=True):
         waves = [wave(2 * math.pi * f * level) for wave in (math.sin, math.cos) for f in network.frequencies.tolist()]

@@ -13,7 +13,13 @@ from scipy.optimize import least_squares
 
 import elf
 from elf.geometry import edge_distances, pairwise_distances
-from elf.geometry.graphs import complete_edges, is_connected, random_regular_edges, symmetrise_edges
+from elf.geometry.graphs import (
+    complete_edges,
+    is_connected,
+    random_regular_edges,
+    symmetrise_edges,
+    undirected_pairs,
+)
 from elf.geometry.modular import PRIME, eliminate, inverse, random_null_vector, random_residues, residue
 from elf.geometry.rigidity import (
     draw_rigid_graph,
@@ -361,6 +367,21 @@ def test_drawn_graphs_are_globally_rigid_and_tries_are_counted():
     assert torch.equal(again.edges, single)
 
 
+def test_tries_are_counted_a_graph(monkeypatch):
+    monkeypatch.setattr(
+        "elf.geometry.rigidity.is_globally_rigid", lambda n, edges, *_, **__: torch.zeros(len(edges)) > 0
+    )
+    with pytest.raises(ValueError, match="max_tries is 4: of 12 random graphs with n = 9 and degree 4, 0 were"):
+        draw_rigid_graph(9, 2, 0, count=3, max_tries=4)
+
+
+def test_what_fills_up_a_list_is_no_pair():
+    lists = torch.tensor([[[0, 0, -1, -1], [1, 2, -1, -1]], [[0, 1, 2, 3], [1, 2, 3, 0]]])
+    assert torch.equal(undirected_pairs(lists, 4, padded=True), lists)
+    with pytest.raises(ValueError, match="mentions node -1"):
+        undirected_pairs(lists, 4)
+
+
 SQUARE = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
 
 
@@ -374,6 +395,7 @@ SQUARE = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
         (lambda: random_regular_edges(6, 2, 0, method="luck"), "method is 'luck'"),
         (lambda: is_rigid(4, torch.tensor([[0, 2], [1, 2]]), 2), "joins node 2 to itself"),
         (lambda: is_rigid(4, torch.tensor([[0, 1, 2], [1, 0, 3]]), 2), "pair \\(0, 1\\) more than once"),
+        (lambda: is_rigid(4, torch.tensor([[1, 0, 3], [3, 1, 1]]), 2), "pair \\(1, 3\\) more than once"),
         (lambda: is_rigid(4, torch.tensor([[0, 1], [1, 4]]), 2), "mentions node 4"),
         (lambda: is_rigid(4, torch.tensor([[0, -1], [1, 2]]), 2), "mentions node -1"),
         (lambda: is_rigid(4, torch.zeros(2, 0, dtype=torch.long), 2), "at least one edge"),

@@ -201,6 +201,73 @@ def test_zero_at_the_target_is_measured_in_energies_of_displaced_ones() -> None:
     assert found.at_target == pytest.approx(3 / moved[1], rel=1e-9)
 
 
+def test_figures_are_relative_to_displacements_of_the_same_size() -> None:
+    """Harmonic: 1.5 added to all coordinates, and two atoms that pass, in energies and forces of the noise."""
+    y = torch.randn(3, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = elf.report_card(elf.Harmonic(), y)
+    generator = torch.Generator().manual_seed(0)
+    noises = [0.2 * torch.randn(6, 3, dtype=y.dtype, generator=generator) for _ in range(3)]
+    energies = [float(noise.square().sum()) for noise in noises]
+    moved = [abs(float((noise + 1.5).square().sum()) - energy) for noise, energy in zip(noises, energies, strict=True)]
+    assert found.ignores["translation"] == pytest.approx(max(moved) / sorted(energies)[1], rel=1e-9)
+    near = [float(torch.pdist(points).min()) for points in y]
+    assert found.steepest == pytest.approx(2 * (max(near) + 0.3) / (2 * sorted(energies)[1] ** 0.5), rel=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_no_figure_depends_on_the_unit_of_the_energy(unit) -> None:
+    angle = torch.arange(4) * (math.pi / 2)
+    y = torch.stack((angle.cos(), angle.sin()), -1)[None].double()
+    y = torch.cat([y, torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)])
+    plain, other = (
+        cards.report_card(lambda a, b, mask=None, k=k: k * (elf.PairEnergy()(a, b, mask) + 1e-3), y)
+        for k in (1.0, unit)
+    )
+    assert plain.relabellings == other.relabellings == (7, 7, 3)
+    for name in ("at_target", "growth", "steepest", "condition", "soft_share", "free_modes", "kink"):
+        assert getattr(other, name) == pytest.approx(getattr(plain, name), rel=1e-3), name
+    assert other.dead_starts == pytest.approx(plain.dead_starts, rel=1e-6, abs=1e-6)
+    assert max(other.ignores.values()) < 1e-6
+    numbers = [change for change in plain.agreement.values() if isinstance(change, float)]
+    assert numbers
+    assert [c for c in other.agreement.values() if isinstance(c, float)] == pytest.approx(numbers, rel=0.5, abs=1e-5)
+
+
+def test_the_softest_mode_is_the_softest_for_its_own_target() -> None:
+    """Four atoms on a line: of the long target all springs are a thousand times as stiff, and one is soft for them."""
+    short = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64).view(1, 4, 1)
+
+    def energy(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        long = y[:, -1, 0] - y[:, 0, 0] > 5
+        stretch = (x - y).diff(dim=1)[..., 0].square()
+        soft = torch.where(long, 1e-2, 0.5) * stretch[:, 0]
+        return torch.where(long, 1e3, 1.0) * (soft + stretch[:, 1] + stretch[:, 2])
+
+    assert elf.report_card(energy, torch.cat([short, 2 * short])).softest_target == 1
+    assert elf.report_card(energy, torch.cat([2 * short, short])).softest_target == 0
+
+
+def test_a_constant_gradient_has_no_kink() -> None:
+    y = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert cards._meeting(lambda x, target, mask=None: 3 * x.sum((1, 2)), y) == (pytest.approx(9), False)
+
+
+def test_starts_are_as_wide_as_the_targets_and_distortions_are_of_a_tenth() -> None:
+    y = 7 + 5 * torch.randn(40, 20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen: list[torch.Tensor] = []
+
+    def energy(x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append(x.detach().clone())
+        return (x - target).square().sum((1, 2))
+
+    cards._arrivals(energy, y, torch.ones(40, 20, dtype=torch.bool), torch.Generator().manual_seed(1))
+    assert float(seen[0].std()) == pytest.approx(float(y.std()), rel=0.05)
+    assert abs(float(seen[0].mean())) < 0.5
+    seen.clear()
+    assert cards._ranks(energy, [y[:1]], lambda i, x: energy(x, y[:1].expand_as(x)), torch.Generator()) == 1
+    assert float((seen[0] - y[:1]).std()) == pytest.approx(0.1, rel=0.05)
+
+
 def test_atoms_that_meet_under_mse() -> None:
     """The nearest two are 1 apart; the one moved ends 0.3 beyond the other: 2 * 1.3, and no jump."""
     y = torch.tensor([[[7.0, 2.0, 1.0], [8.0, 2.0, 1.0], [7.0, 7.0, 1.0]]], dtype=torch.float64)

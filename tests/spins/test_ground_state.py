@@ -1,10 +1,11 @@
 import itertools
 
 import networkx
+import numpy as np
 import pytest
 import torch
 
-from elf.spins import Couplings, anneal, graph_ground_state, ground_state, ising_energy
+from elf.spins import Couplings, anneal, graph_ground_state, ground_state, ising_energy, matching
 from elf.spins.graph import flip_energies
 
 
@@ -143,6 +144,18 @@ def test_a_time_out_of_a_graph_returns_a_local_minimum_and_a_bound(generator):
     y = found.spins.double()
     assert found.energy == pytest.approx(float(-0.5 * y @ matrix @ y))
     assert (y * (matrix @ y) >= -1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "proven"), [(4.5, 5.5, True), (5.0, 5.5, False), (4.5, 5.0, False), (4.5, 5.5 + 2e-6, True)]
+)
+def test_a_pairing_is_proven_where_lengths_are_known_well_enough(mine, others, proven):
+    """Of one frustrated square: lengths are off by a millionth themselves, so that 5 may be 6 rounded up, or 4 down."""
+    lengths, broken = np.array([[mine, others, others, others]]), np.array([[True, False, False, False]])
+    found = np.array([False])
+    matching._prove(matching._plaquette_bonds(2, 2), np.array([[1]], np.uint8), lengths, broken, found)
+    assert found.tolist() == [proven]
+    assert broken.tolist() == [[True, False, False, False]]
 
 
 def test_bad_input_is_named(make):
