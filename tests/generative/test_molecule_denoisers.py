@@ -112,14 +112,14 @@ def test_noise_is_added_as_equation_2_has_it(build, positions, dtype):
 
 
 def test_karras_preconditioning_by_hand(positions, generator, dtype):
-    """sigma = 2, sigma_data = 1: c_skip 1/5, c_out 2/sqrt(5); types enter over sqrt(16 + 4)."""
+    """sigma = 2, sigma_data = 1/2: c_skip 1/17, c_out 2/sqrt(17); types enter over sqrt(16 + 4)."""
     moves, logits = center(torch.randn(2, 4, 3, generator=generator, dtype=dtype), MASK), torch.zeros(2, 4, 5)
     logits[..., 1] = math.log(3)
     network = Fixed(moves, logits.to(dtype))
-    denoiser = KarrasDenoiser(network, Karras(sigma_data=1.0))
+    denoiser = KarrasDenoiser(network, Karras(sigma_data=0.5))
     x_t = torch.cat([center(positions, MASK), torch.ones(2, 4, 5, dtype=dtype)], -1)
     x_hat = denoiser.denoise(x_t, torch.full((2,), 2.0, dtype=dtype), MASK)
-    torch.testing.assert_close(x_hat[..., :3], x_t[..., :3] / 5 + 2 / math.sqrt(5) * moves)
+    torch.testing.assert_close(x_hat[..., :3], x_t[..., :3] / 17 + 2 / math.sqrt(17) * moves)
     asked, types, level, _ = network.asked[0]
     assert torch.equal(asked, x_t[..., :3])
     torch.testing.assert_close(types, torch.full_like(types, 1 / math.sqrt(20)))

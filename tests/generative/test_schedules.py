@@ -105,6 +105,8 @@ def test_karras_draws_are_log_normal():
     drawn = Karras(log_mean=-1.0, log_std=0.5).draw(20_000, torch.Generator().manual_seed(1))
     torch.testing.assert_close(drawn, torch.exp(-1 + 0.5 * normal))
     assert drawn.log().mean().item() == pytest.approx(-1, abs=0.02)
+    # As they come, levels lie about 0.67 angstrom, half of a bond.
+    assert Karras().draw(20_000, torch.Generator().manual_seed(1)).median().item() == pytest.approx(0.67, rel=0.05)
 
 
 def test_draws_cover_what_they_should():
