@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,17 +13,19 @@ from elf.scales import current_scale
 from elf.viz.molecules import LABEXTENSIONS
 
 
-def run(names: Sequence[str], scale: str | None, cell_timeout: int, output: Path) -> int:
+def run(names: Sequence[str], scale: str | None, cell_timeout: int, output: Path, jobs: int = 1) -> int:
     """Execute notebooks in order and print what they say; 1 if one failed."""
     paths = notebooks.select(notebooks.course_folder(), names)
     env = {"ELF_SCALE": scale or current_scale()}
+    begin = time.perf_counter()
     print(f"{len(paths)} notebooks at {env['ELF_SCALE']} scale; executed copies and HTML in {output}/", flush=True)
     try:
-        runs = notebooks.run(paths, output, cell_timeout=cell_timeout, env=env)
+        runs = notebooks.run(paths, output, cell_timeout=cell_timeout, env=env, jobs=jobs)
     except notebooks.NotebookError as error:
         print(f"\n{error.traceback}\nelf run: {error}", file=sys.stderr)
         return 1
-    print(f"\n{notebooks.table(runs)}\n\nTo open them in JupyterLab: make lab (or: elf lab)")
+    together = f"\n{jobs} at a time: {time.perf_counter() - begin:.1f} s" if jobs > 1 else ""
+    print(f"\n{notebooks.table(runs)}{together}\n\nTo open them in JupyterLab: make lab (or: elf lab)")
     return 0
 
 

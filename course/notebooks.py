@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +23,14 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
+from elf.checks import require_count
 from elf.files import require_writable
+from elf.processes import die_with_parent
 
 START = "00_start_here.ipynb"
 HEADLINE = "HEADLINE: "
+Watcher = Callable[[int, int], None]
+_STATED = re.compile(r"\*\*Run time:\*\* about (\d+) s\b")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -77,7 +85,12 @@ def select(folder: Path, names: Sequence[str] = ()) -> list[Path]:
 
 
 def execute(
-    path: Path, output: Path, *, cell_timeout: int | None = None, env: dict[str, str] | None = None
+    path: Path,
+    output: Path,
+    *,
+    cell_timeout: int | None = None,
+    env: dict[str, str] | None = None,
+    watch: Watcher = lambda cell, cells: None,
 ) -> NotebookRun:
     """Execute one notebook in its own folder; the source is left as it is, `output` gets the executed copy and HTML.
 
@@ -86,6 +99,7 @@ def execute(
         output: folder for the executed copy, written also when a cell fails.
         cell_timeout: seconds a cell may take; None: no limit.
         env: environment variables of the kernel, on top of the present ones.
+        watch: told, before each cell of code, which it is and how many there are.
 
     Raises:
         NotebookError: a cell raised, ran out of time, or killed its kernel.
@@ -109,7 +123,7 @@ def execute(
     client.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisPython(), config=config)
     start = time.perf_counter()
     try:
-        _execute_cells(client, path.name, {**os.environ, **(env or {})})
+        _execute_cells(client, path.name, {**os.environ, **(env or {})}, watch)
     finally:
         output.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, output / path.name)
@@ -122,13 +136,16 @@ def execute(
     return NotebookRun(path.stem, seconds, headline(notebook))
 
 
-def _execute_cells(client: NotebookClient, name: str, env: dict[str, str]) -> None:
+def _execute_cells(client: NotebookClient, name: str, env: dict[str, str], watch: Watcher) -> None:
     # Not client.execute(): its handling of Ctrl-C ends in an AssertionError; here it is a KeyboardInterrupt.
     cell: Any = None
     traceback = ""
+    cells = sum(cell.cell_type == "code" for cell in client.nb.cells)
     try:
         with client.setup_kernel(env=env):
             for index, cell in enumerate(client.nb.cells):
+                if cell.cell_type == "code":
+                    watch(client.code_cells_executed + 1, cells)
                 client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
             client.set_widgets_metadata()
         return
@@ -162,23 +179,71 @@ def run(
     cell_timeout: int | None = None,
     env: dict[str, str] | None = None,
     say: Callable[[str], None] = lambda text: print(text, end="", flush=True),
+    jobs: int = 1,
 ) -> list[NotebookRun]:
     """Execute notebooks in order, one progress line each; stops at the first failure with its NotebookError.
+
+    With `jobs` so many at a time, each in a process of its own, and a line as each ends. In a terminal the line of a
+    notebook says the cell, and how long is left of the run time that its first cell states.
 
     Raises OSError, before anything is executed, where `output` cannot be written.
     """
     paths = list(paths)
     require_writable(output / "trial")
+    if require_count("jobs", jobs) > 1:
+        return _run_side_by_side(paths, output, cell_timeout, env, say, jobs)
     done = []
     for number, path in enumerate(paths, 1):
         say(f"[{number}/{len(paths)}] {path.stem} ... ")
+        watch = _line(f"[{number}/{len(paths)}] {path.stem} ... ", path, say) if sys.stdout.isatty() else None
         try:
-            done.append(execute(path, output, cell_timeout=cell_timeout, env=env))
+            done.append(
+                execute(path, output, cell_timeout=cell_timeout, env=env, **({"watch": watch} if watch else {}))
+            )
         except NotebookError:
             say("failed\n")
             raise
         say(f"{done[-1].seconds:.1f} s\n")
     return done
+
+
+def _line(start: str, path: Path, say: Callable[[str], None]) -> Watcher:
+    """Writes the present line anew: which cell runs, and how long is left."""
+    begin, stated = time.perf_counter(), _STATED.search(path.read_text(encoding="utf-8"))
+
+    def watch(cell: int, cells: int) -> None:
+        seconds = float(stated[1]) - (time.perf_counter() - begin) if stated else 0
+        left = f", about {seconds:.0f} s left" if seconds > 0 else ""
+        say(f"\r\x1b[K{start}cell {cell} of {cells}{left} ... ")
+
+    return watch
+
+
+def _run_side_by_side(
+    paths: Sequence[Path],
+    output: Path,
+    cell_timeout: int | None,
+    env: dict[str, str] | None,
+    say: Callable[[str], None],
+    jobs: int,
+) -> list[NotebookRun]:
+    # Spawned, as kernels are started from threads of the parent.
+    context, done = multiprocessing.get_context("spawn"), {}
+    with ProcessPoolExecutor(min(jobs, len(paths)), mp_context=context, initializer=die_with_parent) as pool:
+        futures = {pool.submit(execute, path, output, cell_timeout=cell_timeout, env=env): path for path in paths}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                path = futures[future]
+                say(f"[{number}/{len(paths)}] {path.stem} ... ")
+                done[path] = future.result()
+                say(f"{done[path].seconds:.1f} s\n")
+        except BaseException as error:
+            pool.shutdown(wait=True, cancel_futures=True)
+            say("failed\n")
+            if isinstance(error, BrokenProcessPool):
+                raise NotebookError(f"{path.name}: its process was killed (out of memory?)") from error
+            raise
+    return [done[path] for path in paths]
 
 
 def table(runs: Sequence[NotebookRun]) -> str:

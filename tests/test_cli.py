@@ -102,6 +102,7 @@ def test_run_passes_scale_and_limits_on_and_ends_with_a_table(course, monkeypatc
         "names": ["02_gradient_fields"],
         "output": tmp_path,
         "cell_timeout": 9,
+        "jobs": 1,
         "env": {"ELF_SCALE": "smoke"},
     }
     out = capsys.readouterr().out

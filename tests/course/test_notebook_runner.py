@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -76,6 +77,45 @@ def test_runs_in_order_collects_headlines_and_leaves_the_sources_alone(folder, s
         "s",
         "scale smoke",
     ]
+
+
+def test_side_by_side_they_overlap_and_come_back_in_order(folder, said):
+    """Each waits for the file that the other writes: one after the other they would wait for ever."""
+    wait = (
+        "import pathlib, time\npathlib.Path('{0}').touch()\nwhile not pathlib.Path('{1}').exists(): time.sleep(0.02)\n"
+    )
+    for name, own, other in (("00_first", "a", "b"), ("01_second", "b", "a")):
+        _write(folder / f"{name}.ipynb", wait.format(own, other) + f"print('HEADLINE: wrote {own}')")
+    runs = notebooks.run(notebooks.select(folder), folder.parent / "build", cell_timeout=60, say=said.append, jobs=2)
+    assert [(run.name, run.headline) for run in runs] == [("00_first", "wrote a"), ("01_second", "wrote b")]
+    lines = "".join(said).splitlines()
+    assert [line[:5] for line in lines] == ["[1/2]", "[2/2]"]
+    assert {line.split()[1] for line in lines} == {"00_first", "01_second"}
+
+
+def test_side_by_side_a_failure_is_named_and_what_waits_is_not_begun(folder, said):
+    _write(folder / "00_first.ipynb", "1 / 0")
+    failed = "import pathlib, time\nwhile not pathlib.Path('../build/00_first.ipynb').exists(): time.sleep(0.02)"
+    for number in range(1, 10):
+        _write(folder / f"0{number}_later.ipynb", failed)
+    with pytest.raises(notebooks.NotebookError, match=r"00_first.ipynb, cell \[1\] .*ZeroDivisionError") as caught:
+        notebooks.run(notebooks.select(folder), folder.parent / "build", say=said.append, jobs=2)
+    assert "1 / 0" in caught.value.traceback
+    assert "".join(said).endswith("failed\n")
+    assert not (folder.parent / "build" / "09_later.html").exists()
+    with pytest.raises(ValueError, match="jobs is 0"):
+        notebooks.run(notebooks.select(folder), folder.parent / "build", jobs=0)
+
+
+def test_in_a_terminal_the_line_says_the_cell_and_the_time_left(folder, said, monkeypatch):
+    path = _write(folder / "00_first.ipynb", "1", "2", "print('HEADLINE: done')")
+    book = nbformat.read(path, 4)
+    book.cells[0].source = "# A story\n**Run time:** about 500 s on two idle CPU cores."
+    nbformat.write(book, path)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    notebooks.run([path], folder.parent / "build", say=said.append)
+    shown = [re.sub("4[0-9]{2}|500", "N", text.removeprefix("\r\x1b[K")) for text in said[1:4]]
+    assert shown == [f"[1/1] 00_first ... cell {k} of 3, about N s left ... " for k in (1, 2, 3)]
 
 
 def test_stops_at_the_first_failure_and_names_notebook_cell_and_error(folder, said):
