@@ -140,12 +140,11 @@ def _execute_cells(client: NotebookClient, name: str, env: dict[str, str], watch
     # Not client.execute(): its handling of Ctrl-C ends in an AssertionError; here it is a KeyboardInterrupt.
     cell: Any = None
     traceback = ""
-    cells = sum(cell.cell_type == "code" for cell in client.nb.cells)
+    cells = [(index, cell) for index, cell in enumerate(client.nb.cells) if cell.cell_type == "code"]
     try:
         with client.setup_kernel(env=env):
-            for index, cell in enumerate(client.nb.cells):
-                if cell.cell_type == "code":
-                    watch(client.code_cells_executed + 1, cells)
+            for index, cell in cells:
+                watch(client.code_cells_executed + 1, len(cells))
                 client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
             client.set_widgets_metadata()
         return
