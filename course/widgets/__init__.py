@@ -10,6 +10,7 @@ from elf._lazy import lazy_submodules
 # Loaded on first use: a page that holds one of them needs no other.
 _CLASSES = {
     "Dashboard": "dashboard",
+    "Descent": "descent",
     "FrameSlider": "frames",
     "Playground": "playground",
     "SpinBoard": "board",

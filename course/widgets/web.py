@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-FILES = ("dom.js", "playground.js", "board.js", "frames.js", "trajectory.js", "dashboard.js", "mount.js")
+SHARED = ("dom", "stage")
+WIDGETS = ("playground", "board", "frames", "trajectory", "dashboard", "descent")
+FILES = tuple(f"{name}.js" for name in (*SHARED, *WIDGETS, "mount"))
 _JUPYTER = {"layout", "tabbable", "tooltip", "comm"}  # traits that every ipywidget has
 _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./(\w+)\.js\";\n", flags=re.MULTILINE)
 
@@ -26,8 +28,9 @@ _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./(\w+)\.js\";\n", flags=re.MUL
 def module(name: str) -> str:
     """The text of `name`.js with what it imports from its neighbours put in front: one module that imports nothing."""
     text = (HERE / f"{name}.js").read_text(encoding="utf-8")
-    shared = [(HERE / f"{other}.js").read_text(encoding="utf-8") for other in dict.fromkeys(_IMPORT.findall(text))]
-    return "\n".join([*(re.sub(r"^export ", "", part, flags=re.MULTILINE) for part in shared), _IMPORT.sub("", text)])
+    shared = [(HERE / f"{other}.js").read_text(encoding="utf-8") for other in SHARED if other in _IMPORT.findall(text)]
+    parts = [re.sub(r"^export ", "", _IMPORT.sub("", part), flags=re.MULTILINE) for part in shared]
+    return "\n".join([*parts, _IMPORT.sub("", text)])
 
 
 def state(widget: Any) -> dict[str, Any]:

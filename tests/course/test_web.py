@@ -10,7 +10,7 @@ from widget_page import placed
 from course.widgets import Playground, web
 
 NOTEBOOKS = sorted((web.HERE.parents[1] / "notebooks").glob("*.ipynb"))
-WIDGETS = [name.removesuffix(".js") for name in web.FILES if name not in ("dom.js", "mount.js")]
+WIDGETS = list(web.WIDGETS)
 
 
 @pytest.mark.parametrize("name", WIDGETS)

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course.widgets import FrameSlider, Playground, SpinBoard, Trajectory, web
+from course.widgets import Descent, FrameSlider, Playground, SpinBoard, Trajectory, web
 from course.widgets.dashboard import DashboardView, draw_points, draw_spins
 from course.widgets.widget import Checked
 from elf.data.spin_glass import sample_couplings
@@ -70,6 +70,7 @@ def widgets() -> dict[str, Any]:
         "frames": FrameSlider([PNG] * 4, ["a", "b"], list("abcd"), choices=["x", "y"]),
         "trajectory": Trajectory(run, NUMBERS, targets=WATER, forces=run, labels=list("abc"), edges=[(0, 1)]),
         "dashboard": dashboard,
+        "descent": Descent(),
     }
 
 

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 import elf
 from course import spins
-from course.widgets import Playground, SpinBoard, Trajectory, dashboard
+from course.widgets import Descent, Playground, SpinBoard, Trajectory, dashboard
 from elf.viz import fields, landscapes, molecules
 
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
@@ -39,6 +39,7 @@ PICTURES: dict[str, Callable[[torch.Tensor], Any]] = {
     "points": lambda x: dashboard.draw_points(plane(x)),
     "sample": lambda x: dashboard.draw_molecule((x, NUMBERS)),
     "playground": lambda x: Playground(plane(x), springs=lambda r: 1 / (1 + r)).still(),
+    "descent": lambda x: Descent(x[1, 1:] - x[0, 1:], target=x[2, 1:].numpy()).still(),
     "particles": lambda x: fields.plot_particles(axes(), plane(x), "red"),
     "paths": lambda x: fields.plot_paths(axes(), x[None], "red"),
 }
