@@ -22,6 +22,7 @@ from elf.viz import fields, landscapes, style
 from elf.viz.arrays import doubles
 
 ENERGIES: dict[str, Energy] = {"mse": Harmonic(), "energy": PairEnergy(springs=Constant())}
+Places = torch.Tensor | np.ndarray | Sequence[float]
 TITLES = {"mse": "MSE", "energy": "Pair energy"}
 HIGHEST, LEVELS = 8.0, 9
 _OUTLINE = re.compile(r"(M[-\d. ]+(L[-\d. ]+)*Z)*")
@@ -46,7 +47,8 @@ def _levels(name: str, target: Sequence[float], half: float) -> list[str]:
     )
     made = []
     for level in np.linspace(0, HIGHEST**0.5, LEVELS)[1:] ** 2:
-        (points,), (offsets,) = lines.filled(float(level), 1e9)
+        found: Any = lines.filled(float(level), 1e9)
+        (points,), (offsets,) = found
         rings = [] if points is None or offsets is None else np.split(points, offsets[1:-1])
         made.append("".join(f"M{'L'.join(f'{x:.2f} {y:.2f}' for x, y in ring)}Z" for ring in rings))
     return made
@@ -75,9 +77,7 @@ class Descent(Sketch):
     half = Checked(require_positive, 2.0)
     levels = Checked({"mse": [_outline], "energy": [_outline]}, {"mse": [], "energy": []})
 
-    def __init__(
-        self, start: Sequence[float] = (1.6, 1.2), *, target: Sequence[float] = (-0.5, 0.5), half: float = 2.0
-    ) -> None:
+    def __init__(self, start: Places = (1.6, 1.2), *, target: Places = (-0.5, 0.5), half: float = 2.0) -> None:
         super().__init__(target=target, start=start, half=half)
         self.levels = {name: _levels(name, self.target, self.half) for name in ENERGIES}
 

@@ -2,7 +2,7 @@
 // it stands as <div data-elf-widget="playground"><script type="application/json">{...its state...}</script></div>.
 // `course.widgets.web.place(widget)` writes such a div. No kernel, no widget manager, no inline script, no eval.
 
-export const MODULES = ["playground", "board", "frames", "trajectory", "dashboard", "descent"];
+export const MODULES = ["playground", "board", "frames", "trajectory", "dashboard", "descent", "bath", "knobs", "guess"];
 
 export async function mountAll(page = document) {
   for (const place of page.querySelectorAll("[data-elf-widget]:not([data-elf-mounted])")) {

@@ -19,7 +19,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SHARED = ("dom", "stage")
-WIDGETS = ("playground", "board", "frames", "trajectory", "dashboard", "descent")
+WIDGETS = ("playground", "board", "frames", "trajectory", "dashboard", "descent", "bath", "knobs", "guess")
 FILES = tuple(f"{name}.js" for name in (*SHARED, *WIDGETS, "mount"))
 _JUPYTER = {"layout", "tabbable", "tooltip", "comm"}  # traits that every ipywidget has
 _IMPORT = re.compile(r"^import \{[^}]*\} from \"\./(\w+)\.js\";\n", flags=re.MULTILINE)

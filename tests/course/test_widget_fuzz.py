@@ -17,8 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course.widgets import Descent, FrameSlider, Playground, SpinBoard, Trajectory, web
+from course.widgets import Descent, FrameSlider, Guess, HeatBath, Knobs, Playground, SpinBoard, Trajectory, web
 from course.widgets.dashboard import DashboardView, draw_points, draw_spins
+from course.widgets.knobs import scene, tag
 from course.widgets.widget import Checked
 from elf.data.spin_glass import sample_couplings
 from elf.viz import molecules
@@ -71,6 +72,9 @@ def widgets() -> dict[str, Any]:
         "trajectory": Trajectory(run, NUMBERS, targets=WATER, forces=run, labels=list("abc"), edges=[(0, 1)]),
         "dashboard": dashboard,
         "descent": Descent(),
+        "bath": HeatBath(),
+        "guess": Guess("Which?", 1, ["a", "b"]),
+        "knobs": Knobs({"x": list("abc")}, [scene(run, NUMBERS, arrows=run, outline=WATER)], [tag("t", torch.ones(3))]),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import nbformat
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+VIEW = "application/vnd.jupyter.widget-view+json"
 AT_ONCE = {"listcomp", "genexpr", "setcomp", "dictcomp"}  # scopes that run where they stand
 
 
@@ -32,6 +33,13 @@ def code(book: Any) -> dict[str, str]:
 def printed(book: Any) -> str:
     outputs = [out for cell in book.cells if cell.cell_type == "code" for out in cell.outputs]
     return "".join(out.text for out in outputs if out.output_type == "stream")
+
+
+def widget(book: Any, id: str) -> dict[str, Any]:
+    """State of the widget that the cell of this id shows."""
+    (cell,) = [cell for cell in book.cells if cell.id == id]
+    (view,) = [out.data[VIEW] for out in cell.outputs if VIEW in out.get("data", {})]
+    return book.metadata.widgets[VIEW.replace("view", "state")]["state"][view["model_id"]]["state"]
 
 
 def _functions(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from reading import ambiguous_names, code, notebook, printed, prose
+from reading import ambiguous_names, code, notebook, printed, prose, widget
 
 import elf
 
@@ -100,20 +100,6 @@ def test_the_time_on_the_barrier(book):
         assert round(100 * float(p[y.abs() < 0.5].sum() / p.sum())) == int(percent)
 
 
-def test_the_surrogate_s_force_is_unbounded_and_jumps_where_atoms_meet(book):
-    text = prose(book)
-    assert "its gradient is unbounded, and it jumps where two atoms pass through each other" in text
-    target, energy = torch.tensor([[[0.0], [1.0]]], **DOUBLE), elf.PairEnergy(springs=elf.springs.Constant())
-
-    def slope(at: float) -> float:
-        moved = torch.tensor([[[0.0], [at]]], requires_grad=True, **DOUBLE)
-        return float(torch.autograd.grad(energy(moved, target).sum(), moved)[0][0, 1, 0])
-
-    assert slope(1e-9) == pytest.approx(-2)
-    assert slope(-1e-9) == pytest.approx(2)
-    assert slope(1001.0) == pytest.approx(10 * slope(101.0))
-
-
 def test_speed_is_left_to_the_benchmarks(book):
     assert not [id for id, source in code(book).items() if "perf_counter" in source]
     assert "slower one" not in prose(book)
@@ -123,6 +109,24 @@ def test_orange_is_for_mse_alone(book):
     gaussian = [source for source in code(book).values() if '"forward", style.INK' in source or "theta_hat" in source]
     assert len(gaussian) >= 3
     assert not [source for source in gaussian if 'COLORS["mse"]' in source]
+
+
+def test_mixed_energies_answer_on_a_slope(book):
+    """By hand: the mean over angles of (1 - w)(r - 1.5)^2 + w(r^2 + 1.5^2) is lowest at 1.5 (1 - w)."""
+    (cell,) = [cell for cell in book.cells if cell.get("id") == "mixed-solution"]
+    found = re.findall(r"([\d.]+): '([\d.]+) angstrom'", cell.outputs[0].text)
+    assert len(found) == 5
+    r = torch.linspace(0, 2, 20_001, **DOUBLE)
+    for w, length in found:
+        weight = float(w)
+        loss = (1 - weight) * (r - 1.5) ** 2 + weight * (r**2 + 1.5**2)
+        assert float(length) == pytest.approx(float(r[loss.argmin()]), abs=0.0051)
+
+
+def test_the_bath_of_the_page_has_the_temperature_of_its_first_picture(book):
+    state = widget(book, "bath")
+    assert (state["world"], state["temperature"]) == ("bond", 0.08)
+    assert "temperature=0.08" in code(book)["cell-04"]
 
 
 def test_cells_can_be_run_again(book):

@@ -8,9 +8,11 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from reading import widget
 from torch import Tensor
 
 from elf.data import qm9
+from elf.viz import molecules
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_gradient_fields.ipynb"
 SIGMA = 0.08
@@ -112,3 +114,22 @@ def test_the_path_through_the_ring_is_said_to_be_no_network_s(text):
     assert "MSE breaks the molecule" not in text + str(NOTEBOOK.read_text(encoding="utf-8"))
     assert "gradient flow of *positions*" in text
     assert "The pair energy has nothing to do" in text
+
+
+def test_the_sliders_over_turn_and_noise_show_shares_found_a_second_way():
+    state = widget(nbformat.read(NOTEBOOK, as_version=4), "knobs-angle-noise")
+    turns, sizes = ([float(label.split()[0].rstrip("°")) for label in one["labels"]] for one in state["sliders"])
+    ring = molecule("benzene")
+    ring = ring @ molecules.principal_frame(ring).T
+    noise = torch.randn(ring.shape, generator=torch.Generator().manual_seed(1), dtype=ring.dtype)
+    noise = noise - noise.mean(0)
+    expected = []
+    for turn in turns:
+        angle, turned = math.radians(turn), torch.eye(3, dtype=ring.dtype)
+        turned[:2, :2] = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        for size in sizes:
+            x = (ring + size * noise) @ turned.T
+            expected.append(100 * float(sum(shifts_and_turns(2 * (ring - x), x))))
+    mse, pair = (torch.tensor(one["values"]) for one in state["tags"])
+    torch.testing.assert_close(mse, torch.tensor(expected), atol=1e-2, rtol=0)
+    assert float(pair.abs().max()) < 1e-3

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from reading import widget
 from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -117,3 +119,39 @@ def test_a_word_is_explained_before_it_is_used(cells, definition, use):
     sources = [" ".join(cell.source.split()) for cell in cells]
     explained, used = (next(i for i, source in enumerate(sources) if words in source) for words in (definition, use))
     assert explained < used
+
+
+def test_the_surrogate_s_force_is_unbounded_and_jumps_where_atoms_meet(text):
+    assert "its gradient is unbounded, and it jumps where two atoms pass through each other" in text
+    target, energy = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64), elf.PairEnergy(springs=elf.springs.Constant())
+
+    def slope(at: float) -> float:
+        moved = torch.tensor([[[0.0], [at]]], requires_grad=True, dtype=torch.float64)
+        return float(torch.autograd.grad(energy(moved, target).sum(), moved)[0][0, 1, 0])
+
+    assert slope(1e-9) == pytest.approx(-2)
+    assert slope(-1e-9) == pytest.approx(2)
+    assert slope(1001.0) == pytest.approx(10 * slope(101.0))
+
+
+def test_the_four_prices_are_those_of_the_page_and_of_the_force_field(field, minimum, cells):
+    """Pulled and twisted by SciPy's rotations here; at no pull and 40 degrees they are what the page prints."""
+    state = widget(nbformat.read(NOTEBOOK, as_version=4), "prices")
+    pulls, turns = ([float(label.split()[0].rstrip("°")) for label in one["labels"]] for one in state["sliders"])
+    mse, kabsch, springs, real = (torch.tensor(one["values"]).view(len(pulls), len(turns)) for one in state["tags"])
+    (printed,) = [cell.outputs[0].text for cell in cells if cell.get("id") == "cell-16"]
+    for name, prices in (("MSE", mse), ("Kabsch", kabsch), ("exp(−r)", springs), ("MMFF94", real)):
+        said = re.search(rf"{re.escape(name)} +(\d+)$", printed, flags=re.MULTILINE)
+        assert said
+        assert float(prices[pulls.index(0), turns.index(40)]) == pytest.approx(float(said[1]), abs=0.51)
+    for i, j in ((0, 0), (6, 3), (14, 12), (2, 7)):
+        axis = torch.nn.functional.normalize(minimum[BOND[1]] - minimum[BOND[0]], dim=0)
+        pose = twisted(minimum, turns[j])
+        pose[HALF] += pulls[i] * axis
+        assert float(field.energy(pose) - field.energy(minimum)) == pytest.approx(float(real[i, j]), abs=1e-3)
+        ratio = squared(pose, minimum) / squared(twisted(minimum, 40), minimum)
+        assert float(mse[i, j]) == pytest.approx(ratio * float(mse[pulls.index(0), turns.index(40)]), rel=1e-3)
+    # What the text asks to find: along the pull all four agree, along the twist none.
+    small = [float(prices[pulls.index(0.05), 0]) for prices in (mse, kabsch, springs, real)]
+    assert max(small) < 1.15 * min(small)
+    assert float(mse[pulls.index(0), -1]) > 50 * float(real[pulls.index(0), -1])

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from reading import ambiguous_names, notebook, prose
+from reading import ambiguous_names, notebook, prose, widget
 
 BOOK = notebook("04_symmetry")
 PROSE = prose(BOOK)
@@ -148,3 +148,15 @@ def test_what_is_so_by_construction_is_not_sold_as_a_finding():
     assert "by construction" in PROSE
     assert "still to come" in PROSE
     assert "searching" not in PROSE
+
+
+def test_the_best_answers_of_the_turning_slider_are_lowest():
+    """MSE's is where the mean squared error over the angles has no slope; the pair energy's is like every target."""
+    state = widget(BOOK, "theta")
+    mse, pair = (one["values"] for one in state["tags"])
+    for step, radius in enumerate(mse):
+        assert radius == pytest.approx(3 * np.sinc(step / 40), abs=1e-3)  # sin(theta) / theta
+    assert pair == pytest.approx([3.0] * 41)
+    turned = 3 * np.exp(1j * (2 * np.pi * np.arange(7) / 7 + np.linspace(-1, 1, 9)[:, None]))
+    distances = np.abs(turned[:, :, None] - turned[:, None])
+    np.testing.assert_allclose(distances, np.broadcast_to(distances[4], distances.shape), atol=1e-12)

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from reading import widget
 from torch import Tensor
 
 import elf
@@ -126,3 +127,21 @@ def test_a_lifted_atom_changes_its_distances_by_half_the_square_over_the_distanc
     before, after = (pairwise_distances(x)[3] for x in (y, lifted))
     others = torch.arange(12) != 3
     torch.testing.assert_close((after - before)[others], (lift**2 / 2 / before)[others], rtol=2e-3, atol=0)
+
+
+def test_a_pressed_atom_costs_the_fourth_power_of_its_lift_and_with_heights_the_second():
+    state = widget(nbformat.read(NOTEBOOK, as_version=4), "press")
+    lifts = torch.tensor([float(label.split()[0]) for label in state["sliders"][0]["labels"]])
+    pair, both, error = (torch.tensor(one["values"]).view(len(lifts), 12) for one in state["tags"])
+    torch.testing.assert_close(error, (lifts**2)[:, None].expand_as(error), atol=1e-4, rtol=0)
+    low, high = 8, 16  # 0.2 and 0.4 angstrom
+    assert (lifts[low], lifts[high]) == (pytest.approx(0.2), pytest.approx(0.4))
+    powers = [float((one[high] / one[low]).log2().mean()) for one in (pair, both)]
+    assert powers[0] == pytest.approx(4, abs=0.3)
+    assert powers[1] == pytest.approx(2, abs=0.3)
+    flat = ring()
+    for atom in (0, 7):  # the pair energy of a lifted atom, spring by spring
+        r = (flat - flat[atom]).norm(dim=1)
+        r = r[r > 0]
+        expected = (torch.exp(-r) * ((r**2 + 0.4**2).sqrt() - r) ** 2).sum()
+        assert float(pair[high, atom]) == pytest.approx(float(expected), rel=0.02)

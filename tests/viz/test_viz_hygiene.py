@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 import elf
 from course import spins
-from course.widgets import Descent, Playground, SpinBoard, Trajectory, dashboard
+from course.widgets import Descent, HeatBath, Knobs, Playground, SpinBoard, Trajectory, dashboard
+from course.widgets.knobs import scene, tag
 from elf.viz import fields, landscapes, molecules
 
 WATER = torch.tensor([[0.0, 0.0, 0.119], [0.0, 0.763, -0.477], [0.0, -0.763, -0.477]])
@@ -40,6 +41,8 @@ PICTURES: dict[str, Callable[[torch.Tensor], Any]] = {
     "sample": lambda x: dashboard.draw_molecule((x, NUMBERS)),
     "playground": lambda x: Playground(plane(x), springs=lambda r: 1 / (1 + r)).still(),
     "descent": lambda x: Descent(x[1, 1:] - x[0, 1:], target=x[2, 1:].numpy()).still(),
+    "knobs": lambda x: Knobs({"a": ["b"]}, [scene(x[None], NUMBERS, arrows=x[None])], [tag("t", x[1, 1:2])]).still(),
+    "bath": lambda x: HeatBath("bond", count=3, temperature=float(x[1, 1])).still(),
     "particles": lambda x: fields.plot_particles(axes(), plane(x), "red"),
     "paths": lambda x: fields.plot_paths(axes(), x[None], "red"),
 }
