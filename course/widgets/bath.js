@@ -67,7 +67,7 @@ function bond(panels, kind, title) {
 
 /** Particles in a double well, and beside it how they are spread. */
 function wells(panels) {
-  const left = panel(panels, "In the well"), right = panel(panels, "How they are spread");
+  const left = panel(panels, "In the well"), right = panel(panels, "Histogram");
   const map = plane(left.figure, [-EDGE, EDGE, -0.3, 4], { role: "img" }, 170), graph = plane(right.figure, [-EDGE, EDGE, -0.1, 1.6], { role: "img" }, 170);
   const curve = Array.from({ length: 89 }, (_, i) => -EDGE + i * 0.05);
   make("path", { d: map.route(curve.map((y) => [y, well(y)])), fill: "none", stroke: "var(--elf-energy)", "stroke-width": 2 }, "", map.box);
@@ -83,7 +83,7 @@ function wells(panels) {
     const across = here.filter((y) => y > 0).length / all.length, hot = spread(here.map(well))[0] / T;
     const meant = boltzmann(T).reduce((sum, p, i) => sum + p * WIDTH * well(-EDGE + (i + 0.5) * WIDTH), 0) / T;
     left.number.textContent = `${Math.round(100 * across)} % right${lost ? `, ${lost} ran away` : ""}`;
-    right.number.textContent = `energy ${hot.toFixed(2)} T, Boltzmann ${meant.toFixed(2)} T`;
+    right.number.textContent = `energy ${hot.toFixed(2)} T (exact ${meant.toFixed(2)} T)`;
     put(map.box, { "aria-label": `Double well: ${left.number.textContent}` });
     put(graph.box, { "aria-label": `Histogram, with Boltzmann's density as a line: ${right.number.textContent}` });
     return { across, hot, meant };
@@ -120,6 +120,7 @@ function build(home, state, { keep, say, painter }) {
     label();
   };
   button(bar, "Start again", () => { reset(); draw.now(); });
+  const clock = make("span", { class: "elf-number" }, "", bar);
   slider(bar, { name: "temperature", min: 0.02, max: world === "bond" ? 0.5 : 1, step: 0.02, value: T, say: (x) => x.toFixed(2) }, (value, resting) => {
     T = value;
     draw.ask();
@@ -131,7 +132,6 @@ function build(home, state, { keep, say, painter }) {
       if (resting) { keep("step", h); if (!run.running()) { advance(100); draw.now(); } }
     });
   }
-  const clock = make("span", { class: "elf-number" }, "", bar);
   make("p", { class: "elf-note" }, NOTES[world], home);
   reset();
   advance(20);

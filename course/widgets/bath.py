@@ -122,7 +122,7 @@ class HeatBath(Sketch):
         left.set(xlim=(-2.2, 2.2), ylim=(-0.3, 4), title="In the well", xlabel="y")
         right.hist(y[:, 0], bins=44, range=(-2.2, 2.2), density=True, color=style.COLORS["prediction"], alpha=0.55)
         right.plot(line, found.density, color=style.COLORS["target"])
-        right.set(xlim=(-2.2, 2.2), title="How they are spread", xlabel="y")
+        right.set(xlim=(-2.2, 2.2), title="Histogram", xlabel="y")
 
     def __repr__(self) -> str:
         return f"HeatBath({self.world!r}, temperature={self.temperature}, step={self.step})"

@@ -45,7 +45,7 @@ function scene(parent, { title, tone, dots, edges, frames, arrows, view, outline
   return { map, n, point, draw: (place) => {
     const now = dots.map((_, i) => point(place, i));
     balls.forEach((ball, i) => put(ball, { cx: map.X(now[i][0]), cy: map.Y(now[i][1]) }));
-    edges.forEach(([i, j], e) => put(sticks[e], { x1: map.X(now[i][0]), y1: map.Y(now[i][1]), x2: map.X(now[j][0]), y2: map.Y(now[j][1]), "stroke-width": Math.max(1, 0.7 * Math.min(dots[i].radius, dots[j].radius) * map.unit) }));
+    edges.forEach(([i, j], e) => put(sticks[e], { x1: map.X(now[i][0]), y1: map.Y(now[i][1]), x2: map.X(now[j][0]), y2: map.Y(now[j][1]), "stroke-width": Math.max(1, (dots[i].plain ? 0.45 : 0.7) * Math.min(dots[i].radius, dots[j].radius) * map.unit) }));
     [...balls.keys()].sort((i, j) => now[i][2] - now[j][2]).forEach((i) => front.appendChild(balls[i]));
     flies?.forEach((fly, i) => {
       const [dx, dy] = pushes.slice(3 * (place * n + i)), x = map.X(now[i][0]), y = map.Y(now[i][1]), u = dx * map.unit, v = -dy * map.unit, length = Math.hypot(u, v), head = Math.min(6, length / 2) / (length || 1);
@@ -58,7 +58,7 @@ function scene(parent, { title, tone, dots, edges, frames, arrows, view, outline
 function build(home, { sliders, panels, tags, at, picks, note }, { keep, say, painter }) {
   const places = [...at], box = make("div", { class: "elf-panels" }, "", home);
   const scenes = panels.map((one) => scene(box, one));
-  const list = make("div", { class: "elf-tags" }, "", tags.length ? box : null);
+  const list = make("div", { class: scenes.length > 1 ? "elf-tags elf-below" : "elf-tags" }, "", tags.length ? box : null);
   const rows = tags.map(({ name, tone }) => {
     const row = make("div", {}, "", list);
     make("span", {}, name, row);
@@ -113,6 +113,8 @@ function build(home, { sliders, panels, tags, at, picks, note }, { keep, say, pa
 const STYLES = `
 .elf-knobs svg { cursor: grab; }
 .elf-knobs .elf-tags { display: grid; gap: 0.6rem; padding-top: 1.6rem; }
+.elf-knobs .elf-below { grid-column: 1 / -1; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); padding-top: 0; }
+@container (max-width: 30rem) { .elf-knobs .elf-tags { padding-top: 0; } }
 .elf-knobs .elf-tags > div { display: grid; grid-template-columns: 1fr auto; gap: 0.15rem 0.6rem; }
 .elf-knobs .elf-price { grid-row: 2; grid-column: 1 / 3; height: 10px; border-radius: 5px; background: color-mix(in srgb, currentColor 12%, transparent); overflow: hidden; }
 .elf-knobs .elf-price > div { height: 100%; width: 0; }
