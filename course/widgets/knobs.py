@@ -19,7 +19,8 @@ from course.widgets.sketch import Sketch
 from course.widgets.widget import Checked
 from elf.viz import style
 from elf.viz.arrays import doubles, finite
-from elf.viz.molecules import bonds, element, principal_frame
+from elf.viz.elements import element
+from elf.viz.molecules import bonds, principal_frame
 
 _MOST = 32.0
 
