@@ -60,6 +60,20 @@ def test_the_schedule_is_jodos(t, log_snr):
     torch.testing.assert_close(schedule.log_snr(time.float()).double(), schedule.log_snr(time), rtol=1e-3, atol=1e-4)
 
 
+def test_the_ends_of_the_schedule_are_clean_and_noisy_whatever_the_shift():
+    t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    for shift in (0.002, 0.05, 0.3):
+        schedule = Cosine(shift=shift)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        torch.testing.assert_close(alpha.square() + sigma.square(), torch.ones(3, dtype=torch.float64))
+        assert alpha[0] == pytest.approx(1, abs=1e-12)
+        assert alpha[2] == pytest.approx(0, abs=1e-12)
+        # Angles of a right angle: from shift to 1 + shift, of 1 + shift.
+        first, angle = (90 * part / (1 + shift) for part in (shift, 0.3 + shift))
+        wanted = math.cos(math.radians(angle)) / math.cos(math.radians(first))
+        assert alpha[1] == pytest.approx(wanted, rel=1e-12)
+
+
 def test_times_end_where_nothing_is_noisy_and_are_drawn_where_the_sampler_goes(generator):
     schedule = Cosine()
     grid = schedule.grid(5)
@@ -236,6 +250,21 @@ def test_poses_are_free_for_the_energy_and_measured(graphs, generator):
     assert all(figures[f"turned@{t}"] < 1e-5 and figures[f"placed@{t}"] > 0.5 for t in poses.TIMES)
     clean, mask = model.encoding.encode(graphs), graphs.mask
     assert float(position_loss("inverse")(clean.positions @ turns, clean.positions, clean.positions, mask).max()) < 1e-8
+
+
+def test_pose_figures_are_means_over_molecules(graphs):
+    """An answer of twice the size misses each atom by its distance to the centre, and no turn helps."""
+
+    class Twice(JointDiffusion):
+        def forward(self, x_t, t, mask, previous=None):
+            clean = packed(self.encoding.encode(graphs))
+            return torch.cat([2 * clean[..., :3], clean[..., 3:]], dim=-1)
+
+    sizes = []
+    for x, real in zip(graphs.positions, graphs.mask, strict=True):
+        sizes.append(float((x[real] - x[real].mean(0)).square().sum(1).mean().sqrt()))
+    figures = poses.pose_figures(Twice(nn.Linear(1, 1), Cosine(), Encoding()), graphs, 0)  # type: ignore[arg-type]
+    assert list(figures.values()) == pytest.approx([sum(sizes) / len(sizes)] * 6, rel=1e-4)
 
 
 def test_the_root_mean_square_of_a_shift_is_its_length():

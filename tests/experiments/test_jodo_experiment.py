@@ -99,6 +99,7 @@ def test_scales_and_their_sizes():
     assert [cell["seed"] for cell in cells] == [0] * 5 + [1] * 5  # whole seeds first: losses are compared in pairs
     assert {cell["loss"] for cell in cells[:5]} == {"data", *laptop.losses}
     assert laptop.rates[0] in rates.rates
+    assert len({cell["learning_rate"] for cell in experiment.cells(rates, 1)} - {0.0}) >= 3
 
 
 def test_figures_of_few_molecules_are_left_out():
