@@ -130,4 +130,8 @@ def test_same_seed_same_conformers():
     network, data = conformers.make_network(TINY, 0), conformers.held_out_set(TINY)
     first, again, other = (conformers.predict(network, data, seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
+    # Padding stays at the centre of each molecule, which is that of its real atoms.
+    assert not first[~data.molecules.mask].any()
+    assert first.sum(1).abs().max() < 1e-4
+    assert first[data.molecules.mask].abs().min() > 0
     assert not torch.equal(first, other)

@@ -105,8 +105,11 @@ def test_a_flat_group_bends_for_nothing_under_every_pair_energy():
 def test_shares_are_of_the_bonds_of_the_same_molecule(tmp_path):
     found = curvatures.run_cell(curvatures.Settings(3), {"seed": 0}, tmp_path, ())
     assert {row["mean"] for row in found["share"]["mse"].values()} == {1}
+    assert set(found["curvature"]["mse"].values()) == {2}
     for own in found["share"].values():
         assert own["stretch"] == {"mean": 1, "low": 1, "high": 1}
+    graphed = GraphedMolecules.of(curvatures.draw("test", 3, 0))
+    assert (found["molecules"], found["coordinates"]["stretch"]) == (3, int((graphed.orders > 0).sum()) / 2)
     truth = {kind: found["curvature"]["mmff94"][kind] for kind in ("stretch", "bend")}
     assert found["share"]["mmff94"]["bend"]["mean"] == pytest.approx(truth["bend"] / truth["stretch"], rel=0.2)
 

@@ -69,6 +69,15 @@ def test_cells_share_seeds_and_the_sweep_uses_others():
     assert all(laptop.rates[name][0] in rates for name, rates in sweep.rates.items())
 
 
+def test_what_a_variant_has_of_its_own_is_at_laptop_scale():
+    long, smoke, paper = (gifts.settings_of("two_gifts_long", scale) for scale in ("laptop", "smoke", "paper"))
+    assert (long.steps, long.recipe.samples, long.probed, long.reference) == ((12_000,), 1000, 300, 2000)
+    for scale, other in (("smoke", smoke), ("paper", paper)):
+        assert other.steps == other.recipe.steps == small.SETTINGS[scale].steps
+        assert other.recipe.samples == small.SETTINGS[scale].samples
+    assert (smoke.probed, smoke.reference, paper.probed) == (40, 20, 300)
+
+
 def test_leads_pairs_networks_of_the_same_seed():
     def cell(network: str, loss: str, seed: int, value: float) -> dict:
         return {"cell": {"network": network, "loss": loss, "seed": seed}, "result": {"atom_stability": value}}
@@ -138,6 +147,8 @@ def test_errors_name_what_is_wrong():
     wrong = errors.errors(probe, stretched[None])
     assert wrong["bond"] == pytest.approx(0.1 / math.sqrt(3), rel=1e-4)
     assert wrong["out_of_plane"] == pytest.approx(0, abs=1e-6)
+    away = torch.tensor([3.0, -2.0, 5.0])  # from the origin, where nothing is measured
+    assert errors.errors(probe_of(FLAT + away), (stretched + away)[None]) == pytest.approx(wrong, abs=1e-5, nan_ok=True)
     lifted = FLAT.clone()
     lifted[0, 2] = 0.2
     twice = errors.Probe.of(probe.molecules[torch.tensor([0, 0])])
@@ -176,6 +187,8 @@ class Oracle(torch.nn.Module):
         self.featuriser, self.schedule, self.encode = base.featuriser, base.schedule, base.encode
 
     def denoise(self, x_t, t, mask):
+        assert torch.equal(mask, self.truth[..., 3:].any(-1))
+        assert not x_t[~mask].any()
         self.asked.append((float(t[0]), float((x_t - self.truth)[mask].square().mean().sqrt())))
         return self.truth
 

@@ -38,7 +38,9 @@ def test_only_the_order_counts(dtype):
 def test_rounding_noise_is_not_a_ranking(generator):
     truth = torch.randn(50, generator=generator, dtype=torch.float64)
     flat = 3 + 1e-13 * truth
-    assert float(rank_correlation(flat, truth)) == 0
+    for unit in (1e-9, 1.0, 1e9):
+        assert float(rank_correlation(unit * flat, truth)) == 0
+        assert float(rank_correlation(unit * truth, truth)) == pytest.approx(1)
     assert float(rank_correlation(flat, truth, tolerance=0.0)) > 0.9
     assert float(rank_correlation(torch.zeros(50), truth)) == 0
     # It is the largest value that says how much is noise, not the smallest.
@@ -123,6 +125,7 @@ def test_fit_finds_the_springs_of_a_molecule_made_of_springs(monkeypatch):
     fit = springs.fit_springs(springs.Settings(molecules=1, distortions=1, fitted=12), 0)
     assert fit["k"] == pytest.approx(known, rel=1e-3)
     assert fit["relative_error"] < 1e-4
+    assert len(fit["pairs_per_molecule"]) == len(fit["k"]) == len(fit["edges"]) - 1
     sizes = springs.draw("train", 12, 0).counts[
         [i for i, _, _ in force_fields(springs.draw("train", 12, 0), graphs.to_rdkit)[0]]
     ]
