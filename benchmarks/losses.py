@@ -52,6 +52,8 @@ def _row(batch: int, atoms: int, seconds: float) -> dict[str, Any]:
         "plain_bytes": plain_bytes,
         "error": _errors(pair, prediction, target),
     }
+    if "height" in times:
+        row["height_over_pair"] = rounded(times["height"]["seconds"] / times["pair"]["seconds"], 3)
     if "plain" in times:
         row["plain_over_pair"] = rounded(times["plain"]["seconds"] / times["pair"]["seconds"], 3)
         row["plain_nanoseconds_a_pair"] = rounded(1e9 * times["plain"]["seconds"] / pairs, 3)

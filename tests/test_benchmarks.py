@@ -35,6 +35,7 @@ def test_every_benchmark_runs_at_tiny_size(tmp_path: Path) -> None:
     for row in parts["losses"]:
         assert row["plain_over_pair"] > 0
         assert max(row["error"].values()) < 1e-5
+    assert parts["losses"][0]["height_over_pair"] > 0
     assert {row["model"] for row in parts["training"]} == {"laptop", "paper"}
     assert all(0 < share < 1 for row in parts["training"] for share in row["loss_share"].values())
     shares = {row["order"]: row["padding_share"] for row in parts["batches"]}

@@ -124,12 +124,12 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
         # dh/d(up) = n/a and dh/dn = up/a - V n/a^3 (n: normal, a: area, V: volume); n is the product of the sides.
         pull = push.mul_(2) * inverse[0]
         on_up = normal[0] * pull
-        on_normal = _circle(torch.addcmul(up[0] * pull, normal[0], pull * found * inverse[0], value=-1), 0)
-        on_first, on_second = _cross(second[0], on_normal, 0), _cross(on_normal, first[0], 0)
-        # Bases i, i + 1, ... of a circle share their corners: what pulls at the next one is one place back in it.
-        on_chain = on_up - on_first
-        ends = [on_first.roll(1, 1)] if dim == 2 else [(on_first - on_second).roll(1, 1), on_second.roll(2, 1)]
-        on_chain = sum(ends, on_chain)
+        on_normal = _circle(torch.addcmul(up[0], normal[0], found * inverse[0], value=-1).mul_(pull), 0)
+        on_side = _cross(second[0], on_normal, 0)
+        if dim == 3:  # the second side of a base is the first of the next one in the circle
+            on_side += _cross(on_normal, first[0], 0).roll(1, 1)
+        # A side pulls at its end, and the other way at its start, which is one place back in the circle.
+        on_chain = (on_up - on_side).add_(on_side.roll(1, 1))
         forces.index_add_(1, chain[: dim + 1].flatten(), on_chain.flatten(1)).index_add_(1, here, -on_up.sum(1))
     value = value.view(atoms, samples).sum(0) * unit.square()
     return value, None if forces is None else forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * unit[
@@ -157,7 +157,7 @@ def _circle(vectors: Tensor, dim: int = 1) -> Tensor:
 def _cross(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
     """The product of vectors, whose components stand in a circle; four times as fast as `torch.linalg.cross`."""
     (y, z), (v, w) = ((vectors.narrow(dim, 1, 3), vectors.narrow(dim, 2, 3)) for vectors in (a, b))
-    return y * w - z * v
+    return torch.addcmul(y * w, z, v, value=-1)
 
 
 def near_bases(
@@ -177,7 +177,7 @@ def near_bases(
     x, *rest = (row[:, None] - row for row in target)
     squared = x.mul_(x)
     for y in rest:
-        squared.add_(y.mul_(y))
+        squared = torch.addcmul(squared, y, y)
     squared.diagonal().fill_(FAR)
     if mask is not None:
         absent = FAR * (~mask.mT).to(target.dtype)
@@ -201,7 +201,7 @@ def near_bases(
         which, over = (share.index_select(0, needed) > 0).nonzero(as_tuple=True)
     else:
         over, which = (x.flatten() for x in torch.meshgrid(every(atoms * samples), every(len(needed)), indexing="xy"))
-    places = ranks.index_select(1, which).mul_(atoms * samples).add_(over).flatten()
+    places = (ranks * (atoms * samples)).index_select(1, which).add_(over).flatten()
     chains, near = (x.flatten().index_select(0, places).view(2 * dim, -1) for x in (nodes, share))
     weight = new.index_select(1, which)
     for i in range(dim):
