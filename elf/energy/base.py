@@ -144,7 +144,7 @@ class Energy(nn.Module, ABC):
             raise TypeError("an argument after the mask has no name; it should have one: batch=... tells samples apart")
         given = {name: x for name, x in (("edges", edges), ("k", k), ("cell", cell)) if x is not None}
         for name in given:
-            if (who := self._without(name)) is not None:
+            if (who := self.lacks(name)) is not None:
                 raise ValueError(f"{name} is given; {who} has no {OPTIONS[name]}")
         mask = _check(prediction, target, mask, batch, num_samples, look=self.nonfinite == "error")
         prediction, target = widen(prediction), widen(target)
@@ -208,7 +208,7 @@ class Energy(nn.Module, ABC):
         atoms = call.atoms()
         return atoms * (atoms - 1) // 2
 
-    def _without(self, option: str) -> str | None:
+    def lacks(self, option: str) -> str | None:
         """The name of the energy that has no use for this option, if there is one."""
         return None if option in self.takes else type(self).__name__
 
@@ -260,7 +260,7 @@ class Sum(Energy):
         batch, samples = flat or (None, prediction.shape[0])
         values = []
         for weight, part in self.terms():
-            used = {name: x for name, x in given.items() if part._without(name) is None}
+            used = {name: x for name, x in given.items() if part.lacks(name) is None}
             value = part._normalised(Call(prediction, target, mask, batch, samples, used))
             values.append(value if weight == 1 else weight * value)
         return torch.stack(values).sum(0)
@@ -268,8 +268,8 @@ class Sum(Energy):
     _flat_energy = _energy  # type: ignore[assignment]  # an option might be called prediction, says mypy
 
     @override
-    def _without(self, option: str) -> str | None:
-        lacking = [who for _, part in self.terms() if (who := part._without(option)) is not None]
+    def lacks(self, option: str) -> str | None:
+        lacking = [who for _, part in self.terms() if (who := part.lacks(option)) is not None]
         return lacking[0] if lacking and (option == "cell" or len(lacking) == len(self.parts)) else None
 
     @override

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from matplotlib.axes import Axes
 
-from elf.metrics.report_card import SOFT_MODE, ReportCard
+from elf.metrics.card import ReportCard
+from elf.metrics.probes import SOFT_MODE
 from elf.viz.style import COLORS, INK, label
 
 FLOOR = 1e-6

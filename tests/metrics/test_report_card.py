@@ -10,7 +10,7 @@ from elf.chemistry import molecular_graph
 from elf.chemistry.force_field import ForceField
 from elf.data import qm9
 from elf.geometry import pairwise_distances
-from elf.metrics import report_card as cards
+from elf.metrics import probes
 
 
 @pytest.fixture(scope="module")
@@ -178,14 +178,14 @@ def chain(first: float, second: float):
 def test_modes_of_three_atoms_on_a_line_are_the_textbooks() -> None:
     """The Laplacian of a path has the eigenvalues 0, 1, 3: twice k times these are the stiffnesses."""
     line = torch.tensor([[[0.0], [1.0], [2.5]]], dtype=torch.float64)
-    found = cards._modes(chain(5.0, 5.0), line)
+    found = probes.modes(chain(5.0, 5.0), line)
     assert found.all.tolist() == pytest.approx([0, 10, 30], abs=1e-6)
     assert (found.free, found.condition, found.typical) == (0, pytest.approx(3), pytest.approx(10))
     assert found.shape[:, 0].abs().tolist() == pytest.approx([0.5**0.5, 0, 0.5**0.5], abs=1e-6)
     # One spring alone: two atoms vibrate against each other, the third is free.
-    loose = cards._modes(chain(0.0, 5.0), line)
+    loose = probes.modes(chain(0.0, 5.0), line)
     assert (loose.free, loose.condition) == (1, pytest.approx(1))
-    soft = cards._modes(chain(5.0, 0.01), line)
+    soft = probes.modes(chain(5.0, 0.01), line)
     assert soft.free == 0
     assert soft.condition > 100
 
@@ -271,8 +271,8 @@ def test_starts_are_as_wide_as_the_targets_and_distortions_are_of_a_tenth() -> N
 def test_atoms_that_meet_under_mse() -> None:
     """The nearest two are 1 apart; the one moved ends 0.3 beyond the other: 2 * 1.3, and no jump."""
     y = torch.tensor([[[7.0, 2.0, 1.0], [8.0, 2.0, 1.0], [7.0, 7.0, 1.0]]], dtype=torch.float64)
-    assert cards._meeting(elf.Harmonic(), y) == (pytest.approx(2.6), False)
-    steepest, kink = cards._meeting(elf.PairEnergy(), y)
+    assert probes.meeting(elf.Harmonic(), y) == (pytest.approx(2.6), False)
+    steepest, kink = probes.meeting(elf.PairEnergy(), y)
     assert kink
     assert 0 < steepest < math.inf
 
@@ -281,9 +281,9 @@ def test_starts_at_a_point_and_in_a_plane_under_known_energies() -> None:
     """x and y spread by 18 and 8, z by 4: the plane is z = 0, whose way out is the heights' own, 2."""
     high = torch.tensor([[[3.0, 0.0, 1.0], [-3.0, 0.0, 1.0], [0.0, 2.0, -1.0], [0.0, -2.0, -1.0]]], dtype=torch.float64)
     flat = high * torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
-    found = cards._dead_starts(elf.Harmonic(), [flat + 2, high - 3], 4.0)
+    found = probes.dead_starts(elf.Harmonic(), [flat + 2, high - 3], 4.0)
     assert found == {"collapsed": pytest.approx(2 * 30**0.5 / 4), "flat": pytest.approx(2 * 2 / 4)}
-    origin = cards._dead_starts(lambda x, y, mask=None: x.square().sum((1, 2)), [high], 4.0)
+    origin = probes.dead_starts(lambda x, y, mask=None: x.square().sum((1, 2)), [high], 4.0)
     assert origin == pytest.approx({"collapsed": 0, "flat": 0}, abs=1e-12)
 
 
@@ -297,7 +297,7 @@ def test_arrivals_are_within_a_tenth_of_an_angstrom() -> None:
     def stretched(x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return ((x - 1.05 * target).square() * mask[..., None]).sum((1, 2))
 
-    assert cards._arrivals(stretched, y, real, torch.Generator().manual_seed(0)) == 0.5
+    assert probes.arrivals(stretched, y, real, torch.Generator().manual_seed(0)) == 0.5
 
 
 def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
@@ -309,10 +309,10 @@ def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
     def own_energy(*_):
         return None
 
-    monkeypatch.setattr(cards, "_gradient", gradient)
-    monkeypatch.setattr(cards.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(probes, "gradient", gradient)
+    monkeypatch.setattr(probes.time, "perf_counter", lambda: now[0])
     x = torch.zeros(1, 3, 3, dtype=torch.float64)
-    assert cards._cost(own_energy, (x, x)) == 1.5
+    assert probes.cost(own_energy, (x, x)) == 1.5
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -326,10 +326,10 @@ def test_what_is_not_finite_is_said_and_never_hidden(first) -> None:
         gone = ((target - lost).abs().amax((1, 2)) == 0) & (prediction - target).abs().amax((1, 2)).gt(0.01)
         return value + torch.where(gone, torch.nan, 0.0) * value
 
-    card = cards.report_card(energy, y)
+    card = elf.report_card(energy, y)
     said = {question: remark for question, _, remark in card.rows()}
     assert {said[f"sees a {motion}"] for motion in ("translation", "rotation", "reflection")} == {"not finite"}
     assert said["gradient grows as displacement to the"] == "not finite"
     assert said["zero at the target"] == "yes"
     with pytest.raises(ValueError, match="energy has a gradient that is not finite at a target"):
-        cards.report_card(lambda x, y, mask=None: (x - y).abs().sqrt().sum((1, 2)), y)
+        elf.report_card(lambda x, y, mask=None: (x - y).abs().sqrt().sum((1, 2)), y)
