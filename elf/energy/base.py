@@ -302,10 +302,9 @@ def _check(
         return mask
     require_finite("prediction", prediction, mask)
     require_finite("target", target, mask)
-    if mask is not None and bool(mask.all()):
+    if mask is None or bool(mask.all()):
         return None
-    if mask is not None:
-        require_occupied(mask if batch is None else _summed(mask, batch, int(batch[-1]) + 1).unsqueeze(1) > 0)
+    require_occupied(mask if batch is None else _summed(mask, batch, int(batch[-1]) + 1).unsqueeze(1) > 0)
     return mask
 
 

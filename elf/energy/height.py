@@ -242,15 +242,14 @@ def _nearest(squared: Float[Tensor, "atoms nodes"], asked: int) -> tuple[Tensor,
     index, bound, device = list[Tensor](), squared, squared.device
     if few := atoms <= FEW:
         last = (1 << (atoms - 1).bit_length()) - 1
-        bits = torch.full((1,), last, dtype=integer, device=device)
         numbers = torch.arange(last, last - atoms, -1, dtype=integer, device=device)
-        keys = (squared.view(integer) | bits).sub_(numbers[:, None]).view(squared.dtype)
+        keys = (squared.view(integer) | last).sub_(numbers[:, None]).view(squared.dtype)
     else:
         keys = squared.clone()
     while len(index) < atoms - 1:
         if few:
             key = keys.amin(0, keepdim=True)
-            which = (key.view(integer) & bits).long()
+            which = (key.view(integer) & last).long()
         else:
             key, which = keys.min(0, keepdim=True)
         if len(index) >= asked and not bool((key < bound).any()):

@@ -56,11 +56,10 @@ def with_known_gradient(
 
 @cache
 def keep_freed_memory() -> None:
-    """Frees one large block, once in a process, which no page of memory is ever put under.
+    """Makes the C library keep up to 32 MiB of what is freed, by freeing one large block that was never written to.
 
-    The C library of Linux gives freed memory back once twice the largest block ever freed lies idle. With small
-    molecules and no other large tensors that is in each call, which then waits for the system to clear the same pages
-    again: a third of the time of `HeightEnergy` at 64 x 29. From here on, up to 32 MiB stay for the next call.
+    That of Linux gives memory back once twice the largest block ever freed lies idle: where tensors are small, in each
+    call, which then waits for cleared pages; a third of the time of `HeightEnergy` at 64 x 29.
     """
     torch.empty(2**24, dtype=torch.uint8, device="cpu")
 

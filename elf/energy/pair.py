@@ -133,7 +133,8 @@ class PairEnergy(Energy):
         edges = edges.reshape(2, -1)
         if k is None:
             return _Pairs(self.springs, None, edges, samples, batch, cell)
-        k = constants.checked(k, prediction, [(count,), (lists, count)], _real_edges(edges, mask).view(lists, count))
+        real = one_pass.real_edges(edges, mask).view(lists, count)
+        k = constants.checked(k, prediction, [(count,), (lists, count)], real)
         return _Pairs(k.expand(lists, -1).flatten(), None, edges, samples, batch, cell)
 
     def _edges_among(self, nodes: int, device: torch.device, given: Tensor | None) -> Tensor:
@@ -214,12 +215,7 @@ def along_edges(
     """The terms of Eq. 7 along edges of flat nodes; an edge from a node to itself is padding."""
     r_hat = edge_distances(prediction.flatten(0, -2), edges, cell)  # (E,)
     r = edge_distances(target.flatten(0, -2), edges, cell)  # (E,)
-    return _stretches(r_hat, r, _real_edges(edges, mask), springs)  # (E,)
-
-
-def _real_edges(edges: Edges, mask: NodeMask) -> Bool[Tensor, " edges"]:
-    real = edges[0] != edges[1]
-    return real if mask is None else real & mask.flatten()[edges].all(0)
+    return _stretches(r_hat, r, one_pass.real_edges(edges, mask), springs)  # (E,)
 
 
 def _stretches(
@@ -260,7 +256,7 @@ class _Pairs(NamedTuple):
     def counts(self, mask: Tensor | None) -> Int[Tensor, " samples"]:
         """How many edges of each sample count."""
         assert self.edges is not None
-        return self._summed(_real_edges(self.edges, mask).long())
+        return self._summed(one_pass.real_edges(self.edges, mask).long())
 
     def formula(self, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Float[Tensor, " samples"]:
         if self.edges is not None:
