@@ -33,8 +33,8 @@ class ReportCard(Card):
     Attributes:
         at_target: largest |E(y, y)|, over the median energy of targets displaced by 0.2 angstrom; 0 is right.
         ignores: the change of energy, relative to its median, when the prediction is moved: "translation", "rotation",
-            "reflection"; in a cell "translation", "lattice vector" (another for each atom), "inversion"; below 1e-6 the
-            energy does not see it.
+            "reflection"; in a cell "translation", "lattice vector" (another for each atom), "point reflection"; below
+            1e-6 the energy does not see it.
         relabellings: of the relabellings that leave a target's distances as they are (equivalent atoms; the identity
             apart), how many the energy ignores, how many there are, and how many of these a rotation can undo (in a
             cell, a translation): the others need a mirror.

@@ -75,7 +75,7 @@ class Space(NamedTuple):
             return {
                 "translation": lambda x, _: self.folded(x + 1.5),
                 "lattice vector": by_lattice_vectors,
-                "inversion": lambda x, _: -x,
+                "point reflection": lambda x, _: -x,
             }
         turns = random_rotations(count, dim, generator, dtype=torch.float64)
         mirror = torch.tensor([-1.0] + [1.0] * (dim - 1), dtype=torch.float64, device="cpu")

@@ -66,9 +66,9 @@ def report_card(
         labels: atomic numbers (targets, atoms): only atoms of the same one count as equivalent.
         cell: periods of space, as `PairEnergy` takes them: (D,) lengths of a box, or (D, D) vectors of a lattice as
             rows. An `Energy` that takes a cell is called with it; whatever else is called has to know it by itself.
-            Displaced and random predictions are folded into the cell, distances are those to the nearest images; asked
-            is for translations, vectors of the lattice (another for each atom) and inversion in place of motions of
-            free space, and translations are the only rigid motions.
+            Displaced and random predictions are folded into the cell, distances are those to the nearest images. Asked
+            is for translations, vectors of the lattice (another for each atom) and point reflections, in place of
+            motions of free space; and translations are the only rigid motions.
         states: with couplings, q of Potts spins; the targets are then integers from 0 to q - 1.
         seed: of distortions, turns and starts.
 

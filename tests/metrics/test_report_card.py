@@ -220,8 +220,7 @@ def test_no_figure_depends_on_the_unit_of_the_energy(unit) -> None:
     y = torch.stack((angle.cos(), angle.sin()), -1)[None].double()
     y = torch.cat([y, torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)])
     plain, other = (
-        cards.report_card(lambda a, b, mask=None, k=k: k * (elf.PairEnergy()(a, b, mask) + 1e-3), y)
-        for k in (1.0, unit)
+        elf.report_card(lambda a, b, mask=None, k=k: k * (elf.PairEnergy()(a, b, mask) + 1e-3), y) for k in (1.0, unit)
     )
     assert plain.relabellings == other.relabellings == (7, 7, 3)
     for name in ("at_target", "growth", "steepest", "condition", "soft_share", "free_modes", "kink"):
@@ -249,7 +248,7 @@ def test_the_softest_mode_is_the_softest_for_its_own_target() -> None:
 
 def test_a_constant_gradient_has_no_kink() -> None:
     y = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert cards._meeting(lambda x, target, mask=None: 3 * x.sum((1, 2)), y) == (pytest.approx(9), False)
+    assert probes.meeting(lambda x, target, mask=None: 3 * x.sum((1, 2)), y) == (pytest.approx(9), False)
 
 
 def test_starts_are_as_wide_as_the_targets_and_distortions_are_of_a_tenth() -> None:
@@ -260,11 +259,11 @@ def test_starts_are_as_wide_as_the_targets_and_distortions_are_of_a_tenth() -> N
         seen.append(x.detach().clone())
         return (x - target).square().sum((1, 2))
 
-    cards._arrivals(energy, y, torch.ones(40, 20, dtype=torch.bool), torch.Generator().manual_seed(1))
+    probes.arrivals(energy, y, torch.ones(40, 20, dtype=torch.bool), torch.Generator().manual_seed(1))
     assert float(seen[0].std()) == pytest.approx(float(y.std()), rel=0.05)
     assert abs(float(seen[0].mean())) < 0.5
     seen.clear()
-    assert cards._ranks(energy, [y[:1]], lambda i, x: energy(x, y[:1].expand_as(x)), torch.Generator()) == 1
+    assert probes.ranks(energy, [y[:1]], lambda i, x: energy(x, y[:1].expand_as(x)), torch.Generator()) == 1
     assert float((seen[0] - y[:1]).std()) == pytest.approx(0.1, rel=0.05)
 
 

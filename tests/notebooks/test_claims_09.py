@@ -54,6 +54,17 @@ def test_the_negative_results_are_as_printed():
     assert crystal["true"] == pytest.approx([crystal["*(the start)*"][0]] * 3, abs=0.002)
 
 
+def test_the_librarys_card_of_the_crystal_says_what_the_page_reads_in_it():
+    """Columns MSE, nearest, springs: who sees a wall, who a shift, and whom a start anywhere in the box leads home."""
+    rows = table("n9-crystal-library-card")
+    verdicts = {
+        motion: [x.split()[-1] for x in rows[f"sees a {motion}"]] for motion in ("lattice vector", "translation")
+    }
+    assert verdicts == {"lattice vector": ["yes", "no", "no"], "translation": ["yes", "yes", "no"]}
+    assert rows["random starts that arrive"] == ["100%", "100%", "0%"]
+    assert rows["free modes beyond rigid motions"] == ["0", "0", "0"]
+
+
 def lattice() -> tuple[np.ndarray, np.ndarray]:
     """Sites and box of the crystal: triangles of side 1.12, four rows of four."""
     sites = 1.12 * np.array([[i + j % 2 / 2, j * math.sqrt(3) / 2] for j in range(4) for i in range(4)])
