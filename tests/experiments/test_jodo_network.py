@@ -161,6 +161,8 @@ def test_what_the_blocks_are_told_is_worked_out_by_hand(generator):
         for i in range(size):
             others = [j for j in range(size) if j != i]
             assert near[b, i, :, 0].nonzero()[:, 0].tolist() == [j for j in others if seen[b, i, j]]
+            close = [j for j in others if math.dist(*previous.positions[b, [i, j]].tolist()) <= math.sqrt(2)]
+            assert near[b, i, :, 1].nonzero()[:, 0].tolist() == close
             for extra in range(2):
                 asked = [j for j in others if near[b, i, j, extra]] or others
                 shares = [1 / len(asked) if j in asked else 0 for j in range(mask.shape[1])]
@@ -216,6 +218,9 @@ def test_distances_are_gaussian_densities_of_squared_ones(generator):
         Normal(m, w.abs() + 1e-5).log_prob(r).exp() for m, w in zip(features.centres, features.widths, strict=True)
     ]
     torch.testing.assert_close(features(squared, level), torch.stack([r, *densities], dim=-1))
+    start = Distances(2000, 5)
+    for drawn in (start.centres, start.widths):  # anywhere between nothing and 3
+        assert 0 <= drawn.detach().min() < 0.1 < 2.9 < drawn.detach().max() <= 3
 
 
 def norm_of(u: Tensor) -> Tensor:
