@@ -40,7 +40,7 @@ FLAGS = [
     "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-PATIENCE = 120_000  # milliseconds for what a page should show: however slow the machine is, it comes
+PATIENCE = 300_000  # milliseconds for what a page should show: however slow the machine is, it comes
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json"}
 
 
@@ -158,6 +158,18 @@ def until(happened: Callable[[], bool]) -> None:
 def settle(page: Any) -> None:
     """Wait until the page has drawn what it has been told, however long its frames take."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
+def drag(page: Any, grip: Any, dx: float, dy: float) -> None:
+    """Take hold of something on the page, and let it go elsewhere."""
+    grip.hover()  # waits until it stands still
+    box = grip.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=5)
+    page.mouse.up()
+    settle(page)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-import { make, put, button, random, mounter } from "./dom.js";
+import { make, put, button, random, mounter, widget } from "./dom.js";
 import { plane, panel, slider, motion, stage } from "./stage.js";
 // A heat bath to look into: particles slide downhill and are kicked, until they are spread as Boltzmann has it.
 // The steps are those of course.boltzmann.langevin, one particle at a time; the tests compare what they lead to.
@@ -141,4 +141,4 @@ function build(home, state, { keep, say, painter }) {
 
 const render = stage("bath", { label: "A heat bath", traits: ["world", "temperature", "step", "count", "seed"], problem, build });
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

@@ -1,4 +1,4 @@
-import { make, put, short, calm, root, fail, voice, button, painter, sender, random, mounter } from "./dom.js";
+import { make, put, short, calm, root, fail, voice, button, painter, sender, random, mounter, widget } from "./dom.js";
 // The spin board: a square lattice of Ising spins with free boundaries, to flip by mouse, touch and keyboard.
 // The formulas are those of elf.spins in double precision; the tests compare them.
 
@@ -304,4 +304,4 @@ function render({ model, el }) {
 }
 
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

@@ -1,4 +1,4 @@
-import { make, put, root, fail, voice, button, mounter } from "./dom.js";
+import { make, put, root, fail, voice, button, mounter, widget } from "./dom.js";
 // The training dashboard: loss, metrics, samples and time left of a run, as its callback sends them; a stop button.
 
 /** What is wrong with the state, or "". */
@@ -124,4 +124,4 @@ function render({ model, el }) {
 }
 
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

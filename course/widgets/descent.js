@@ -1,4 +1,4 @@
-import { make, put, button, mounter } from "./dom.js";
+import { make, put, button, mounter, widget } from "./dom.js";
 import { plane, panel, carry, keys, handle, motion, stage } from "./stage.js";
 // Two particles on a line: a click chooses where both begin, and each energy's landscape shows where they go.
 // The formulas are those of elf.Harmonic and elf.PairEnergy with k = 1, in double precision; the tests compare them.
@@ -107,4 +107,4 @@ function build(home, { target, start, half, levels }, { keep, say, painter }) {
 
 const render = stage("descent", { label: "Two landscapes to descend", traits: ["target", "start", "half", "levels"], problem, build, styles: ".elf-descent .elf-bead { fill: #00182e; }" });
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

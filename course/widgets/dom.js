@@ -161,6 +161,23 @@ export function random(seed) {
   };
 }
 
+/**
+ * What Jupyter's front ends take, which show widgets through anywidget. That gives a module two seconds to be there; on a
+ * page that is busy for longer its model refuses all that Python says from then on, and the figure would never change
+ * again. The module is here now: where the model refuses a message, the widget hears Python itself, and asks what it missed.
+ */
+export const widget = (render) => ({
+  initialize({ model }) {
+    const whole = model.set({}); // the model itself, of which anywidget gives a part
+    whole?._handle_comm_msg?.({ content: { data: {} } }).catch(() => {
+      const { _handle_comm_msg: hear } = Object.getPrototypeOf(Object.getPrototypeOf(whole));
+      whole.comm.on_msg(hear.bind(whole));
+      whole.comm.send({ method: "request_state" }, {});
+    });
+  },
+  render,
+});
+
 /** `mount(element, state)` for a plain page: the widget without kernel and widget manager; gives { model, remove }. */
 export const mounter = (render) => (el, state = {}) => {
   const values = { ...state }, heard = new Map();

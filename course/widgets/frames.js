@@ -1,4 +1,4 @@
-import { make, root, fail, voice, player, sender, mounter } from "./dom.js";
+import { make, root, fail, voice, player, sender, mounter, widget } from "./dom.js";
 // A slider that flips through pictures made beforehand: what a slider with a kernel would show, without one.
 
 // The pictures are drawn dark on white: on a dark page lightness turns around, hues stay, and the ground is the widget's.
@@ -64,4 +64,4 @@ function render({ model, el }) {
 }
 
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

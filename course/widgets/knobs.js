@@ -1,4 +1,4 @@
-import { make, put, mounter } from "./dom.js";
+import { make, put, mounter, widget } from "./dom.js";
 import { plane, panel, slider, carry, stage } from "./stage.js";
 // A picture with one or two sliders, and tags with what each place of them costs. All numbers come from Python.
 
@@ -121,4 +121,4 @@ const STYLES = `
 `;
 const render = stage("knobs", { label: "A picture with knobs", traits: ["sliders", "panels", "tags", "at", "picks", "note"], problem, build, styles: STYLES });
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

@@ -1,4 +1,4 @@
-import { make, put, short, calm, root, fail, voice, button, painter, sender, mounter } from "./dom.js";
+import { make, put, short, calm, root, fail, voice, button, painter, sender, mounter, widget } from "./dom.js";
 // The playground: two energies of one configuration, side by side.
 // The formulas are those of elf.Harmonic and elf.PairEnergy with normalize="sum", in double precision; the tests compare them.
 
@@ -401,4 +401,4 @@ function render({ model, el }) {
 }
 
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

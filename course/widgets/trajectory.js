@@ -1,4 +1,4 @@
-import { make, root, fail, player, painter, sender, mounter } from "./dom.js";
+import { make, root, fail, player, painter, sender, mounter, widget } from "./dom.js";
 // Molecules (or points) in motion: balls and sticks in an SVG that needs no WebGL, a slider through the frames,
 // a drag that turns all of them together; optional target as green outlines, and forces as arrows.
 
@@ -162,4 +162,4 @@ function render({ model, el }) {
 }
 
 export const mount = mounter(render);
-export default { render };
+export default widget(render);

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from browser import settle, until
+from browser import settle
 from bs4 import BeautifulSoup
-from PIL import Image
+from figures import check_molecule
 from typeset import STRAY, prose_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,18 +50,6 @@ def _widgets_there(page) -> None:
             assert widget.locator("svg, canvas, input, button, img, .noUi-target, .widget-html-content").count()
 
 
-def _molecules_drawn(page) -> None:
-    for view in page.locator(".elf-molecule").all():
-        view.scroll_into_view_if_needed()
-        view.locator("canvas").first.wait_for(state="visible")
-        until(lambda view=view: _colours(view) > 200)
-
-
-def _colours(view) -> int:
-    with Image.open(io.BytesIO(view.screenshot())) as picture:
-        return len(picture.convert("RGB").getcolors(1 << 24))
-
-
 def _screenshot(page, name: str, kind: str) -> None:
     folder = SCREENSHOTS / kind
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +76,8 @@ def test_page(name, book, open_page):
         picture.scroll_into_view_if_needed()
         page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
         assert picture.get_attribute("alt") is not None
-    _molecules_drawn(page)
+    for view in page.locator(".elf-molecule").all():
+        check_molecule(view)
     page.evaluate("() => window.scrollTo(0, 0)")
     _screenshot(page, name, "light")
 
@@ -137,19 +125,6 @@ def test_index_pages(name, book, open_page):
     page = open_page(f"{book}/{name}.html")
     page.wait_for_load_state("networkidle")
     assert page.locator("h1:visible").count() == 1
-
-
-def test_search_finds_a_notebook(book, open_page):
-    page = open_page(f"{book}/search.html?q=frustration")
-    page.locator("#search-results a", has_text="Spins").first.wait_for()
-
-
-def test_folded_solutions_open(book, open_page):
-    page = open_page(f"{book}/notebooks/00_start_here.html")
-    solution = page.locator("details.hide", has_text="a turn by 180 degrees costs").first
-    assert not solution.locator("pre").first.is_visible()
-    solution.locator("summary").click()
-    assert solution.locator("pre").first.is_visible()
 
 
 def test_every_notebook_is_a_page_and_its_widgets_are_there():

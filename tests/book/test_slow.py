@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browser import serving
+from figures import check_figures
 
 PAGE = "notebooks/02_gradient_fields.html"
 MANY = "notebooks/06_diffusion_and_flow.html"  # four figures of ours and some of ipywidgets
@@ -21,23 +22,6 @@ BUSY = """() => {
     return make.call(URL, blob);
   };
 }"""
-MISSING = """() => {
-  const widgets = document.querySelectorAll("script[type='application/vnd.jupyter.widget-view+json']").length;
-  const drawn = document.querySelectorAll(".widget-subarea").length;
-  const ours = [...document.querySelectorAll("[data-elf-kind]")];
-  const wrong = ours.filter((one) => one.dataset.elfState !== "ready").length;
-  return { widgets, missing: widgets - drawn, wrong, ours: ours.length };
-}"""
-
-
-def check_figures(page) -> None:
-    """Every widget of the page stands there, and those of ours are alive."""
-    page.wait_for_function("() => document.documentElement.dataset.widgets === 'ready'")
-    page.wait_for_function("() => document.querySelectorAll('[data-elf-state=ready]').length > 0")
-    found = page.evaluate(MISSING)
-    assert found["widgets"] >= found["ours"] > 0
-    assert found["missing"] == found["wrong"] == 0
-    assert page.locator(".elf-missing").count() == 0
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +30,8 @@ def slow_book(site, policy) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("name", [PAGE, MANY])
+# Where all pages are slowed, the others need not be asked again.
+@pytest.mark.parametrize("name", [pytest.param(PAGE, marks=pytest.mark.live), MANY])
 def test_a_busy_page_loses_no_figure(name, book, open_page):
     page = open_page("about:blank")
     page.add_init_script(f"({BUSY})()")
@@ -54,7 +39,7 @@ def test_a_busy_page_loses_no_figure(name, book, open_page):
     check_figures(page)
 
 
-@pytest.mark.parametrize("slowed", [4, 6])
+@pytest.mark.parametrize("slowed", [4, pytest.param(6, marks=pytest.mark.live)])
 def test_figures_come_on_a_slow_machine_and_answer(slowed, book, open_page):
     page = open_page(f"{book}/{PAGE}", slowed=slowed)
     check_figures(page)
@@ -78,6 +63,7 @@ def through_history(move: Callable[..., Any], **options: Any) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.live
 def test_reloading_leaving_and_coming_back_while_it_loads(slow_book, open_page):
     page = open_page("about:blank")
     page.goto(f"{slow_book}/{PAGE}", wait_until="commit")
@@ -90,6 +76,7 @@ def test_reloading_leaving_and_coming_back_while_it_loads(slow_book, open_page):
     check_figures(page)
 
 
+@pytest.mark.live
 def test_a_library_that_does_not_come_leaves_words_and_a_way_on(book, open_page):
     page = open_page("about:blank", allow=r"did not load|net::ERR_FAILED")
     page.route(re.compile("/html-manager.js"), lambda route: route.abort())
@@ -103,6 +90,7 @@ def test_a_library_that_does_not_come_leaves_words_and_a_way_on(book, open_page)
     check_figures(page)
 
 
+@pytest.mark.live
 def test_a_module_that_does_not_come_leaves_words(book, open_page):
     page = open_page("about:blank", allow=r"did not load|net::ERR_FAILED")
     page.route(re.compile("/playground.js"), lambda route: route.abort())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 READY = '.elf-playground[data-elf-state="ready"]'
 FRAMES = """([node, dot, x, y]) => new Promise((done) => {
   const first = Number(node.dataset.elfDraws);
@@ -33,6 +35,7 @@ def test_the_first_page_needs_little_before_it_answers(book, chromium):
     assert sum(loaded) < 5_000_000
 
 
+@pytest.mark.live
 def test_dragging_twelve_particles_redraws_every_frame_once(book, open_page):
     page = open_page(f"{book}/index.html")
     playground = page.locator(READY)

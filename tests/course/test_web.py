@@ -17,7 +17,7 @@ WIDGETS = list(web.WIDGETS)
 def test_a_notebooks_module_imports_nothing(name):
     text = web.module(name)
     assert not re.search(r"^\s*import\b", text, flags=re.MULTILINE)
-    assert text.count("export default { render };") == 1
+    assert text.count("export default widget(render);") == 1
     assert "const make" in text or "function make" in text
 
 
