@@ -87,15 +87,14 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
     planes = torch.stack([(x if dim == 3 else pad(x, (0, 1))).permute(2, 1, 0) for x in (prediction, target)])
     with torch.no_grad():
         unit, own = _units(planes, mask)
-    planes = planes / (own if unit is own else torch.stack((unit, own))[:, None, None])
-    with torch.no_grad():
-        over, corners, weight = near_bases(planes[1, :dim].detach(), mask, neighbours)
-    planes = planes.view(6, -1)
+        bases = near_bases((planes[1, :dim] / own).detach(), mask, neighbours)
+    planes = (planes / (own if unit is own else torch.stack((unit, own))[:, None, None])).view(6, -1)
     # Where the target's base is a point, its weight is zero; this keeps the derivatives of 1 / area finite there.
     least = torch.finfo(prediction.dtype).tiny ** 0.3
     value = prediction.new_zeros(samples * atoms)
     forces = prediction.new_zeros(3, samples * atoms) if gradient else None
-    for here, chain, share in zip(*(x.split(TILE, -1) for x in (over, corners, weight)), strict=True):
+    tiles = [bases] if len(bases[0]) <= TILE else zip(*(x.split(TILE, -1) for x in bases), strict=True)
+    for here, chain, share in tiles:
         points = planes.index_select(1, chain.flatten()).view(2, 3, len(chain), -1)
         up = points[:, :, : dim + 1] - planes.index_select(1, here).view(2, 3, 1, -1)
         sides = _circle(points[:, :, 1:] - points[:, :, :-1])
@@ -122,7 +121,7 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
         if forces is None:
             continue
         # dh/d(up) = n/a and dh/dn = up/a - V n/a^3 (n: normal, a: area, V: volume); n is the product of the sides.
-        pull = push.mul_(2) * inverse[0]
+        pull = push * inverse[0]
         on_up = normal[0] * pull
         on_normal = _circle(torch.addcmul(up[0], normal[0], found * inverse[0], value=-1).mul_(pull), 0)
         on_side = _cross(second[0], on_normal, 0)
@@ -132,9 +131,9 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
         on_chain = (on_up - on_side).add_(on_side.roll(1, 1))
         forces.index_add_(1, chain[: dim + 1].flatten(), on_chain.flatten(1)).index_add_(1, here, -on_up.sum(1))
     value = value.view(atoms, samples).sum(0) * unit.square()
-    return value, None if forces is None else forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * unit[
-        :, None, None
-    ]
+    if forces is None:
+        return value, None
+    return value, forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * (2 * unit)[:, None, None]
 
 
 def _units(planes: Float[Tensor, "2 3 atoms batch"], mask: Mask) -> tuple[Values, Values]:
@@ -191,19 +190,19 @@ def near_bases(
     present = near[:asked] if mask is None else near[:asked].masked_fill(near[:asked] >= FAR, 0)
     last = present.amax(0).clamp_min_(torch.finfo(near.dtype).tiny)
     share = near.div_(last).sqrt_().sub_(REACH).div_(1 - REACH).clamp(0, 1)
-    share = (3 - 2 * share).mul_(share).mul_(share)
+    again = share * share
+    share = torch.addcmul(3 * again, again, share, value=-2)
 
     nodes = (index.view(-1, atoms, samples) * samples).add_(every(samples))
     tables = (_chains if known else _chains.__wrapped__)(len(near), dim)
     ranks, new, needed = (x.to(target.device) for x in tables)
-    new = new.to(target.dtype)
     if known:
         which, over = (share.index_select(0, needed) > 0).nonzero(as_tuple=True)
     else:
         over, which = (x.flatten() for x in torch.meshgrid(every(atoms * samples), every(len(needed)), indexing="xy"))
-    places = (ranks * (atoms * samples)).index_select(1, which).add_(over).flatten()
+    places = (ranks * (atoms * samples)).gather(1, which.expand(2 * dim, -1)).add_(over).flatten()
     chains, near = (x.flatten().index_select(0, places).view(2 * dim, -1) for x in (nodes, share))
-    weight = new.index_select(1, which)
+    weight = new.to(target.dtype).index_select(1, which)
     for i in range(dim):
         weight = weight * near[i : i + dim + 1]
     return over, chains, weight
@@ -243,20 +242,21 @@ def _nearest(squared: Float[Tensor, "atoms nodes"], asked: int) -> tuple[Tensor,
     if few := atoms <= FEW:
         last = (1 << (atoms - 1).bit_length()) - 1
         numbers = torch.arange(last, last - atoms, -1, dtype=integer, device=device)
-        keys = (squared.view(integer) | last).sub_(numbers[:, None]).view(squared.dtype)
+        keys = (squared.view(integer) | last).sub_(numbers[:, None])  # integers in the order of the distances
+        bits = torch.full((1,), last, dtype=torch.long, device=device)
     else:
         keys = squared.clone()
     while len(index) < atoms - 1:
         if few:
             key = keys.amin(0, keepdim=True)
-            which = (key.view(integer) & last).long()
+            which = key & bits
         else:
             key, which = keys.min(0, keepdim=True)
         if len(index) >= asked and not bool((key < bound).any()):
             break
         index.append(which)
-        keys.scatter_(0, which, torch.inf)
+        keys.scatter_(0, which, torch.iinfo(integer).max if few else torch.inf)
         if len(index) == asked:
-            bound = (1.001 * REACH**2 * key).clamp_(max=FAR / 2)
+            bound = (1.001 * REACH**2 * key.view(squared.dtype)).clamp_(max=FAR / 2).view(keys.dtype)
     ranked = torch.cat(index)
     return squared.gather(0, ranked), ranked
