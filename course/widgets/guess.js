@@ -1,4 +1,4 @@
-import { make, put, button, mounter, widget } from "./dom.js";
+import { make, put, button, mounter } from "./dom.js";
 import { plane, slider, stage } from "./stage.js";
 // Guess, then see: takes the reader's number or choice, then opens the answer. Nothing is kept, nothing is sent.
 
@@ -49,12 +49,12 @@ function build(home, { question, choices, low, high, step, unit, answer, why }, 
 const STYLES = `
 .elf-guess { border: 1px solid color-mix(in srgb, currentColor 25%, transparent); max-width: 40rem; }
 .elf-guess fieldset { border: 0; padding: 0; margin: 0; display: grid; gap: 0.15rem; }
-.elf-guess legend { font-weight: 600; padding: 0; margin-bottom: 0.4rem; }
+.elf-guess legend { font-size: 1em; line-height: 1.4; font-weight: 600; padding: 0; margin-bottom: 0.4rem; }
 .elf-guess fieldset label { padding: 0.15rem 0.5rem; border-radius: 6px; border-left: 4px solid transparent; min-height: 1.6rem; }
 .elf-guess fieldset label[data-elf-right="true"] { border-left-color: var(--elf-target); background: color-mix(in srgb, var(--elf-target) 14%, transparent); }
-.elf-guess svg { border: 0; }
+.elf-stage.elf-guess svg { border: 0; }
 .elf-guess .elf-result { margin: 0.2rem 0 0; min-height: 1.4em; }
 `;
 const render = stage("guess", { label: "Guess, then see", traits: ["question", "choices", "low", "high", "step", "unit", "answer", "why"], problem, build, styles: STYLES });
 export const mount = mounter(render);
-export default widget(render);
+export default { render };
