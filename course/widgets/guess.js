@@ -1,4 +1,4 @@
-import { make, put, button, mounter } from "./dom.js";
+import { make, put, button, mounter, widget } from "./dom.js";
 import { plane, slider, stage } from "./stage.js";
 // Guess, then see: takes the reader's number or choice, then opens the answer. Nothing is kept, nothing is sent.
 
@@ -57,4 +57,4 @@ const STYLES = `
 `;
 const render = stage("guess", { label: "Guess, then see", traits: ["question", "choices", "low", "high", "step", "unit", "answer", "why"], problem, build, styles: STYLES });
 export const mount = mounter(render);
-export default { render };
+export default widget(render);
