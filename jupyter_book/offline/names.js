@@ -15,9 +15,9 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   for (const summary of document.querySelectorAll("details.hide > summary[aria-label]")) summary.removeAttribute("aria-label");
   // On a phone a figure is moved sideways within its frame (book.css): by keyboard, too.
-  for (const picture of matchMedia("(max-width: 40rem)").matches ? document.querySelectorAll(".cell_output > img") : []) {
+  for (const picture of matchMedia("(max-width: 40rem)").matches ? document.querySelectorAll(".cell_output > img, .cell_output > a > img") : []) {
     const names = { tabindex: "0", role: "group", "aria-label": "Figure" };
-    for (const name in names) picture.parentElement.setAttribute(name, names[name]);
+    for (const name in names) picture.closest(".cell_output").setAttribute(name, names[name]);
   }
   for (const toggle of document.querySelectorAll(".bd-sidenav summary")) {
     const page = toggle.closest("li")?.querySelector("a")?.textContent.trim();

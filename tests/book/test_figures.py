@@ -19,7 +19,8 @@ HTML = """<!doctype html><html data-theme="{theme}"><head><meta charset="utf-8">
 <link rel="stylesheet" href="book.css"><script src="names.js"></script>
 <style>body {{ margin: 0; background: {ground} }} img {{ max-width: 100% }} .bd-article {{ padding: 1rem }}</style>
 </head><body><div class="bd-content"><article class="bd-article"><div class="cell_output">
-<img alt="figure" src="_images/figure.png" style="width: {wide}px"></div></article></div></body></html>"""
+<a class="reference internal image-reference" href="_images/figure.png">
+<img alt="figure" src="_images/figure.png" style="width: {wide}px"></a></div></article></div></body></html>"""
 
 
 @pytest.fixture
