@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from elf.training import save_weights
 from experiments import find, reproduce
-from experiments.molecules.jodo import experiment
+from experiments.framework.experiment import results_folder
+from experiments.molecules.jodo import committed, experiment
 from experiments.molecules.jodo.diffusion import POSITION_LOSSES, position_loss
 from experiments.molecules.jodo.network import GraphTransformer
 from experiments.molecules.paper_tables import TABLE_3
@@ -100,6 +102,33 @@ def test_scales_and_their_sizes():
     assert {cell["loss"] for cell in cells[:5]} == {"data", *laptop.losses}
     assert laptop.rates[0] in rates.rates
     assert len({cell["learning_rate"] for cell in experiment.cells(rates, 1)} - {0.0}) >= 3
+
+
+def test_committed_networks_are_the_trained_ones_to_half_precision(tmp_path, monkeypatch):
+    """And a damaged file, another loss, or the weights of another network are refused in words."""
+    for loss in committed.LOSSES:
+        assert (results_folder() / f"table3.{loss}.safetensors").stat().st_size < 3e6
+        weights = committed.trained(loss).state_dict().values()
+        assert all(w.dtype == torch.float32 and torch.equal(w, w.half().float()) for w in weights)
+    with pytest.raises(ValueError, match="loss is 'mse'; it should be one of 'kabsch', 'inverse_even'"):
+        committed.trained("mse")
+    monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(committed, "training_settings", lambda: TINY)
+    for loss in committed.LOSSES:
+        folder = tmp_path / f"table3.laptop/loss={loss},learning_rate=0.002,seed=0"
+        folder.mkdir(parents=True)
+        save_weights(folder / "weights.safetensors", experiment.make_model(TINY, 5), {})
+    committed.publish(tmp_path)
+    pairs = zip(committed.trained("kabsch").parameters(), experiment.make_model(TINY, 5).parameters(), strict=True)
+    assert all(torch.equal(a, b.half().float()) for a, b in pairs)
+    monkeypatch.setattr(committed, "training_settings", lambda: replace(TINY, channels=32))
+    with pytest.raises(ValueError, match="weights of another JointDiffusion"):
+        committed.trained("kabsch")
+    file = tmp_path / "results" / "table3.kabsch.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="has SHA-256"):
+        committed.trained("kabsch")
 
 
 def test_figures_of_few_molecules_are_left_out():
