@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-STRAY = re.compile(r"\$|\*\*|^\|.*\|", re.MULTILINE)  # the last: a row of a table
+STRAY = re.compile(r"\$|\*\*|^\| .*\|$", re.MULTILINE)  # the last: a row of a table
 
 
 def prose_in(formula: str) -> list[str]:
