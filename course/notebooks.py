@@ -84,13 +84,17 @@ def select(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     return [path for path in notebooks if not stems or path.stem.startswith(tuple(stems))]
 
 
+def _unwatched(cell: int, cells: int) -> None:
+    pass
+
+
 def execute(
     path: Path,
     output: Path,
     *,
     cell_timeout: int | None = None,
     env: dict[str, str] | None = None,
-    watch: Watcher = lambda cell, cells: None,
+    watch: Watcher = _unwatched,
 ) -> NotebookRun:
     """Execute one notebook in its own folder; the source is left as it is, `output` gets the executed copy and HTML.
 
@@ -193,12 +197,11 @@ def run(
         return _run_side_by_side(paths, output, cell_timeout, env, say, jobs)
     done = []
     for number, path in enumerate(paths, 1):
-        say(f"[{number}/{len(paths)}] {path.stem} ... ")
-        watch = _line(f"[{number}/{len(paths)}] {path.stem} ... ", path, say) if sys.stdout.isatty() else None
+        start = f"[{number}/{len(paths)}] {path.stem} ... "
+        say(start)
+        watch = _line(start, path, say) if sys.stdout.isatty() else _unwatched
         try:
-            done.append(
-                execute(path, output, cell_timeout=cell_timeout, env=env, **({"watch": watch} if watch else {}))
-            )
+            done.append(execute(path, output, cell_timeout=cell_timeout, env=env, watch=watch))
         except NotebookError:
             say("failed\n")
             raise
@@ -226,7 +229,7 @@ def _run_side_by_side(
     say: Callable[[str], None],
     jobs: int,
 ) -> list[NotebookRun]:
-    # Spawned, as kernels are started from threads of the parent.
+    # Spawned: a forked process would inherit the parent's locks and event loops in an unusable state.
     context, done = multiprocessing.get_context("spawn"), {}
     with ProcessPoolExecutor(min(jobs, len(paths)), mp_context=context, initializer=die_with_parent) as pool:
         futures = {pool.submit(execute, path, output, cell_timeout=cell_timeout, env=env): path for path in paths}

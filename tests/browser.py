@@ -20,7 +20,7 @@ import functools
 import http.server
 import os
 import re
-import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,24 +30,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.chromium import FLAGS, executable  # noqa: E402
+
 PATIENCE = 300_000  # milliseconds for what a page should show: however slow the machine is, it comes
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json"}
-
-
-def executable() -> str | None:
-    """Chromium's path, or None."""
-    wanted = os.environ.get("ELF_CHROMIUM")
-    return wanted or next((path for path in map(shutil.which, NAMES) if path), None)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -41,15 +41,7 @@ PUBLISHED: Published[KarrasDenoiser] = Published(
     lambda: molecules.make_denoiser(training_settings(), 0),
 )
 
-
-def publish(workdir: Path) -> Path:
-    """See `Published.publish`."""
-    return PUBLISHED.publish(workdir)
-
-
-def trained(loss: str) -> KarrasDenoiser:
-    """The denoiser trained with this loss ("energy", "mse" or "kabsch"). See `Published.trained`."""
-    return PUBLISHED.trained(loss)
+publish, trained = PUBLISHED.publish, PUBLISHED.trained
 
 
 @dataclass(frozen=True)

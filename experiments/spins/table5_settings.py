@@ -170,12 +170,4 @@ PUBLISHED: Published[nn.Module] = Published(
     lambda: build(SETTINGS["laptop"].best, 0),
 )
 
-
-def publish(workdir: Path) -> Path:
-    """See `Published.publish`."""
-    return PUBLISHED.publish(workdir)
-
-
-def trained(loss: str) -> nn.Module:
-    """The network trained longest with this loss ("pair" or "ising"): couplings -> logits. See `Published.trained`."""
-    return PUBLISHED.trained(loss)
+publish, trained = PUBLISHED.publish, PUBLISHED.trained

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tools import chromium  # noqa: E402
 from tools.book import pdf  # noqa: E402
 
 
@@ -40,7 +41,7 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch, capsys):
     with pytest.raises(FileNotFoundError, match="has no page of 99; run make book"):
         pdf.print_pages(tmp_path, tmp_path / "out", ["99"])
     monkeypatch.delenv("ELF_CHROMIUM")
-    monkeypatch.setattr(pdf, "NAMES", ())
+    monkeypatch.setattr(chromium, "NAMES", ())
     monkeypatch.setattr("sys.argv", ["pdf", "--site", str(tmp_path)])
     assert pdf.main() == 1
     assert "no Chromium was found" in capsys.readouterr().err

@@ -9,17 +9,14 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
-import os
-import shutil
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from tools.book.sources import ROOT
+from tools.chromium import FLAGS, executable
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 SETTLED = """async () => {
   for (const image of document.images) {
     image.loading = "eager";
@@ -42,18 +39,6 @@ PAPER: dict[str, Any] = {
 }
 
 
-def executable() -> str:
-    """Chromium's path.
-
-    Raises:
-        FileNotFoundError: there is none, and ELF_CHROMIUM names none.
-    """
-    found = os.environ.get("ELF_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        raise FileNotFoundError("no Chromium was found; `apt-get install chromium`, or name one in ELF_CHROMIUM")
-    return found
-
-
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
@@ -67,7 +52,9 @@ def print_pages(site: Path, output: Path, names: list[str] | None = None) -> lis
     """
     from playwright.sync_api import sync_playwright
 
-    chromium, every = executable(), sorted((site / "notebooks").glob("*.html"))
+    if (chromium := executable()) is None:
+        raise FileNotFoundError("no Chromium was found; `apt-get install chromium`, or name one in ELF_CHROMIUM")
+    every = sorted((site / "notebooks").glob("*.html"))
     pages = [page for page in every if not names or page.stem.startswith(tuple(names))]
     if not pages:
         raise FileNotFoundError(f"{site} has no page of {', '.join(names or ['a notebook'])}; run make book")

@@ -6,8 +6,6 @@ Table 3 has the best distribution. `elf reproduce table3` measured them in singl
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from experiments.framework.published import Published
 from experiments.molecules.jodo import experiment
 from experiments.molecules.jodo.diffusion import JointDiffusion
@@ -28,12 +26,4 @@ PUBLISHED: Published[JointDiffusion] = Published(
     half=True,
 )
 
-
-def publish(workdir: Path) -> Path:
-    """See `Published.publish`."""
-    return PUBLISHED.publish(workdir)
-
-
-def trained(loss: str) -> JointDiffusion:
-    """The model trained with this loss ("kabsch" or "inverse_even"). See `Published.trained`."""
-    return PUBLISHED.trained(loss)
+publish, trained = PUBLISHED.publish, PUBLISHED.trained
