@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 
@@ -47,6 +47,19 @@ def test_verdicts_agree_with_the_networks_one_by_one():
     edm = {loss: atoms("table2", model="edm", loss=loss) for loss in ("mse", "energy")}
     verdict = BY_WORDS["The paper's own EDM with the energy beats MSE."].verdict
     assert (verdict == "does not hold") == (mean(edm["energy"]) < mean(edm["mse"]))
+
+
+def test_verdicts_on_jodo_agree_with_the_networks_one_by_one():
+    runs = load_result("table3")["cells"]
+    stable = {
+        loss: [run["result"]["molecule_stability"] for run in runs if run["cell"]["loss"] == loss]
+        for loss in ("kabsch", "inverse_even", "exponential_even")
+    }
+    bar = mean(stable["kabsch"]) + stdev(stable["kabsch"])
+    for words, loss in (("exponential", "exponential_even"), ("inverse", "inverse_even")):
+        claim = BY_WORDS[f"In JODO {words} springs make more molecules stable than its turned MSE."]
+        assert (claim.verdict == "holds, small scale") == (mean(stable[loss]) > bar)
+    assert mean(stable["inverse_even"]) < bar < mean(stable["exponential_even"])
 
 
 def test_verdicts_on_drugs_and_heights_agree_with_the_networks_one_by_one():
