@@ -72,6 +72,17 @@ def test_value_of_a_prediction_far_larger_than_its_target(dim: int, generator: t
     np.testing.assert_allclose(HeightEnergy()(prediction, target), [loop], rtol=1e-8)
 
 
+@pytest.mark.parametrize("unit", [2.0**-30, 1.0, 2.0**10])
+def test_squared_areas_of_a_prediction_far_larger_than_its_target_stay_finite(
+    unit: float, generator: torch.Generator
+) -> None:
+    """Their squares alone would be beyond float32."""
+    target = unit * torch.randn(1, 7, 3, dtype=torch.float64, generator=generator)
+    prediction = 2.0**36 * target.flip(1)
+    found = HeightEnergy()(prediction.float(), target.float())
+    torch.testing.assert_close(found.double(), HeightEnergy()(prediction, target), rtol=1e-4, atol=0)
+
+
 def test_second_derivatives_are_finite_where_a_base_of_the_target_is_a_point() -> None:
     target = torch.tensor([[[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0.5]]], dtype=torch.float32)
     hessian = torch.autograd.functional.hessian(lambda x: HeightEnergy()(x, target).sum(), target + 0.1)
@@ -89,6 +100,9 @@ def test_gradient_against_finite_differences_and_autograd(dim: int, generator: t
     (written_out,) = torch.autograd.grad(energy(prediction, target).sum(), prediction)
     vmapped = torch.func.vmap(torch.func.grad(lambda x, y: energy(x[None], y[None]).sum()))(prediction, target)
     torch.testing.assert_close(written_out, vmapped)
+    # Several samples beside each other, in each of several calls.
+    batches = [torch.stack((x, x.flip(0))).detach() for x in (prediction, target)]
+    torch.testing.assert_close(torch.func.vmap(energy)(*batches)[1], energy(prediction, target).flip(0))
 
 
 def test_precisions_agree(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,8 +225,13 @@ def test_masks_flat_batches_and_batch_mates(some_molecules, generator: torch.Gen
     torch.testing.assert_close(energy(x, y, mask), value)
 
 
-def test_the_unit_of_length_scales_the_energy_and_nothing_else(dtype: torch.dtype, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_unit_of_length_scales_the_energy_and_nothing_else(
+    flat: bool, dtype: torch.dtype, generator: torch.Generator
+) -> None:
     y = torch.randn(1, 8, 3, dtype=dtype, generator=generator)
+    if flat:
+        y[..., 2] = 0
     x = y + 0.2 * torch.randn(y.shape, dtype=dtype, generator=generator)
     value = HeightEnergy()(x, y)
     for unit in (2.0**-8, 2.0**20, 2.0**40):
@@ -223,8 +242,8 @@ def test_the_unit_of_length_scales_the_energy_and_nothing_else(dtype: torch.dtyp
         near = x.clone().requires_grad_()
         torch.testing.assert_close(gradient / unit, torch.autograd.grad(HeightEnergy()(near, y).sum(), near)[0])
     # A batch mate far away changes no bit.
-    mates = HeightEnergy()(torch.cat((x, 2.0**40 * x)), torch.cat((y, 2.0**40 * y)))
-    assert torch.equal(mates[:1], value)
+    near, far = (HeightEnergy()(torch.cat((x, unit * x)), torch.cat((y, unit * y)))[0] for unit in (1.0, 2.0**40))
+    assert torch.equal(near, far)
 
 
 def test_many_equal_neighbours_all_count() -> None:
