@@ -28,6 +28,7 @@ from elf.geometry.rigidity import (
     generic_rank,
     is_globally_rigid,
     is_rigid,
+    rigid_motions,
     rigidity_matrix,
     stress_matrix,
 )
@@ -263,6 +264,14 @@ def test_many_graphs_give_the_same_answers_as_one_at_a_time():
     assert torch.equal(is_globally_rigid(8, grid, 3).flatten(), together[:8])
 
 
+def test_how_many_graphs_are_looked_at_together_changes_nothing(monkeypatch):
+    edges = torch.stack([SQUARE, torch.tensor([[0, 0, 0, 1], [1, 2, 3, 2]])])
+    expected = is_globally_rigid(4, edges, 1)
+    assert expected.tolist() == [True, False]
+    monkeypatch.setattr("elf.geometry.rigidity._ENTRIES_AT_A_TIME", 1)
+    assert torch.equal(is_globally_rigid(4, edges, 1), expected)
+
+
 def test_a_square_bends_and_a_braced_one_does_not(dtype):
     square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=dtype)
     rods = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
@@ -273,6 +282,9 @@ def test_a_square_bends_and_a_braced_one_does_not(dtype):
     for size in (1e-3, 1.0, 1e3):
         assert flexes(size * square, rods).shape == (1, 4, 2)
         assert flexes(size * square, torch.cat([rods, torch.tensor([[0], [2]])], 1)).shape == (0, 4, 2)
+    # Far from the origin, where coordinates are still exact.
+    (far,) = flexes(square + (2.0**14 if dtype == torch.float32 else 2.0**30), rods)
+    torch.testing.assert_close((far * motion).sum().abs(), torch.ones((), dtype=dtype), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
@@ -288,6 +300,18 @@ def test_flexes_keep_lengths_and_are_no_rigid_motions(size, shift, generator):
         torch.linalg.cross(centred, motion).sum(0), motion.new_zeros(3), atol=1e-8 * size, rtol=0
     )
     assert (rigidity_matrix(x, complete_edges(n)) @ motion.flatten()).abs().max() > 1e-2 * size
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_rigid_motions_are_weighted_by_the_root_of_mass_in_any_unit(unit, generator):
+    x = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    masses = unit * torch.tensor([1.0, 12.0, 16.0, 14.0], dtype=torch.float64)
+    basis = rigid_motions(x, masses)
+    assert len(basis) == 6
+    axis = torch.randn(3, generator=generator, dtype=torch.float64)
+    for velocity in (axis.expand(4, 3), torch.linalg.cross(axis.expand(4, 3), x)):
+        weighted = (velocity * (masses / unit).sqrt()[:, None]).flatten()
+        torch.testing.assert_close(basis.mT @ (basis @ weighted), weighted)
 
 
 def test_special_positions_may_bend_where_generic_ones_do_not():
@@ -315,6 +339,11 @@ def test_random_regular_graphs_are_regular_simple_and_repeatable(n, degree, meth
     draw(n, degree, 0, count=3).zero_()
     assert torch.equal(edges, draw(n, degree, 0, count=3))
     assert degree == n - 1 or not torch.equal(edges[0], edges[1])
+
+
+def test_pairing_draws_one_of_very_many_graphs():
+    graphs = random_regular_edges(20, 4, 0, count=100)
+    assert len({tuple(graph.flatten().tolist()) for graph in graphs}) == 100
 
 
 @pytest.mark.parametrize("method", ["pairing", "switching"])
@@ -378,6 +407,8 @@ def test_tries_are_counted_a_graph(monkeypatch):
 def test_what_fills_up_a_list_is_no_pair():
     lists = torch.tensor([[[0, 0, -1, -1], [1, 2, -1, -1]], [[0, 1, 2, 3], [1, 2, 3, 0]]])
     assert torch.equal(undirected_pairs(lists, 4, padded=True), lists)
+    first = torch.tensor([[[-1, 0], [-1, 1]]])
+    assert torch.equal(undirected_pairs(first, 4, padded=True), first)
     with pytest.raises(ValueError, match="mentions node -1"):
         undirected_pairs(lists, 4)
 
@@ -407,6 +438,7 @@ SQUARE = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
         (lambda: draw_rigid_graph(6, 3, 0), "degree is 6 with n = 6"),
         (lambda: draw_rigid_graph(40, 3, 0, degree=5), "100 edges, where global rigidity needs 115"),
         (lambda: draw_rigid_graph(6, 2, 0, degree=3), "9 edges, where global rigidity needs 10"),
+        (lambda: draw_rigid_graph(4, 3, 0, degree=2), "4 edges, where global rigidity needs 6"),
         (lambda: draw_rigid_graph(20, 1, 0, degree=2, max_tries=0), "max_tries is 0"),
         (lambda: draw_rigid_graph(200, 1, 0, degree=2, max_tries=2), "of 2 random graphs with n = 200"),
         (lambda: flexes(torch.tensor([[0.0, torch.nan]] * 4), SQUARE), "NaN or infinite"),
