@@ -114,7 +114,7 @@ def test_orange_is_for_mse_alone(book):
 def test_mixed_energies_answer_on_a_slope(book):
     """By hand: the mean over angles of (1 - w)(r - 1.5)^2 + w(r^2 + 1.5^2) is lowest at 1.5 (1 - w)."""
     (cell,) = [cell for cell in book.cells if cell.get("id") == "mixed-solution"]
-    found = re.findall(r"([\d.]+): '([\d.]+) angstrom'", cell.outputs[0].text)
+    found = re.findall(r"([\d.]+): '([\d.]+) Å'", cell.outputs[0].text)
     assert len(found) == 5
     r = torch.linspace(0, 2, 20_001, **DOUBLE)
     for w, length in found:
@@ -127,6 +127,72 @@ def test_the_bath_of_the_page_has_the_temperature_of_its_first_picture(book):
     state = widget(book, "bath")
     assert (state["world"], state["temperature"]) == ("bond", 0.08)
     assert "temperature=0.08" in code(book)["cell-04"]
+
+
+def test_partition_functions_are_gamma_functions(book):
+    """The integral of exp(-|y|^n / T) is 2 Gamma(1 + 1 / n) T^(1 / n), here with T = 1 / 2."""
+    for power, name in ((2, "trap  y^2"), (4, "quartic y^4")):
+        z = 2 * math.gamma(1 + 1 / power) * 0.5 ** (1 / power)
+        assert f"{name}: Z = {z:.9f} by hand, {z:.9f} by elf, {z:.9f} on paper" in printed(book)
+
+
+def test_a_bond_that_points_up_is_far_to_mse_and_no_way_at_all_to_the_pair_energy(book):
+    (up, right), T = (1.5j, 1.5), 0.08
+    assert f"costs ${abs(up - right) ** 2:.1f} = {abs(up - right) ** 2 / T:.0f}\\, T$" in prose(book)
+    assert abs(up) == abs(right)
+
+
+def test_lopsided_energies_answer_on_paper(book):
+    said = dict(re.findall(r"(\w[\w\- ]+): reverse ([\d.]+), forward [\d.]+", printed(book)))
+    ahead = dict(re.findall(r"(\w[\w\- ]+): reverse [\d.]+, forward ([\d.]+)", printed(book)))
+    assert said["lopsided"] == f"{-math.log((math.exp(-1) + math.exp(-2)) / 2):.2f}"
+    assert ahead["lopsided"] == f"{math.log((math.exp(1) + math.exp(2)) / 2):.2f}"
+    assert said["Lennard-Jones spring"] == f"{(1 + 1 / 2) / (1 + 1 / 4):.2f}"
+    # Forwards Z is a Gaussian's, proportional to f: d/df of 14.4 mean((y / f - 1)^2) + log f.
+    f = torch.linspace(1.2, 2.2, 10_001, **DOUBLE)
+    loss = 7.2 / 0.5 * ((1 / f - 1) ** 2 + (2 / f - 1) ** 2) / 2 + f.log()
+    assert float(ahead["Lennard-Jones spring"]) == pytest.approx(_lowest(loss, f), abs=0.006)
+
+
+def test_a_forward_fit_has_the_moments_and_a_reverse_one_sits_in_a_well(book):
+    """Reverse: E_q of (y^2 - 1)^2 is a polynomial in mean and width, so the fit is a small minimisation."""
+    T, y = 0.15, torch.linspace(-3, 3, 20_001, **DOUBLE)
+    p = torch.exp(-((y**2 - 1) ** 2) / T)
+    width = float((torch.trapezoid(y**2 * p, y) / torch.trapezoid(p, y)).sqrt())
+    assert f"forward from +0.4: mean +0.000, std {width:.3f}, energy at the mean {1 / T:.2f} T" in printed(book)
+    mean, s = torch.meshgrid(
+        torch.linspace(0.9, 1, 201, **DOUBLE), torch.linspace(0.1, 0.2, 201, **DOUBLE), indexing="ij"
+    )
+    energy = mean**4 + 6 * mean**2 * s**2 + 3 * s**4 - 2 * (mean**2 + s**2) + 1
+    best = int((energy / T - s.log()).argmin())
+    found = re.search(r"reverse from \+0.4: mean \+([\d.]+), std ([\d.]+)", printed(book))
+    assert float(found[1]) == pytest.approx(float(mean.flatten()[best]), abs=1.5e-3)
+    assert float(found[2]) == pytest.approx(float(s.flatten()[best]), abs=1.5e-3)
+
+
+def test_equipartition_counts_the_directions_that_cost(book):
+    T, r = 0.08, torch.linspace(0, 6, 60_001, **DOUBLE)
+    for name, energy, directions in (("mse", r**2, 2), ("energy", (r - 1.5) ** 2, 1)):
+        mass = r * torch.exp(-energy / T)  # polar: about the datum for MSE, about the first atom for the pair
+        mean = float(torch.trapezoid(energy * mass, r) / torch.trapezoid(mass, r)) / T
+        assert mean == pytest.approx(directions / 2, abs=0.03)
+        assert f"'{name}': {directions / 2}" in printed(book)
+
+
+def test_absolute_errors_answer_with_the_median_both_ways(book):
+    f, data = torch.linspace(-1, 4, 5001, **DOUBLE), torch.tensor([0.0, 0.0, 3.0], **DOUBLE)
+    assert float(f[(f[:, None] - data).abs().sum(1).argmin()]) == pytest.approx(float(data.median()), abs=1e-6)
+    y = torch.linspace(-60, 60, 240_001, **DOUBLE)
+    z = torch.stack([torch.trapezoid(torch.exp(-(y - at).abs() / 0.5), y) for at in (-2.0, 0.0, 3.0)])
+    torch.testing.assert_close(z, torch.full_like(z, 2 * 0.5), atol=1e-6, rtol=0)  # no place has more: both ways agree
+    assert "absolute: reverse 0.00, forward 0.00" in printed(book)
+
+
+def test_the_slip_in_the_notation_costs_a_turned_bond_all_of_its_square(book):
+    turned, bond = complex(0, 1.5), complex(1.5, 0)
+    of_difference = (abs(turned - bond) - 0) ** 2  # a bond whose target has no length
+    said = f"pair: E(prediction, target) = 0.00, E(prediction - target, 0) = {of_difference:.2f}"
+    assert said in printed(book)
 
 
 def test_cells_can_be_run_again(book):

@@ -133,3 +133,92 @@ def test_the_sliders_over_turn_and_noise_show_shares_found_a_second_way():
     mse, pair = (torch.tensor(one["values"]) for one in state["tags"])
     torch.testing.assert_close(mse, torch.tensor(expected), atol=1e-2, rtol=0)
     assert float(pair.abs().max()) < 1e-3
+
+
+def said_by(cells, id: str) -> str:
+    return "".join(out.text for out in cells[id].outputs if out.output_type == "stream")
+
+
+def tugs(x: Tensor, y: Tensor) -> Tensor:
+    """Forces of springs of constant 1 between all pairs, one pair after the other, action and reaction together."""
+    force = torch.zeros_like(x)
+    for i in range(len(x)):
+        for j in range(i):
+            arrow = x[j] - x[i]
+            tug = 2 * (arrow.norm() - (y[j] - y[i]).norm()) * arrow / arrow.norm()
+            force[i] += tug
+            force[j] -= tug
+    return force
+
+
+def test_swapped_particles_are_driven_through_each_other_by_mse_alone(cells):
+    """Each is one angstrom from its place: 2 x 1 in energy, 2 x 1 in force; their distance is right."""
+    y, x = [-0.5, 0.5], [0.5, -0.5]
+    energy = sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+    forces = [2 * (b - a) for a, b in zip(x, y, strict=True)]
+    assert f"MSE: energy {energy:.2f}, forces {forces}" in said_by(cells, "cell-05")
+    assert (abs(x[0] - x[1]) - abs(y[0] - y[1])) ** 2 == 0
+    assert "Pair energy: energy 0.00, forces [0.0, 0.0]" in said_by(cells, "cell-05")
+
+
+def test_a_descent_of_the_pair_energy_goes_straight_across_its_valley():
+    """The centre stays, so a start ends where its own centre has the nearer pair of distance one."""
+    x = torch.tensor([[1.6], [1.2]], dtype=torch.float64)
+    y = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+    for _ in range(150):
+        x = x + 0.05 * tugs(x, y)
+    assert x.flatten().tolist() == pytest.approx([1.4 + 0.5, 1.4 - 0.5], abs=1e-6)
+
+
+def test_pair_forces_carry_nothing_and_turn_nothing():
+    x, y = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    force = tugs(x, y)
+    h = 1e-5
+    for i, axis in ((0, 0), (3, 2), (5, 1)):  # the formula is the slope of the energy
+        ends = []
+        for sign in (h, -h):
+            moved = x.clone()
+            moved[i, axis] += sign
+            ends.append(float((torch.pdist(moved) - torch.pdist(y)).square().sum()))
+        assert float(force[i, axis]) == pytest.approx(-(ends[0] - ends[1]) / (2 * h), rel=1e-6)
+    assert float(force.sum(0).norm()) < 1e-12
+    assert float(torch.linalg.cross(x, force).sum(0).norm()) < 1e-12
+    assert float((y - x).sum(0).norm()) > 1
+
+
+def test_the_bent_triangle_is_mostly_carried_and_turned(cells):
+    corners = [(math.cos(a), math.sin(a), 0.0) for a in (math.pi / 2 + 2 * math.pi * k / 3 for k in range(3))]
+    triangle = torch.tensor(corners, dtype=torch.float64)
+    bend = torch.tensor([[0.05, -0.25, 0], [0.1, 0.1, 0], [-0.1, 0.15, 0]], dtype=torch.float64)
+    c, s = math.cos(math.radians(25)), math.sin(math.radians(25))
+    turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
+    bent = (triangle + bend) @ turn.T + torch.tensor([0.35, 0.15, 0], dtype=torch.float64)
+    force = 2 * (triangle - bent)
+    share = float(sum(shifts_and_turns(force, bent)))
+    assert f"MSE: total push {force.sum(0).norm():.2f}, rigid share {100 * share:.0f} %" in said_by(cells, "cell-14")
+
+
+def test_both_ends_of_a_stretched_bond_feel_the_pair_energy(cells):
+    water = molecule("water")
+    stretched = water.clone()
+    stretched[1] += 0.2 * (water[1] - water[0]) / (water[1] - water[0]).norm()
+    for name, force in (("MSE", 2 * (water - stretched)), ("Pair energy", tugs(stretched, water))):
+        sizes = [f"{size:.2f}" for size in force.norm(dim=1).tolist()]
+        assert f"{name}: |force| on O {sizes[0]}, H {sizes[1]}, H {sizes[2]}" in said_by(cells, "cell-21")
+
+
+def test_a_turned_ring_shrinks_to_a_quarter_on_its_way(text):
+    """On the straight way from y turned by theta to y, the radius is least halfway: cos(theta / 2)."""
+    y = 1.39 * torch.exp(1j * torch.arange(6) * math.pi / 3)
+    x = y * torch.exp(torch.tensor(1j * math.radians(150)))
+    radii = torch.stack([((1 - s) * x + s * y).abs().mean() / 1.39 for s in torch.linspace(0, 1, 201)])
+    assert float(radii.min()) == pytest.approx(math.cos(math.radians(75)), abs=1e-6)
+    assert float(radii.min()) == pytest.approx(1 / 4, abs=0.01)
+    assert "it shrinks to a quarter of its size" in text
+
+
+def test_a_shift_alone_pulls_every_atom_and_no_pair(cells):
+    water, shift = molecule("water"), torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    torch.testing.assert_close((2 * (water - (water + shift))).sum(0), -2 * 3 * shift)
+    assert float(tugs(water + shift, water).norm()) < 1e-12
+    assert "MSE: -2 n s, the pair energy: none" in said_by(cells, "cell-41")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import sympy
 import torch
 from reading import widget
 from scipy.spatial.transform import Rotation
@@ -18,6 +19,7 @@ import elf
 from elf.chemistry import molecular_graph as graphs
 from elf.chemistry.force_field import ForceField
 from elf.data import qm9
+from experiments import load_result
 from experiments.molecules import springs as experiment
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "03_springs.ipynb"
@@ -155,3 +157,99 @@ def test_the_four_prices_are_those_of_the_page_and_of_the_force_field(field, min
     small = [float(prices[pulls.index(0.05), 0]) for prices in (mse, kabsch, springs, real)]
     assert max(small) < 1.15 * min(small)
     assert float(mse[pulls.index(0), -1]) > 50 * float(real[pulls.index(0), -1])
+
+
+def said_by(cells, id: str) -> str:
+    (cell,) = [cell for cell in cells if cell.get("id") == id]
+    return "".join(out.text for out in cell.outputs if out.output_type == "stream")
+
+
+def test_springs_are_second_derivatives_in_letters_and_in_the_numbers_of_the_page(cells):
+    r, x, depth, a = sympy.symbols("r x D a", positive=True)
+    morse, jones = depth * (1 - sympy.exp(-a * (x - r))) ** 2, depth * ((r / x) ** 12 - 2 * (r / x) ** 6)
+    assert sympy.simplify(sympy.diff(morse, x, 2).subs(x, r) - 2 * depth * a**2) == 0
+    assert sympy.simplify(sympy.diff(jones, x, 2).subs(x, r) - 72 * depth / r**2) == 0
+    for found in re.findall(r"r = ([\d.]+) Å: Morse ([\d.]+), .* Lennard-Jones ([\d.]+), ", said_by(cells, "cell-08")):
+        length, of_morse, of_jones = map(float, found)
+        assert of_morse == 800
+        assert of_jones == pytest.approx(72 * 0.1 / length**2, abs=5e-4)
+
+
+def test_eq_7_has_twice_the_energy_of_its_bond(cells, text):
+    """Half over both orders of a pair is once; the Taylor term has the half."""
+    k, x, r = sympy.symbols("k x r", positive=True)
+    both_orders = sympy.Rational(1, 2) * sum(k * (x - r) ** 2 for _ in ("ij", "ji"))
+    assert sympy.simplify(both_orders / (sympy.Rational(1, 2) * k * (x - r) ** 2)) == 2
+    assert f"curvature of Eq. 7: {sympy.diff(both_orders, x, 2).subs(k, 800)} = 2 k" in said_by(cells, "cell-11")
+    assert "is the Taylor energy at $T/2$" in text
+
+
+def test_mmff_s_bond_is_a_morse_bond_to_the_fourth_order(cells, text):
+    x, k = sympy.symbols("x k", positive=True)
+    series = sympy.series(k / 8 * (1 - sympy.exp(-2 * x)) ** 2, x, 0, 5).removeO()  # k = 2 D a^2, a = 2
+    assert sympy.expand(series - k / 2 * x**2 * (1 - 2 * x + sympy.Rational(7, 3) * x**2)) == 0
+    assert "k = 1134" in text.replace("$", "")
+    lines = re.findall(
+        r"x = (\S+) Å: MMFF94 ([\d.]+), Morse with D = (\d+) .*: ([\d.]+) kcal", said_by(cells, "cell-41")
+    )
+    assert len(lines) == 3
+    for found in lines:
+        at, quartic, depth, morse = map(float, found)
+        assert depth == round(1134 / 8)
+        assert quartic == pytest.approx(567 * at**2 * (1 - 2 * at + 7 / 3 * at**2), abs=1e-3)
+        assert morse == pytest.approx(1134 / 8 * (1 - math.exp(-2 * at)) ** 2, abs=2e-3)
+
+
+def test_three_distortions_are_one_mse(cells, minimum):
+    """Every atom by 0.1 angstrom, root mean square: a sum of n / 100 whatever the direction."""
+    assert said_by(cells, "cell-06").count(f"MSE {len(minimum) * 0.1**2:.3f},") == 3
+
+
+def test_thermal_sizes_grow_with_the_root_of_the_temperature(cells):
+    found = re.findall(r"([\d.]+) Å: (\d+) K", said_by(cells, "cell-28"))
+    assert len(found) == 5
+    unit = float(found[-1][1]) / float(found[-1][0]) ** 2
+    for size, kelvin in found:
+        assert float(kelvin) == pytest.approx(unit * float(size) ** 2, abs=0.51)
+
+
+def test_true_energies_explode_and_fade_and_their_parabolas_do_neither(cells):
+    """The slopes by hand, from half the length to three times it: Morse (140, 2, 1.54) and Lennard-Jones (1, 3.8)."""
+    rows = re.findall(r"(\S[\w\- ]+?) +1\.00 r +(\d+) +(\S+) +(\S+) / (\S+)", said_by(cells, "true-cell-59"))
+    (_, morse, fading, *_), (_, harmonic, *_), (_, jones, faded, *_), (_, gentle, *_) = rows
+    e = math.exp(2 * 0.77)
+    assert int(morse) == round(2 * 140 * 2 * e * (e - 1))
+    assert float(fading) == pytest.approx(2 * 140 * 2 * math.exp(-2 * 3.08) * (1 - math.exp(-2 * 3.08)), abs=0.05)
+    assert int(harmonic) == pytest.approx(2 * 140 * 2**2 * 3.08, abs=1)
+    assert int(jones) == round(12 / 3.8 * (2**13 - 2**7))
+    assert float(faded) == pytest.approx(12 / 3.8 * (3.0**-7 - 3.0**-13), abs=5e-5)
+    assert int(gentle) == round(72 / 3.8**2 * 2 * 3.8)
+
+
+def test_the_staircase_falls_as_an_exponential_of_half_an_angstrom(cells, text):
+    steps = dict(re.findall(r"(\S[^:\n]*): k = +([\d.]+) ", said_by(cells, "cell-38")))
+    factor = float(steps["other bond"]) / float(steps["2-2.3 Å"])
+    assert factor == pytest.approx(10, rel=0.05)
+    near, far = 1.5, 2.4  # a bond, and two bonds at an angle of 109 degrees: 0.9 angstrom apart
+    assert 2 * near * math.sin(math.radians(109.5) / 2) == pytest.approx(far, abs=0.06)
+    assert 0.35 < (far - near) / math.log(factor) < 0.5
+    assert "an exponential with a length near 0.4 to 0.5 Å" in text
+
+
+def test_the_table_of_springs_is_that_of_the_file(cells, text):
+    kept = {
+        (row["energy"], row["distortion"]): row
+        for row in load_result("springs")["summary"]
+        if row["start"] == "minimum" and row["size"] == 0.1
+    }
+    (cell,) = [cell for cell in cells if cell.get("id") == "cell-30"]
+    (shown,) = [out.data["text/plain"] for out in cell.outputs if out.output_type != "stream"]
+    head, *lines = [[entry.strip() for entry in line.split("|")] for line in shown.splitlines()]
+    for name, *entries in lines:
+        for kind, entry in zip(head[1:4], entries, strict=False):
+            row = kept[name, kind]
+            assert entry == f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    means = {name: kept[name, "random"]["mean"] for name in ("exponential", "inverse square", "inverse", "constant")}
+    assert sorted(means, key=means.get, reverse=True)[2:] == ["inverse", "constant"]
+    assert abs(kept["mse", "random"]["mean"] - means["constant"]) < 0.01
+    assert "On random noise it *ties* with constant springs" in text

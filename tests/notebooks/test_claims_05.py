@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import nbformat
+import networkx as nx
+import numpy as np
 import pytest
 import torch
 from reading import widget
+from scipy.stats import binomtest
 from torch import Tensor
 
 import elf
 from elf.data import qm9
 from elf.geometry import pairwise_distances
+from experiments import load_result
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "05_rigidity.ipynb"
 PAIR = elf.PairEnergy()
@@ -145,3 +151,131 @@ def test_a_pressed_atom_costs_the_fourth_power_of_its_lift_and_with_heights_the_
         r = r[r > 0]
         expected = (torch.exp(-r) * ((r**2 + 0.4**2).sqrt() - r) ** 2).sum()
         assert float(pair[high, atom]) == pytest.approx(float(expected), rel=0.02)
+
+
+def rows_of(edges: list[tuple[int, int]], x: np.ndarray) -> np.ndarray:
+    """The rigidity matrix, written down rod by rod."""
+    rows = np.zeros((len(edges), *x.shape))
+    for row, (i, j) in zip(rows, edges, strict=True):
+        row[i], row[j] = x[i] - x[j], x[j] - x[i]
+    return rows.reshape(len(edges), -1)
+
+
+def verdict(edges: list[tuple[int, int]], n: int, dim: int) -> str:
+    """Asimow-Roth and the random stress, in floating point at random places."""
+    draw = np.random.default_rng(5)
+    rows = rows_of(edges, draw.normal(size=(n, dim)))
+    values = np.linalg.svd(rows, compute_uv=False)
+    if (values > 1e-9).sum() < n * dim - dim * (dim + 1) // 2:
+        return "flexible"
+    left = np.linalg.svd(rows)[0][:, int((values > 1e-9).sum()) :]
+    stress = left @ draw.normal(size=left.shape[1])
+    omega = np.zeros((n, n))
+    for w, (i, j) in zip(stress, edges, strict=True):
+        omega[[i, j, i, j], [j, i, i, j]] += [-w, -w, w, w]
+    whole = np.linalg.matrix_rank(omega, tol=1e-9) == n - dim - 1
+    return "globally rigid" if whole else "rigid, not globally"
+
+
+def joined(a: int, b: int) -> list[tuple[int, int]]:
+    return [(i, a + j) for i in range(a) for j in range(b)]
+
+
+def complete(nodes: Sequence[int]) -> list[tuple[int, int]]:
+    return list(combinations(nodes, 2))
+
+
+BANANA = [edge for ring in ((2, 3, 4), (5, 6, 7)) for edge in complete((0, 1, *ring)) if edge != (0, 1)]
+GRAPHS = {
+    "square, D = 2": ([(0, 1), (1, 2), (2, 3), (0, 3)], 4, 2),
+    "K4, D = 2": (complete(range(4)), 4, 2),
+    "double banana": (BANANA, 8, 3),
+    "K(4,4)": (joined(4, 4), 8, 3),
+    "K(4,6)": (joined(4, 6), 10, 3),
+    "K(5,5)": (joined(5, 5), 10, 3),
+    "K(5,6)": (joined(5, 6), 11, 3),
+    "K5": (complete(range(5)), 5, 3),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_known_graphs_are_judged_in_floating_point_as_modulo_a_prime(name, printed):
+    edges, n, dim = GRAPHS[name]
+    least = n * dim - dim * (dim + 1) // 2
+    line = rf"{re.escape(name)} +{len(edges)} rods, count asks for +{least}: {verdict(edges, n, dim)}\n"
+    assert re.search(line, printed)
+
+
+def test_random_regular_graphs_are_all_or_none(printed):
+    for degree, found in ((5, "flexible"), (6, "globally rigid")):
+        for seed in range(5):
+            graph = nx.random_regular_graph(degree, 24, seed=seed)
+            assert verdict(list(graph.edges), 24, 3) == found
+    assert re.search(r"D = 3, n = 24, degree 5: +0 of 100", printed)
+    assert re.search(r"D = 3, n = 24, degree 6: +100 of 100", printed)
+
+
+def test_at_twelve_five_a_ball_is_rigid_without_a_rod_to_spare(printed):
+    assert 12 * 5 // 2 == 3 * 12 - 6
+    assert 10 * 5 // 2 == 3 * 10 - 6 + 1
+    graphs = [nx.random_regular_graph(5, 12, seed=seed) for seed in range(5)]
+    assert {verdict(list(graph.edges), 12, 3) for graph in graphs} == {"rigid, not globally"}
+    assert "n = 10: 300/300, n = 12: 0/300" in printed
+
+
+@pytest.mark.parametrize(
+    ("passed", "tried", "low", "high", "said"),
+    [
+        (0, 100, 0.0, 3.7, "0 of 100, 95 % interval   0.0 to   3.7 %"),
+        (100, 100, 96.3, 100.0, "100 of 100, 95 % interval  96.3 to 100.0 %"),
+        (2398, 2400, 99.70, 99.98, "2398 of 2400 globally rigid, 95 % interval 0.9970 to 0.9998"),
+        (2400, 2400, 99.84, 100.0, "2400 of 2400 globally rigid, 95 % interval 0.9984 to 1.0000"),
+    ],
+)
+def test_intervals_are_wilson_s(passed, tried, low, high, said, printed):
+    found = binomtest(passed, tried).proportion_ci(0.95, method="wilson")
+    assert [100 * found.low, 100 * found.high] == pytest.approx([low, high], abs=0.05 if tried == 100 else 0.006)
+    assert said in printed
+
+
+def test_a_kite_folds_over_its_diagonal(printed):
+    """In complex numbers: the mirror image of one corner keeps all rods but the one that is not there."""
+    x = [0.8 + 0.15j, 1.7 + 0.35j, 1.4 + 1.6j, 0.9j]
+    axis = (x[3] - x[1]) / abs(x[3] - x[1])
+    folded = [x[1] + axis**2 * (x[0] - x[1]).conjugate(), *x[1:]]
+    changes = {(i, j): abs(folded[i] - folded[j]) - abs(x[i] - x[j]) for i, j in complete(range(4))}
+    kept = [edge for edge, change in changes.items() if abs(change) < 1e-12]
+    assert kept == [edge for edge in complete(range(4)) if edge != (0, 2)]
+    assert len(kept) == 2 * 4 - 3
+    assert verdict(kept, 4, 2) == "rigid, not globally"
+    assert f"all six: ways to wobble 0, energy of the folded shape {changes[0, 2] ** 2:.2f}" in printed
+
+
+def test_three_hundred_atoms_need_two_per_cent_of_their_pairs(printed):
+    least, pairs = 3 * 300 - 6, 300 * 299 // 2
+    said = f"{least} springs, {least / pairs:.1%}".replace("%", " %") + f" of {pairs} pairs; 6-regular: {900 - least}"
+    assert said in printed
+
+
+def test_the_price_of_pairs_grows_with_the_square_and_that_of_sparse_springs_with_the_number():
+    rows = {(row["loss"], row["points"]): row for row in load_result("loss_cost")["summary"]}
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    memory = rows["plain", 3000]["bytes"]
+    assert f"it would need {100 * memory / 1e9:.0f} GB" in text
+    sparse, kabsch = (rows[name, 300_000]["milliseconds"] for name in ("sparse", "kabsch"))
+    assert f"{int(sparse)} milliseconds for 300,000 points" in text
+    assert sparse / kabsch == pytest.approx(2, abs=0.2)
+    dense = [rows["dense", n]["milliseconds"] for n in (3_000, 30_000)]
+    assert dense[1] / dense[0] == pytest.approx(100, rel=0.25)
+
+
+def test_long_chains_hang_on_nothing_with_sparse_exponential_springs():
+    held = {
+        (r["springs"], r["edges"]): r["held"]["mean"]
+        for r in load_result("sparse_springs")["summary"]
+        if r["atoms"] == 160
+    }
+    assert 0.5 < held["exponential", "sparse"] * 1e4 < 2  # ten thousand times weaker than a bond
+    assert held["inverse", "sparse"] == pytest.approx(0.5, abs=0.05)
+    for kind in ("exponential", "inverse"):
+        assert held[kind, "sparse_near"] > 2
