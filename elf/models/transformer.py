@@ -26,7 +26,10 @@ Levels = Float[Tensor, " batch"]
 Mask = Bool[Tensor, "batch atoms"]
 """True for a real atom."""
 
+Channels = Float[Tensor, "batch atoms channels"]
 PairFeatures = Float[Tensor, "batch atoms atoms pair_features"]
+Pairs = Float[Tensor, "heads batch atoms atoms"]
+"""Numbers of a pair with the heads in front, as attention has them: nothing is copied on the way there."""
 
 
 class NetworkOutput(NamedTuple):
@@ -58,35 +61,33 @@ class Block(nn.Module):
         self,
         scalars: Float[Tensor, "batch atoms channels"],
         vectors: Float[Tensor, "batch 3 atoms channels"] | None,
-        directions: Float[Tensor, "batch 1 3 atoms atoms"],
-        bias: Float[Tensor, "batch heads atoms atoms"],
-        gate: Float[Tensor, "batch heads atoms atoms"],
-        noise: Float[Tensor, "batch channels"],
+        directions: Float[Tensor, "3 batch atoms atoms"],
+        bias: Pairs,
+        gate: Pairs,
+        modulation: Float[Tensor, "batch 1 modulation"],
     ) -> tuple[Float[Tensor, "batch atoms channels"], Float[Tensor, "batch 3 atoms channels"]]:
         """The scalars and vectors after this round; `vectors` is None in the first."""
         batch, atoms, channels = scalars.shape
-        scale, shift = self.modulation(noise)[:, None].chunk(2, dim=-1)
-        normed = torch.addcmul(shift, self.attention_norm(scalars), 1 + scale)
-        # Heads in front, copied once for all four: (batch heads, atoms, channels / heads) each.
-        parts = self.project(normed).view(batch, atoms, 4, self.heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
-        query, key, value, push = parts.unbind(0)
-        logits = torch.baddbmm(bias.flatten(0, 1), query, key.mT, alpha=query.shape[-1] ** -0.5)
-        weights = logits.softmax(dim=-1)
+        scale, shift = modulation.chunk(2, dim=-1)
+        normed = self.attention_norm(scalars) * (1 + scale) + shift
+        query, key, value, push = by_heads(self.project(normed), 4, self.heads)
+        weights = attention(query, key, bias)
 
         # What attention carries along: the values and, from the second round on, the vectors, in one product.
-        carried = value.view(batch, self.heads, atoms, 1, -1)
+        carried = value.view(self.heads, batch, atoms, 1, -1)
         if vectors is not None:
-            turning = self.vector_values(vectors).view(batch, 3, atoms, self.heads, -1).permute(0, 3, 2, 1, 4)
+            turning = self.vector_values(vectors).view(batch, 3, atoms, self.heads, -1).permute(3, 0, 2, 1, 4)
             carried = torch.cat([carried, turning], dim=3)
         arrived = (weights @ carried.flatten(3).flatten(0, 1)).view(*carried.shape)
-        scalars = scalars + self.attended(arrived[:, :, :, 0].transpose(1, 2).flatten(2))
+        told, turned = arrived.split([1, arrived.shape[3] - 1], dim=3)
+        scalars = scalars + self.attended(told.permute(1, 2, 3, 0, 4).flatten(2))
 
         # Pushes along the lines between atoms: the three axes are rows of one matrix product.
-        along = (weights.view(batch, self.heads, 1, atoms, atoms) * gate[:, :, None]) * directions
-        message = (along.view(-1, 3 * atoms, atoms) @ push).view(batch, self.heads, 3, atoms, -1)
+        along = (weights.view_as(gate) * gate)[:, :, None] * directions.transpose(0, 1)
+        message = (along.flatten(0, 1).flatten(1, 2) @ push).view(self.heads, batch, 3, atoms, -1)
         if vectors is not None:
-            message = message + arrived[:, :, :, 1:].transpose(2, 3)
-        message = message.permute(0, 2, 3, 1, 4).flatten(3)  # (batch, 3, atoms, channels)
+            message = message + turned.transpose(2, 3)
+        message = message.permute(1, 2, 3, 0, 4).flatten(3)  # (batch, 3, atoms, channels)
         vectors = message if vectors is None else vectors + message
 
         first, second = self.vector_pairs(vectors).split(channels, dim=-1)
@@ -94,6 +95,35 @@ class Block(nn.Module):
         mixed = self.mixed(F.silu(self.hidden(torch.cat([self.mixing_norm(scalars), products], dim=-1))))
         scalar_update, vector_gate = mixed.split(channels, dim=-1)
         return scalars + scalar_update, vectors + vector_gate[:, None] * first
+
+
+def by_heads(x: Channels, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """The parts of a projection, (heads batch, atoms, channels / heads) each: copied once for all of them."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 3, 0, 1, 4).flatten(1, 2).unbind(0)
+
+
+def attention(query: Tensor, key: Tensor, bias: Pairs) -> Float[Tensor, "heads_batch atoms atoms"]:
+    """The softmax over the last axis of query key / sqrt(width) + bias."""
+    atoms = query.shape[1]
+    logits = torch.baddbmm(bias.flatten(0, 1), query, key.mT, alpha=query.shape[-1] ** -0.5)
+    if atoms >= 16:
+        return logits.softmax(dim=-1)
+    # Rows shorter than a processor's vectors take torch's softmax several times as long as padded ones.
+    return F.pad(logits, (0, 16 - atoms), value=-math.inf).softmax(dim=-1)[..., :atoms]
+
+
+def differences(
+    positions: Positions,
+) -> tuple[Float[Tensor, "3 batch atoms atoms"], Float[Tensor, "batch atoms atoms"]]:
+    """x_i - x_j, axes first, and |x_i - x_j|."""
+    axes = positions.permute(2, 0, 1)
+    difference = axes[..., :, None] - axes[..., None, :]
+    return difference, norm(difference.movedim(0, -1))
+
+
+def hidden(mask: Mask, pair: Tensor) -> Float[Tensor, "batch 1 atoms"]:
+    """What is added to biases so that nobody attends to padding."""
+    return pair.new_zeros(mask.shape).masked_fill(~mask, -1e9)[:, None]
 
 
 class _Transformer(nn.Module):
@@ -127,16 +157,26 @@ class _Transformer(nn.Module):
         phase = 0.5 * sigma.log()[:, None] * self.frequencies
         return self.noise(torch.cat([phase.sin(), phase.cos()], dim=-1))
 
+    def modulations(self, noise: Float[Tensor, "batch channels"]) -> tuple[Float[Tensor, "batch 1 modulation"], ...]:
+        """What the noise level tells each block's norms: all of them in one product."""
+        layers = [block.modulation for block in self.blocks]
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        return F.linear(noise, weight, bias).view(len(noise), 1, len(layers), -1).unbind(2)
+
     def shrink(self, sigma: Levels) -> Float[Tensor, "batch 1 1"]:
         """What brings a noisy cloud to the size of clean data."""
         return (self.size / (sigma.square() + self.size**2).sqrt())[:, None, None]
 
-    def radial(
+    def of_pairs(
         self, distances: Float[Tensor, "batch atoms atoms"], sigma: Levels
-    ) -> Float[Tensor, "batch atoms atoms radial"]:
-        """Distances, and distances in units of the cloud, through the Gaussians."""
-        away = torch.stack([distances, distances * self.shrink(sigma)], dim=-1)[..., None] - self.centers
-        return torch.exp(-0.5 * (away / self.width).square()).flatten(-2)
+    ) -> Float[Tensor, "terms heads batch atoms atoms"]:
+        """Distances, and distances in units of the cloud, through the Gaussians and a linear layer."""
+        near = torch.stack([distances, distances * self.shrink(sigma)]) / (math.sqrt(2) * self.width)
+        away = near[:, None] - (self.centers / (math.sqrt(2) * self.width))[:, None, None, None]
+        # What is smaller, and far below rounding, processors take many times as long to compute and to multiply.
+        gaussians = torch.exp((away * -away).clamp(min=-40)).flatten(2).flatten(0, 1)
+        found = torch.addmm(self.pair.bias[:, None], self.pair.weight, gaussians)
+        return found.view(-1, self.heads, *distances.shape)
 
 
 class EquivariantTransformer(_Transformer):
@@ -192,30 +232,24 @@ class EquivariantTransformer(_Transformer):
             raise ValueError(f"pairs is {type(pairs).__name__}, but the network has pair_embed={self.pair_embed}")
         batch, atoms, _ = positions.shape
         noise = self.embed_noise(sigma)
-        difference = positions[:, :, None] - positions[:, None]
-        distances = norm(difference)
-        directions = (difference / (1 + distances)[..., None]).permute(0, 3, 1, 2)[:, None].contiguous()
-        # (2 layers + 1, batch, heads, atoms, atoms), so that each block's share lies in one piece.
-        pair = self.pair(self.radial(distances, sigma))
-        if self.pair_embed is not None:
-            pair = pair + self.pair_embed(pairs)
-        pair = pair.view(batch, atoms, atoms, -1, self.heads).permute(3, 0, 4, 1, 2).contiguous()
+        difference, distances = differences(positions)
+        directions = difference / (1 + distances)
+        pair = self.of_pairs(distances, sigma)
+        if pairs is not None and self.pair_embed is not None:
+            pair = pair + self.pair_embed(pairs).permute(3, 0, 1, 2).reshape_as(pair)
         layers = len(self.blocks)
-        hidden = torch.zeros_like(distances).masked_fill(~mask[:, None], -1e9)[:, None]  # nobody attends to padding
-        biases, gates = pair[:layers], pair[layers : 2 * layers]
-
+        biases, gates, (last,) = pair.split([layers, layers, 1])
+        rounds = zip(self.blocks, biases + hidden(mask, pair), gates, self.modulations(noise), strict=True)
         scalars, vectors = self.embed(features) + noise[:, None], None
-        for block, bias, gate in zip(self.blocks, biases, gates, strict=True):
-            scalars, vectors = block(scalars, vectors, directions, bias + hidden, gate, noise)
+        for block, *told in rounds:
+            scalars, vectors = block(scalars, vectors, directions, *told)
         assert vectors is not None
         scalars = self.final_norm(scalars)
 
-        query, key = (
-            layer(scalars).view(batch, atoms, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key)
-        )
-        pull = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) * pair[-1]).mean(dim=1)
+        query, key = (by_heads(layer(scalars), 1, self.heads)[0] for layer in (self.query, self.key))
+        pull = ((query @ key.mT).view_as(last) * last).sum(dim=0) / (self.heads * math.sqrt(query.shape[-1]))
         pull = (pull + pull.transpose(1, 2)) * mask[:, None] / mask.sum(dim=1, dtype=pull.dtype).sqrt()[:, None, None]
-        along_pairs = (pull[:, None] * directions[:, 0]).sum(dim=-1)  # (batch, 3, atoms)
+        along_pairs = (pull * directions).sum(dim=-1).transpose(0, 1)  # (batch, 3, atoms)
         displacements = self.vector_out(vectors)[..., 0] + along_pairs
         return NetworkOutput(displacements.transpose(1, 2), self.logits(scalars))
 
@@ -232,21 +266,14 @@ class PlainBlock(nn.Module):
         self.attended = nn.Linear(channels, channels)
         self.hidden, self.mixed = nn.Linear(channels, 3 * channels), nn.Linear(3 * channels, channels)
 
-    def forward(
-        self,
-        atoms: Float[Tensor, "batch atoms channels"],
-        bias: Float[Tensor, "batch heads atoms atoms"],
-        noise: Float[Tensor, "batch channels"],
-    ) -> Float[Tensor, "batch atoms channels"]:
+    def forward(self, atoms: Channels, bias: Pairs, modulation: Float[Tensor, "batch 1 modulation"]) -> Channels:
         """The atoms' features after this round."""
-        scale, shift, mixing_scale, mixing_shift = self.modulation(noise)[:, None].chunk(4, dim=-1)
-        normed = torch.addcmul(shift, self.attention_norm(atoms), 1 + scale)
-        parts = self.project(normed).view(*atoms.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)
-        query, key, value = parts.unbind(0)
-        weights = torch.baddbmm(bias.flatten(0, 1), query, key.mT, alpha=query.shape[-1] ** -0.5).softmax(dim=-1)
-        arrived = (weights @ value).view(len(atoms), self.heads, atoms.shape[1], -1).transpose(1, 2).flatten(2)
-        atoms = atoms + self.attended(arrived)
-        normed = torch.addcmul(mixing_shift, self.mixing_norm(atoms), 1 + mixing_scale)
+        scale, shift, mixing_scale, mixing_shift = modulation.chunk(4, dim=-1)
+        normed = self.attention_norm(atoms) * (1 + scale) + shift
+        query, key, value = by_heads(self.project(normed), 3, self.heads)
+        arrived = (attention(query, key, bias) @ value).view(self.heads, *atoms.shape[:2], -1)
+        atoms = atoms + self.attended(arrived.permute(1, 2, 0, 3).flatten(2))
+        normed = self.mixing_norm(atoms) * (1 + mixing_scale) + mixing_shift
         return atoms + self.mixed(F.silu(self.hidden(normed)))
 
 
@@ -283,12 +310,9 @@ class PlainTransformer(_Transformer):
     def forward(self, positions: Positions, features: Features, sigma: Levels, mask: Mask) -> NetworkOutput:
         """As `EquivariantTransformer.forward`."""
         noise = self.embed_noise(sigma)
-        distances = norm(positions[:, :, None] - positions[:, None])
-        pair = self.pair(self.radial(distances, sigma))
-        pair = pair.view(*distances.shape, -1, self.heads).permute(3, 0, 4, 1, 2)
-        hidden = torch.zeros_like(distances).masked_fill(~mask[:, None], -1e9)[:, None]  # nobody attends to padding
+        pair = self.of_pairs(differences(positions)[1], sigma)
         atoms = self.embed(torch.cat([positions * self.shrink(sigma) / self.size, features], dim=-1)) + noise[:, None]
-        for block, bias in zip(self.blocks, pair + hidden, strict=True):
-            atoms = block(atoms, bias, noise)
+        for block, *told in zip(self.blocks, pair + hidden(mask, pair), self.modulations(noise), strict=True):
+            atoms = block(atoms, *told)
         displacements, logits = self.out(self.final_norm(atoms)).split([3, features.shape[-1]], dim=-1)
         return NetworkOutput(displacements, logits)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from elf.training.checkpoint import load_run, save_run, split_state
 from elf.training.guards import Interrupts, Randomness
@@ -64,8 +65,9 @@ def to_device(batch: Any, move: Callable[[Any], Any]) -> Any:
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * model on parameters; buffers and extra states are copied."""
-    for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
-        mine.lerp_(theirs.to(mine.dtype), 1 - decay)
+    mine = list(average.parameters())
+    theirs = [new.to(old.dtype) for old, new in zip(mine, model.parameters(), strict=True)]
+    get_ema_multi_avg_fn(decay)(mine, theirs, 0)
     for kept, current in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(current)
     for copied, module in zip(average.modules(), model.modules(), strict=True):

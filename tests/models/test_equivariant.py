@@ -160,6 +160,20 @@ def test_network_is_what_its_formulas_say(network, molecules, generator):
         torch.testing.assert_close(out.logits[b, :n], one.logits, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("atoms", [15, 16, 23])  # softmax is padded below 16
+def test_larger_molecules_are_what_the_formulas_say_too(network, generator, atoms):
+    x, features = (torch.randn(1, atoms, n, generator=generator, dtype=torch.float64) for n in (3, 5))
+    mask, sigma = torch.ones(1, atoms, dtype=torch.bool), torch.tensor([0.7], dtype=torch.float64)
+    x.requires_grad_()
+    out, one = network(4 * x, features, sigma, mask), written_out(network, 4 * x[0], features[0], 0.7)
+    torch.testing.assert_close(out.displacements[0], one.displacements, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(out.logits[0], one.logits, rtol=1e-9, atol=1e-9)
+    ours, theirs = (
+        torch.autograd.grad(found.displacements.square().sum(), network.pair.weight) for found in (out, one)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_pair_features_are_added_to_what_distances_say(generator):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

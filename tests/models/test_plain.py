@@ -65,6 +65,19 @@ def test_network_is_what_its_formulas_say_and_padding_does_not_exist(network, mo
         torch.testing.assert_close(out.logits[b, :n], one.logits, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("atoms", [15, 16, 23])  # softmax is padded below 16
+def test_larger_molecules_are_what_the_formulas_say_too(network, generator, atoms):
+    x, features = (torch.randn(1, atoms, n, generator=generator, dtype=torch.float64) for n in (3, 5))
+    mask, sigma = torch.ones(1, atoms, dtype=torch.bool), torch.tensor([0.7], dtype=torch.float64)
+    out, one = network(4 * x, features, sigma, mask), written_out(network, 4 * x[0], features[0], 0.7)
+    torch.testing.assert_close(out.displacements[0], one.displacements, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(out.logits[0], one.logits, rtol=1e-9, atol=1e-9)
+    ours, theirs = (
+        torch.autograd.grad(found.displacements.square().sum(), network.pair.weight) for found in (out, one)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_single_precision_agrees(network, molecules):
     double = network(**molecules)
     single = {key: part.float() if part.is_floating_point() else part for key, part in molecules.items()}
