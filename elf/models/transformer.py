@@ -135,6 +135,8 @@ class _Transformer(nn.Module):
 
     frequencies: Tensor
     centers: Tensor
+    pair: nn.Linear
+    blocks: nn.ModuleList
 
     def __init__(self, inputs: int, channels: int, heads: int, radial: int, cutoff: float, size: float) -> None:
         super().__init__()
@@ -230,7 +232,6 @@ class EquivariantTransformer(_Transformer):
         """
         if (pairs is None) != (self.pair_embed is None):
             raise ValueError(f"pairs is {type(pairs).__name__}, but the network has pair_embed={self.pair_embed}")
-        batch, atoms, _ = positions.shape
         noise = self.embed_noise(sigma)
         difference, distances = differences(positions)
         directions = difference / (1 + distances)
