@@ -362,6 +362,11 @@ def test_score_of_the_exact_denoiser_is_the_score():
     torch.testing.assert_close(by_noise, found.score(x_t, a, s))
 
 
+def test_weights_are_normalised():
+    found = RotationAveraged(SHAPES, torch.tensor([3.0, 2.0], dtype=F64))
+    torch.testing.assert_close(found.weights, torch.tensor([0.6, 0.4], dtype=F64))
+
+
 def test_bad_input():
     weights = torch.ones(2, dtype=F64)
     with pytest.raises(ValueError, match="weights should be positive"):

@@ -16,8 +16,8 @@ from experiments.clouds.minimiser import pair_distances
 def test_triangles_have_their_sides():
     shapes = torch.stack([score.triangle(*sides) for sides in score.SIDES])
     torch.testing.assert_close(pair_distances(shapes), torch.tensor(score.SIDES, dtype=torch.float64))
-    large = score.triangle(3.0, 5.0, 4.0)
-    torch.testing.assert_close(large, torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]], dtype=torch.float64))
+    large = score.triangle(6.0, 10.0, 8.0)
+    torch.testing.assert_close(large, torch.tensor([[0.0, 0.0], [6.0, 0.0], [6.0, 8.0]], dtype=torch.float64))
     with pytest.raises(ValueError, match="each should be below the sum of the others"):
         score.triangle(1.0, 1.0, 2.5)
 

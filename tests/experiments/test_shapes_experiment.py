@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,6 +103,16 @@ def test_rate_of_a_place_that_was_not_swept_is_its_neighbours():
     assert shapes.nearest_rate(settings, "mse", 128, 1.0) == 3
 
 
+def test_the_sweep_tries_every_rate_at_every_place():
+    cells = shapes.sweep_cells(SMOKE, 2)
+    assert len(cells) == len({str(cell) for cell in cells}) == 2 * 7 * len(shapes.SWEPT)
+    assert {(cell["part"], cell["loss"], cell["sides"], cell["angle"]) for cell in cells} == {
+        *(("theta", loss, 6, 1.0) for loss in ("mse", "kabsch", "energy")),
+        *(("sides", loss, 32, 1.0) for loss in ("sparse", "sparse_batch", "energy")),
+        ("theta", "mse", 6, 0.0),
+    }
+
+
 def test_best_rate_has_the_lowest_validation_loss():
     places = {"loss": "mse", "sides": 20, "angle": 1.0}
     summary = [
@@ -191,3 +202,18 @@ def test_scores_of_a_model_that_is_right_up_to_size_and_turn():
     assert mse / moved == pytest.approx(
         float(shapes.LOSSES["mse"]()(torch.ones(1, 1, 1), torch.zeros(1, 1, 1))), rel=1e-4
     )
+
+
+def test_each_part_has_its_own_batch_size(monkeypatch, tmp_path):
+    asked = []
+
+    def train(settings, loss, *, batch_size, **how):
+        asked.append(batch_size)
+        return SimpleNamespace(model=Polygon(1.0))
+
+    monkeypatch.setattr(shapes, "train", train)
+    settings = replace(SMOKE, batch_size=10, sides_batch_size=20)
+    cell = {"loss": "mse", "sides": 6, "angle": 0.0, "learning_rate": 1e-2, "seed": 1}
+    for part in ("theta", "sides"):
+        shapes.run_cell(settings, {"part": part, **cell}, tmp_path, [])
+    assert asked == [10, 20]

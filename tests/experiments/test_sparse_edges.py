@@ -221,6 +221,10 @@ def test_figures_of_a_cell_are_means_over_its_chains(tmp_path):
     # Six neighbours each, and every edge has two ends.
     assert found["pairs"] == 12 * 6 / 2
     assert found["held"] == pytest.approx((one + two) / 2, rel=1e-3)
+    generator = torch.Generator().manual_seed(1)
+    target, energy = sparse_springs.random_chains(2, 12, generator), elf.PairEnergy(elf.springs.Inverse(), edges=edges)
+    errors = sparse_springs.shape_errors(sparse_springs.restore(target, energy, settings, generator), target)
+    assert (found["rmsd"], found["local"]) == pytest.approx(errors, abs=1e-5)
     # Lists of different lengths.
     near = [sparse_springs.edge_list("sparse_near", chain, 1).shape[1] for chain in chains]
     assert near[0] != near[1]

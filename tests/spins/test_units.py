@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from elf.data.spin_glass import KINDS, sample_couplings
 from elf.spins import Couplings, GroundState, anneal, annealing, descend, graph_ground_state, ground_state, ising_energy
+from elf.spins.graph import colours
 
 CASES = [
     ("matching", False),
@@ -210,6 +211,23 @@ def test_a_chain_of_growing_couplings_is_descended_in_time(n):
         for start in (torch.ones(1, 1, n), -(torch.ones(n).cumprod(0) * (-1.0) ** torch.arange(n)).view(1, 1, n)):
             end = descend(start, couplings)
             assert ising_energy(end, couplings) <= ising_energy(start, couplings)
+
+
+@pytest.mark.parametrize("pull", [(1.0, 1.0), (0.1 + 0.2, 0.3)], ids=["none", "rounding"])
+@pytest.mark.parametrize("middle", [1.0, -1.0])
+def test_a_spin_without_a_preference_stays(pull, middle):
+    couplings = chain([5.0, *pull, 5.0])
+    spins = torch.tensor([[[1.0, 1.0, middle, -1.0, -1.0]]], dtype=torch.float64)
+    assert torch.equal(descend(spins, couplings), spins)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_spins_that_flip_together_are_no_neighbours(make, periodic):
+    couplings = make(1, 3, 5, periodic)
+    sets = colours(couplings)
+    assert (torch.stack(sets).sum(0) == 1).all()
+    for here in sets:
+        assert not here.flatten()[couplings.edges].all(0).any()
 
 
 @pytest.mark.parametrize("wrong", [lambda y: -9 * y, lambda y: y.roll(1, 2) - 2 * y.roll(-1, 2)], ids=["own", "odd"])
