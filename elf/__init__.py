@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from elf._lazy import name_missing_extras
 
 if TYPE_CHECKING:
-    from elf import chemistry, data, energy, generative, geometry, metrics, models, spins, training, viz
+    from elf import chemistry, data, energy, generative, geometry, metrics, models, spins, springs, training, viz
     from elf import scales as scales
-    from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
+    from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy
 
 __version__ = "0.2.0"
 
@@ -30,7 +30,7 @@ __all__ = [
     "energy", "generative", "geometry", "metrics", "models", "scales", "spins", "springs", "training", "viz",
 ]
 # fmt: on
-_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy", "springs"})
+_FROM_ENERGY = frozenset({"Absolute", "AlignedHarmonic", "Energy", "Harmonic", "HeightEnergy", "PairEnergy"})
 _SUBMODULES = frozenset(__all__) - _FROM_ENERGY
 
 

@@ -47,6 +47,17 @@ def is_plain(tensor: Tensor) -> bool:
         return False
 
 
+def transforms_are_active() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp, ...) is: none of them lets a tensor ask for its gradient."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        torch.empty(0, dtype=torch.float32, device="cpu").requires_grad_()
+    except RuntimeError:
+        return True
+    return False
+
+
 def require_tensor(name: str, value: object) -> Tensor:
     """Raises TypeError unless `value` is a tensor."""
     if not isinstance(value, Tensor):
@@ -133,6 +144,36 @@ def require_finite(name: str, value: Tensor, mask: Tensor | None) -> None:
         f"{name} holds {int((~finite).sum())} atoms with a NaN or infinite coordinate, the first at index {where}; "
         "coordinates of real atoms should be finite"
     )
+
+
+def require_batch_index(index: object, like: Tensor, num_samples: int | None) -> None:
+    """The sample of each node, row of `like`: integers, sorted, from 0, without gaps; to `num_samples`, if told."""
+    if index is None:
+        if num_samples is not None:
+            raise ValueError(f"num_samples is {num_samples!r}; it should be given together with batch, for flat input")
+        return
+    batch = require_integers("batch", index)
+    if num_samples is not None:
+        num_samples = require_count("num_samples", num_samples)
+    if batch.shape != like.shape[:1]:
+        raise ValueError(f"batch has shape {tuple(batch.shape)}; it should be (nodes,) = {tuple(like.shape[:1])}")
+    if batch.device != like.device:
+        raise ValueError(f"batch is on {batch.device}; it should be on {like.device}, where the coordinates are")
+    if not values_are_known(batch):
+        return
+    if int(batch[0]) != 0:
+        raise ValueError(f"batch starts with sample {int(batch[0])}; it should start with 0")
+    if bool((wrong := (batch.diff() < 0) | (batch.diff() > 1)).any()):
+        where = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"batch goes from {int(batch[where])} to {int(batch[where + 1])} at node {where + 1}; "
+            "it should be sorted, and no sample may be empty"
+        )
+    if num_samples is not None and (found := int(batch[-1]) + 1) != num_samples:
+        raise ValueError(
+            f"num_samples is {num_samples}, but batch holds samples 0 to {found - 1}; "
+            + (f"sample {found} is empty, and no sample may be" if found < num_samples else "these should agree")
+        )
 
 
 def require_one_of(name: str, value: object, choices: Sequence[str]) -> None:

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elf import springs
 from elf.checks import require_count, require_one_of, require_seed
 from elf.chemistry import read, write
 from elf.chemistry.record import Read
 from elf.data.batching import bucketed_batches
 from elf.data.molecules import Molecules, SmilesList
 from elf.elements import PERIODIC_TABLE, VALENCE
-from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
+from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy
 from elf.files import load_tensors, locked, require_writable, tensors_sha256, write_atomically
 from elf.generative.molecules import KarrasDenoiser, denoising_loss
 from elf.generative.samplers import draw_counts, sample_molecules

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+_CONFORMERS = "experiments.molecules.conformers"
 _SHAPES, _STEP = "experiments.clouds.shapes", "experiments.cost.step"
 _GIFTS = "experiments.molecules.gifts"
 _JODO = "experiments.molecules.jodo.experiment"
 _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tables"
 
 EXPERIMENTS: dict[str, str] = {
-    "conformers": "experiments.molecules.conformers",
+    "conformers": f"{_CONFORMERS}:conformers",
+    "conformers_told": f"{_CONFORMERS}:conformers_told",
     "curvatures": "experiments.molecules.curvatures",
     "druglike": "experiments.molecules.druglike:druglike",
     "druglike_sparse": "experiments.molecules.druglike:druglike_sparse",

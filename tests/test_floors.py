@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     ("_lazy", "checks", "files", "elements", "processes", "scales"),
     ("geometry", "spins"),
+    ("springs",),
     ("data", "energy", "models"),
     ("chemistry", "generative", "training"),
     ("metrics",),
@@ -27,8 +28,6 @@ BLOCKS = (
 )
 DEEPEST = 4
 LONGEST = 400
-# The lines below are the aim; this is where it stands, to be lowered.
-TOO_MANY = {"elf/energy": 1_650}
 LINES = {"elf": 13_000, "elf/energy": 1_100}
 
 
@@ -165,4 +164,4 @@ def test_no_file_is_longer_than_400_lines(module: str) -> None:
 @pytest.mark.parametrize(("folder", "most"), LINES.items())
 def test_the_library_stays_small(folder: str, most: int) -> None:
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(folder))
-    assert lines <= max(most, TOO_MANY.get(folder, 0)), f"{folder} has {lines} lines; it should have at most {most}"
+    assert lines <= most, f"{folder} has {lines} lines; it should have at most {most}"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from elf import cli, evaluation, workflow
+from elf import cli, evaluation, springs, workflow
 from elf.chemistry import read, write
 from elf.chemistry.bonds import GEOM
 from elf.data.molecules import Molecules, SmilesList
-from elf.energy import HeightEnergy, PairEnergy, springs
+from elf.energy import HeightEnergy, PairEnergy
 from elf.files import load_tensors
 from elf.metrics import molecules as metrics
 from elf.training import save_weights

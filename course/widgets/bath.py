@@ -15,7 +15,7 @@ from course.widgets.sketch import Sketch
 from course.widgets.widget import Checked
 from elf.checks import require_count, require_positive, require_seed
 from elf.energy import Harmonic, PairEnergy
-from elf.energy.springs import Constant
+from elf.springs import Constant
 from elf.viz import style
 from elf.viz.arrays import doubles
 

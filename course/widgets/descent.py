@@ -17,7 +17,7 @@ from course.widgets.sketch import Sketch
 from course.widgets.widget import Checked
 from elf.checks import require_positive
 from elf.energy import Energy, Harmonic, PairEnergy
-from elf.energy.springs import Constant
+from elf.springs import Constant
 from elf.viz import fields, landscapes, style
 from elf.viz.arrays import doubles
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from course.widgets import web
 from course.widgets.widget import Checked, Refused, Widget, sound
+from elf import springs as elf_springs
 from elf.checks import require_one_of, require_positive
 from elf.energy import Energy, Harmonic, PairEnergy
-from elf.energy import springs as elf_springs
 from elf.geometry.distances import pairwise_distances
 from elf.viz import style
 from elf.viz.arrays import doubles, finite

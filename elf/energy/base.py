@@ -15,10 +15,9 @@ from typing_extensions import override
 from elf.checks import (
     LARGEST,
     require_alike,
+    require_batch_index,
     require_coordinates,
-    require_count,
     require_finite,
-    require_integers,
     require_mask,
     require_number,
     require_occupied,
@@ -294,10 +293,7 @@ def _check(
     require_alike("prediction", prediction, "target", target)
     if mask is not None:
         require_mask(mask, prediction, "(batch, atoms)" if batch is None else "(nodes,)")
-    if batch is not None:
-        _check_batch_index(batch, prediction, num_samples)
-    elif num_samples is not None:
-        raise ValueError(f"num_samples is {num_samples!r}; it should be given together with batch, for flat input")
+    require_batch_index(batch, prediction, num_samples)
     if not look or not values_are_known(prediction, target, mask):
         return mask
     require_finite("prediction", prediction, mask)
@@ -306,31 +302,6 @@ def _check(
         return None
     require_occupied(mask if batch is None else _summed(mask, batch, int(batch[-1]) + 1).unsqueeze(1) > 0)
     return mask
-
-
-def _check_batch_index(batch: Tensor, prediction: Tensor, num_samples: int | None) -> None:
-    require_integers("batch", batch)
-    if num_samples is not None:
-        num_samples = require_count("num_samples", num_samples)
-    if batch.shape != prediction.shape[:1]:
-        raise ValueError(f"batch has shape {tuple(batch.shape)}; it should be (nodes,) = {tuple(prediction.shape[:1])}")
-    if batch.device != prediction.device:
-        raise ValueError(f"batch is on {batch.device}; it should be on {prediction.device}, where the coordinates are")
-    if not values_are_known(batch):
-        return
-    if int(batch[0]) != 0:
-        raise ValueError(f"batch starts with sample {int(batch[0])}; it should start with 0")
-    if bool((wrong := (batch.diff() < 0) | (batch.diff() > 1)).any()):
-        where = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"batch goes from {int(batch[where])} to {int(batch[where + 1])} at node {where + 1}; "
-            "it should be sorted, and no sample may be empty"
-        )
-    if num_samples is not None and (found := int(batch[-1]) + 1) != num_samples:
-        raise ValueError(
-            f"num_samples is {num_samples}, but batch holds samples 0 to {found - 1}; "
-            + (f"sample {found} is empty, and no sample may be" if found < num_samples else "these should agree")
-        )
 
 
 def _summed(nodes: Tensor, batch: Tensor | None, samples: int) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
-from itertools import combinations
+from functools import partial
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 from typing_extensions import override
@@ -15,13 +14,8 @@ from typing_extensions import override
 from elf.checks import require_count, require_positive, values_are_known
 from elf.energy.base import Coordinates, Energy, Found, Mask, Values
 from elf.energy.known_gradient import with_known_gradient
+from elf.geometry.planes import circle, cross, near_bases
 
-FEW, MANY = 256, 8
-"""Atoms whose number fits into the last bits of a distance; further neighbours looked at where values are not known."""
-REACH = 1.01
-"""Times the distance of the last neighbour asked for: there a further one has no weight left."""
-FAR = 1e6
-"""Squared distance of what is not there, in units of the sample's size."""
 TILE = 16384
 """Bases worked out at a time, so that the arrays stay in the cache."""
 FLOOR = 0.1
@@ -97,11 +91,11 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
     for here, chain, share in tiles:
         points = planes.index_select(1, chain.flatten()).view(2, 3, len(chain), -1)
         up = points[:, :, : dim + 1] - planes.index_select(1, here).view(2, 3, 1, -1)
-        sides = _circle(points[:, :, 1:] - points[:, :, :-1])
+        sides = circle(points[:, :, 1:] - points[:, :, :-1])
         first, second = sides[:, :, : dim + 1], sides[:, :, -dim - 1 :]
         if dim == 2:  # the line stands for the plane through it, across the plane of the atoms
-            second = _circle(torch.eye(3, dtype=up.dtype, device=up.device)[None, 2, :, None, None]).expand_as(first)
-        normal = _cross(first, second)
+            second = circle(torch.eye(3, dtype=up.dtype, device=up.device)[None, 2, :, None, None]).expand_as(first)
+        normal = cross(first, second)
         squared = normal.square().sum(1)
         area = squared[1].detach()
         if dim == 3:
@@ -123,10 +117,10 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
         # dh/d(up) = n/a and dh/dn = up/a - V n/a^3 (n: normal, a: area, V: volume); n is the product of the sides.
         pull = push * inverse[0]
         on_up = normal[0] * pull
-        on_normal = _circle(torch.addcmul(up[0], normal[0], found * inverse[0], value=-1).mul_(pull), 0)
-        on_side = _cross(second[0], on_normal, 0)
+        on_normal = circle(torch.addcmul(up[0], normal[0], found * inverse[0], value=-1).mul_(pull), 0)
+        on_side = cross(second[0], on_normal, 0)
         if dim == 3:  # the second side of a base is the first of the next one in the circle
-            on_side += _cross(on_normal, first[0], 0).roll(1, 1)
+            on_side += cross(on_normal, first[0], 0).roll(1, 1)
         # A side pulls at its end, and the other way at its start, which is one place back in the circle.
         on_chain = (on_up - on_side).add_(on_side.roll(1, 1))
         forces.index_add_(1, chain[: dim + 1].flatten(), on_chain.flatten(1)).index_add_(1, here, -on_up.sum(1))
@@ -146,117 +140,3 @@ def _units(planes: Float[Tensor, "2 3 atoms batch"], mask: Mask) -> tuple[Values
     large = spread[0] > 1024 * spread[1]
     unit, own = spread.log2().floor().exp2().masked_fill(spread <= 0, 1)  # a point has no size
     return own if values_are_known(large) and not bool(large.any()) else torch.where(large, unit, own), own
-
-
-def _circle(vectors: Tensor, dim: int = 1) -> Tensor:
-    """x, y, z, x, y of each vector: what products of vectors want."""
-    return torch.cat((vectors, vectors.narrow(dim, 0, 2)), dim)
-
-
-def _cross(a: Tensor, b: Tensor, dim: int = 1) -> Tensor:
-    """The product of vectors, whose components stand in a circle; four times as fast as `torch.linalg.cross`."""
-    (y, z), (v, w) = ((vectors.narrow(dim, 1, 3), vectors.narrow(dim, 2, 3)) for vectors in (a, b))
-    return torch.addcmul(y * w, z, v, value=-1)
-
-
-def near_bases(
-    target: Float[Tensor, "dim atoms batch"], mask: Mask, neighbours: int
-) -> tuple[Int[Tensor, " chains"], Int[Tensor, "corners chains"], Float[Tensor, "bases chains"]]:
-    """The bases of every atom among its nearest, and how much they count for being near; see `HeightEnergy`.
-
-    Args:
-        target: coordinates, in a unit that makes a sample about one in size.
-
-    Returns:
-        An atom, as a node of the whole batch (atom i of sample b is i * samples + b); dim + 1 of its neighbours in a
-        circle, of which any dim in a row are a base; and weights of these between 0 and 1. Each base counts once.
-    """
-    dim, atoms, samples = target.shape
-    asked, every = min(atoms - 1, neighbours), partial(torch.arange, dtype=torch.long, device=target.device)
-    x, *rest = (row[:, None] - row for row in target)
-    squared = x.mul_(x)
-    for y in rest:
-        squared = torch.addcmul(squared, y, y)
-    squared.diagonal().fill_(FAR)
-    if mask is not None:
-        absent = FAR * (~mask.mT).to(target.dtype)
-        squared = squared + absent + absent.unsqueeze(1)
-    squared = squared.flatten(1)
-    known = values_are_known(squared)
-    if known:
-        near, index = _nearest(squared, asked)
-    else:
-        near, index = squared.topk(min(atoms - 1, asked + MANY), 0, largest=False)
-    present = near[:asked] if mask is None else near[:asked].masked_fill(near[:asked] >= FAR, 0)
-    last = present.amax(0).clamp_min_(torch.finfo(near.dtype).tiny)
-    share = near.div_(last).sqrt_().sub_(REACH).div_(1 - REACH).clamp(0, 1)
-    again = share * share
-    share = torch.addcmul(3 * again, again, share, value=-2)
-
-    nodes = (index.view(-1, atoms, samples) * samples).add_(every(samples))
-    tables = (_chains if known else _chains.__wrapped__)(len(near), dim)
-    ranks, new, needed = (x.to(target.device) for x in tables)
-    if known:
-        which, over = (share.index_select(0, needed) > 0).nonzero(as_tuple=True)
-    else:
-        over, which = (x.flatten() for x in torch.meshgrid(every(atoms * samples), every(len(needed)), indexing="xy"))
-    places = (ranks * (atoms * samples)).gather(1, which.expand(2 * dim, -1)).add_(over).flatten()
-    chains, near = (x.flatten().index_select(0, places).view(2 * dim, -1) for x in (nodes, share))
-    weight = new.to(target.dtype).index_select(1, which)
-    for i in range(dim):
-        weight = weight * near[i : i + dim + 1]
-    return over, chains, weight
-
-
-@lru_cache(maxsize=64)
-def _chains(looked: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Circles of dim + 1 ranks (the nearest is 0) that have every base among those looked at.
-
-    Returns:
-        The ranks, some twice, so that every base is dim in a row, (2 dim, chains); one for a base that no chain before
-        has, else zero, (dim + 1, chains); and the rank without which a chain has none of these.
-    """
-    seen: set[tuple[int, ...]] = set()
-    circles: list[list[int]] = []
-    new: list[list[bool]] = []
-    needed: list[int] = []
-    for circle in sorted(combinations(range(max(looked, dim + 1)), dim + 1), key=lambda ranks: ranks[::-1]):
-        bases = [(*sorted((circle * 2)[i : i + dim]),) for i in range(dim + 1)]
-        fresh = [base[-1] < looked and base not in seen for base in bases]
-        seen.update(bases)
-        if any(fresh):
-            circles.append([min(rank, looked - 1) for rank in circle + circle[: dim - 1]])
-            new.append(fresh)
-            needed.append(min(base[-1] for base, is_new in zip(bases, fresh, strict=True) if is_new))
-    ranks, flags, least = (torch.tensor(x, dtype=torch.long, device="cpu") for x in (circles, new, needed))
-    return ranks.mT.contiguous(), flags.mT.contiguous(), least
-
-
-def _nearest(squared: Float[Tensor, "atoms nodes"], asked: int) -> tuple[Tensor, Int[Tensor, "ranks nodes"]]:
-    """The nearest atoms of each, squared distance and which, as long as one of them counts.
-
-    Among few atoms, the last bits of a distance say whose it is, which is three times as fast as `topk`.
-    """
-    atoms, integer = len(squared), torch.int32 if squared.dtype == torch.float32 else torch.int64
-    index, bound, device = list[Tensor](), squared, squared.device
-    if few := atoms <= FEW:
-        last = (1 << (atoms - 1).bit_length()) - 1
-        numbers = torch.arange(last, last - atoms, -1, dtype=integer, device=device)
-        keys = (squared.view(integer) | last).sub_(numbers[:, None])  # integers in the order of the distances
-        bits = torch.full((1,), last, dtype=torch.long, device=device)
-    else:
-        keys = squared.clone()
-    while len(index) < atoms - 1:
-        if few:
-            key = keys.amin(0, keepdim=True)
-            which = key & bits
-        else:
-            key, which = keys.min(0, keepdim=True)
-        if len(index) >= asked and not bool((key < bound).any()):
-            break
-        index.append(which)
-        keys.scatter_(0, which, torch.iinfo(integer).max if few else torch.inf)
-        if len(index) == asked:
-            bound = (1.001 * REACH**2 * key.view(squared.dtype)).clamp_(max=FAR / 2).view(keys.dtype)
-    ranked = torch.cat(index)
-    return squared.gather(0, ranked), ranked

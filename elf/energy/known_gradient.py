@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from elf.checks import is_plain
+from elf.checks import is_plain, transforms_are_active
 from elf.energy.base import Found
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -41,11 +41,9 @@ def with_known_gradient(
         prediction, target, mask: as `Energy._energy` gets them; or flat, with `batch`, the sample of each node.
     """
     given = [prediction, target, *(x for x in depends_on if isinstance(x, Tensor))]
-    if torch.compiler.is_compiling() or not all(map(is_plain, given)) or transforms_are_active():
-        return formula(prediction, target, mask)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in given[1:]):
-        return formula(prediction, target, mask)
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in given):
+    more = torch.compiler.is_compiling() or not all(map(is_plain, given)) or transforms_are_active()
+    more = more or (torch.is_grad_enabled() and any(x.requires_grad for x in given[1:]))
+    if more or any(forward_ad.unpack_dual(x).tangent is not None for x in given):
         return formula(prediction, target, mask)
     keep_freed_memory()
     if torch.is_grad_enabled() and prediction.requires_grad:
@@ -62,17 +60,6 @@ def keep_freed_memory() -> None:
     call, which then waits for cleared pages; a third of the time of `HeightEnergy` at 64 x 29.
     """
     torch.empty(2**24, dtype=torch.uint8, device="cpu")
-
-
-def transforms_are_active() -> bool:
-    """Whether a transform of torch.func (vmap, grad, jvp, ...) is: none of them lets a tensor ask for its gradient."""
-    if torch.compiler.is_compiling():
-        return False
-    try:
-        torch.empty(0, dtype=torch.float32, device="cpu").requires_grad_()
-    except RuntimeError:
-        return True
-    return False
 
 
 class _KnownGradient(torch.autograd.Function):

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from elf.energy.base import Coordinates, Edges, Found, Mask, NodeMask, Nodes
-from elf.energy.springs import Springs, is_trusted, spring_constants
+from elf.springs.laws import Springs, is_trusted, spring_constants
 
 CACHE_ELEMENTS = 2**17
 """Pairs a tile on a CPU, a thread: a dozen arrays of 512 KiB, which live in the second and third level of cache."""
@@ -78,7 +78,6 @@ def _all_pairs_of_block(
     space.second_copy.copy_(space.first_copy)
     length = space.twice.shape[-1]
     real = None if mask is None else torch.cat((mask.mT, mask.mT[:shifts])).to(prediction.dtype).view(length)
-
     constants = _by_shifts(springs, shifts) if isinstance(springs, Tensor) else None
 
     energies = prediction.new_zeros(places)
@@ -199,7 +198,7 @@ class _Workspace:
     """The arrays of one call, (2, ...) for prediction and target."""
 
     def __init__(self, like: Tensor, samples: int, atoms: int, dim: int, at_once: int) -> None:
-        self.key = like.dtype, samples, atoms, dim, at_once
+        self.key = str((like.dtype, samples, atoms, dim, at_once))
         shifts, places = atoms // 2, atoms * samples
         planes = like.new_empty(2, dim, atoms + shifts, samples)
         self.prediction, self.target = planes[:, :, :atoms].permute(0, 3, 2, 1)
@@ -218,24 +217,18 @@ class _Workspace:
         return self.full if count == self.full.count else self.tile(count)
 
 
-class _Shelf(threading.local):
-    """Each thread's last workspaces, as training asks for the same few shapes again and again.
+_shelf = threading.local()
+"""Each thread's last workspaces, by shape, as training asks for the same few again and again.
 
-    Without them, a call takes 1.15 times as long at 64 x 29. Accelerators have an allocator that does this by itself.
-    """
-
-    def __init__(self) -> None:
-        self.spaces: dict[tuple[object, ...], _Workspace] = {}
-
-
-_shelf = _Shelf()
+Without them, a call takes 1.15 times as long at 64 x 29. Accelerators have an allocator that does this by itself.
+"""
 SHELF_SIZE = 8
 
 
 def _borrow(like: Tensor, samples: int, atoms: int, dim: int, at_once: int) -> _Workspace:
     """A workspace that nobody else holds."""
     shape = samples, atoms, dim, at_once
-    if like.device.type == "cpu" and (space := _shelf.spaces.pop((like.dtype, *shape), None)) is not None:
+    if like.device.type == "cpu" and (space := vars(_shelf).pop(str((like.dtype, *shape)), None)) is not None:
         return space
     with torch.inference_mode(False):
         return _Workspace(like.detach(), *shape)
@@ -244,6 +237,7 @@ def _borrow(like: Tensor, samples: int, atoms: int, dim: int, at_once: int) -> _
 def _give_back(space: _Workspace) -> None:
     # Where a mode made a subclass of the arrays, they are of no use outside it.
     if space.twice.device.type == "cpu" and type(space.twice) is Tensor:
-        while len(_shelf.spaces) >= SHELF_SIZE:
-            del _shelf.spaces[next(iter(_shelf.spaces))]
-        _shelf.spaces[space.key] = space
+        spaces = vars(_shelf)
+        while len(spaces) >= SHELF_SIZE:
+            del spaces[next(iter(spaces))]
+        spaces[space.key] = space

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
-from elf.checks import require_count, values_are_known
-from elf.energy import constants, one_pass
+from elf.checks import require_count, transforms_are_active
+from elf.energy import one_pass
 from elf.energy.base import Call, Coordinates, Edges, Energy, Found, Mask, NodeMask, Nodes, Values
-from elf.energy.known_gradient import transforms_are_active, with_known_gradient
-from elf.energy.springs import Exponential, SpringFunction, Springs, is_trusted, spring_constants
+from elf.energy.known_gradient import with_known_gradient
 from elf.geometry.distances import checked_cell, cross_distances, edge_distances
-from elf.geometry.graphs import undirected_pairs
+from elf.geometry.graphs import edge_lists, joined_lists
+from elf.springs.constants import checked_constants
+from elf.springs.laws import Exponential, SpringFunction, Springs, is_trusted, spring_constants
 
 
 @final
@@ -39,10 +40,10 @@ class PairEnergy(Energy):
 
     A call may say more, by keyword:
 
-    - k: the spring constants themselves, instead of springs (see `elf.energy.constants`), in the precision of the
-      coordinates. (N, N) for all samples, or (B, N, N), also for flat input, whose samples are then N nodes or fewer,
-      the largest of them N; with edges, (E,) or, for dense input, (B, E). Symmetric, finite, not negative; what stands
-      on the diagonal, or at masked atoms in (B, N, N), does not count. Gradients reach it.
+    - k: the spring constants themselves, instead of springs (`elf.springs.by_bonds` and others), in the precision of
+      the coordinates. (N, N) for all samples, or (B, N, N), also for flat input, whose samples are then N nodes or
+      fewer, the largest of them N; with edges, (E,) or, for dense input, (B, E). Symmetric, finite, not negative; what
+      stands on the diagonal, or at masked atoms in (B, N, N), does not count. Gradients reach it.
     - edges: as below, for this call, if the energy has none of its own.
     - cell: periodic space. Distances are those to the nearest image, in prediction and target: (D,) lengths of a box,
       or (D, D), whose rows are the vectors of a lattice. These should be reduced, none of them made shorter by adding
@@ -89,16 +90,16 @@ class PairEnergy(Energy):
             raise ValueError("chunk_size is given together with edges, whose memory is linear anyway; drop one of them")
         self.springs = Exponential() if springs is None else springs
         self.chunk_size = None if chunk_size is None else require_count("chunk_size", chunk_size)
-        self.register_buffer("edges", edges := None if edges is None else _lists(edges), persistent=False)
         # A plain number: looking at it in each call costs no device synchronisation.
-        self._largest_node = -1 if edges is None else _largest(edges)
+        edges, self._largest_node = (None, -1) if edges is None else edge_lists(edges)
+        self.register_buffer("edges", edges, persistent=False)
 
     def _energy(
         self, prediction: Tensor, target: Tensor, mask: Tensor | None, *flat: Any, **given: Tensor
     ) -> Float[Tensor, " samples"]:
         batch, samples = flat or (None, prediction.shape[0])
-        pairs = self._pairs(Call(prediction, target, mask, batch, samples, given))
-        return pairs.energy(prediction, target, mask)
+        call = Call(prediction, target, mask, batch, samples, given)
+        return self._pairs(call).energy(prediction, target, mask)
 
     @override
     def _flat_energy(self, *configuration: Any, **given: Tensor) -> Float[Tensor, " samples"]:
@@ -116,38 +117,21 @@ class PairEnergy(Energy):
         """What a call sums over."""
         prediction, _, mask, batch, samples, given = call
         edges, k, cell = map(given.get, ("edges", "k", "cell"))
-        atoms, device = prediction.shape[-2], prediction.device
         cell = None if cell is None else checked_cell(cell, prediction)
         if self.edges is None and edges is None:
+            atoms = prediction.shape[-2]
             shapes = [(atoms, atoms), (samples, atoms, atoms)]
-            springs = self.springs if k is None else constants.checked(k, prediction, shapes, mask)
+            springs = self.springs if k is None else checked_constants(k, prediction, shapes, mask)
             return _Pairs(springs, self.chunk_size, cell=cell)
-        edges = self._edges_among(atoms, device, edges)
-        _require_fit(edges, samples, batch)
-        lists, count = 1 if batch is not None else samples, edges.shape[-1]
-        if edges.ndim == 3:
-            edges = edges.clamp(min=0)  # (-1, -1) becomes the loop (0, 0), which has no length to stretch
-        if lists > 1:
-            first_nodes = atoms * torch.arange(lists, device=device)
-            edges = (edges.expand(lists, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
-        edges = edges.reshape(2, -1)
+        if self.edges is not None and edges is not None:
+            raise ValueError("edges is given, but the energy has edges of its own; drop one of them")
+        own, largest = edge_lists(edges) if self.edges is None else (self.edges, self._largest_node)
+        edges, lists = joined_lists(own, largest, prediction, samples, batch)
         if k is None:
             return _Pairs(self.springs, None, edges, samples, batch, cell)
-        real = one_pass.real_edges(edges, mask).view(lists, count)
-        k = constants.checked(k, prediction, [(count,), (lists, count)], real)
+        real = one_pass.real_edges(edges, mask).view(lists, -1)
+        k = checked_constants(k, prediction, [tuple(real.shape[1:]), tuple(real.shape)], real)
         return _Pairs(k.expand(lists, -1).flatten(), None, edges, samples, batch, cell)
-
-    def _edges_among(self, nodes: int, device: torch.device, given: Tensor | None) -> Tensor:
-        if given is not None and self.edges is not None:
-            raise ValueError("edges is given, but the energy has edges of its own; drop one of them")
-        edges = self.edges if given is None else _lists(given)
-        assert edges is not None
-        if edges.device != device:
-            raise ValueError(f"edges is on {edges.device}, the coordinates on {device}; move the energy there by .to")
-        largest = self._largest_node if given is None else _largest(edges)
-        if largest >= nodes:
-            raise ValueError(f"edges mentions node {largest}; among {nodes} nodes it should be below {nodes}")
-        return edges
 
     @override
     def extra_repr(self) -> str:
@@ -155,33 +139,6 @@ class PairEnergy(Energy):
         edges = "" if self.edges is None else f", edges={tuple(self.edges.shape)}"
         chunks = "" if self.chunk_size is None else f", chunk_size={self.chunk_size}"
         return f"{springs}{super().extra_repr()}{edges}{chunks}"
-
-
-def _lists(edges: Tensor) -> Int[Tensor, "*batch 2 edges"]:
-    edges = undirected_pairs(edges, padded=isinstance(edges, Tensor) and edges.ndim == 3)
-    if edges.ndim > 3:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}; it should be (2, E), or (B, 2, E)")
-    return edges
-
-
-def _largest(edges: Int[Tensor, "*batch 2 edges"]) -> int:
-    return int(edges.max()) if edges.numel() and values_are_known(edges) else -1
-
-
-def _require_fit(edges: Int[Tensor, "*batch 2 edges"], samples: int, batch: Tensor | None) -> None:
-    """Raises unless the lists belong to these samples."""
-    if batch is None:
-        if edges.ndim == 3 and edges.shape[0] != samples:
-            raise ValueError(f"edges holds a list for each of {edges.shape[0]} samples, but the batch has {samples}")
-        return
-    if edges.ndim != 2:
-        raise ValueError(f"edges has shape {tuple(edges.shape)}; for flat input with batch, it should be (2, E)")
-    if values_are_known(batch, edges) and not bool((inside := batch[edges[0]] == batch[edges[1]]).all()):
-        worst = int((~inside).nonzero()[0])
-        raise ValueError(
-            f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
-            "an edge should stay inside its sample"
-        )
 
 
 def all_pairs(
@@ -248,10 +205,10 @@ class _Pairs(NamedTuple):
         answer: object = self.springs
         if not isinstance(self.springs, Tensor):
             answer = None if is_trusted(self.springs) else self.springs(target.new_ones(1))
-        given = prediction, target, mask
         if self.cell is not None:
-            return self.formula(*given)
-        return with_known_gradient(self.formula, self.one_pass, *given, batch=self.batch, depends_on=[answer])
+            return self.formula(prediction, target, mask)
+        both = self.formula, self.one_pass
+        return with_known_gradient(*both, prediction, target, mask, batch=self.batch, depends_on=[answer])
 
     def counts(self, mask: Tensor | None) -> Int[Tensor, " samples"]:
         """How many edges of each sample count."""

@@ -225,3 +225,53 @@ def _images(edges: Tensor, permutations: Tensor) -> Tensor:
     low, high = permutations[:, edges.long()].sort(1).values.unbind(1)
     keys = (low * n + high).unique()
     return torch.stack([keys // n, keys % n])
+
+
+def edge_lists(edges: object) -> tuple[Int[Tensor, "*batch 2 edges"], int]:
+    """Undirected pairs, (2, E) for all samples, or (B, 2, E), one list a sample, whose end (-1, -1) may pad.
+
+    And the largest node, as a plain number; -1 where there is none, or nobody can tell.
+    """
+    lists = undirected_pairs(edges, padded=isinstance(edges, Tensor) and edges.ndim == 3)
+    if lists.ndim > 3:
+        raise ValueError(f"edges has shape {tuple(lists.shape)}; it should be (2, E), or (B, 2, E)")
+    return lists, int(lists.max()) if lists.numel() and values_are_known(lists) else -1
+
+
+def joined_lists(
+    edges: Int[Tensor, "*batch 2 edges"], largest: int, coordinates: Tensor, samples: int, batch: Tensor | None
+) -> tuple[Int[Tensor, "2 joined"], int]:
+    """Edges between the nodes of all samples as one list, and how many lists went into it; padding becomes loops.
+
+    Args:
+        edges, largest: from `edge_lists`.
+        coordinates: dense, or flat with `batch`, the sample of each node.
+
+    Raises:
+        ValueError: the edges do not belong to these samples.
+    """
+    nodes = coordinates.shape[-2]
+    if edges.device != coordinates.device:
+        raise ValueError(
+            f"edges is on {edges.device}, the coordinates on {coordinates.device}; move the energy there by .to"
+        )
+    if largest >= nodes:
+        raise ValueError(f"edges mentions node {largest}; among {nodes} nodes it should be below {nodes}")
+    if batch is not None:
+        if edges.ndim != 2:
+            raise ValueError(f"edges has shape {tuple(edges.shape)}; for flat input with batch, it should be (2, E)")
+        if values_are_known(batch, edges) and not bool((inside := batch[edges[0]] == batch[edges[1]]).all()):
+            worst = int((~inside).nonzero()[0])
+            raise ValueError(
+                f"edges joins nodes {edges[:, worst].tolist()}, of samples {batch[edges[:, worst]].tolist()}; "
+                "an edge should stay inside its sample"
+            )
+        return edges, 1
+    if edges.ndim == 3 and edges.shape[0] != samples:
+        raise ValueError(f"edges holds a list for each of {edges.shape[0]} samples, but the batch has {samples}")
+    if edges.ndim == 3:
+        edges = edges.clamp(min=0)  # (-1, -1) becomes the loop (0, 0), which has no length to stretch
+    if samples > 1:
+        first_nodes = nodes * torch.arange(samples, device=edges.device)
+        edges = (edges.expand(samples, -1, -1) + first_nodes[:, None, None]).movedim(1, 0)
+    return edges.reshape(2, -1), samples

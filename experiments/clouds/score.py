@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
+from elf import springs
+from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy
 from elf.generative.points import PATH, Denoiser, VelocityNetwork, denoising_loss, gaussian
 from elf.generative.samplers import heun
 from elf.generative.schedules import Karras, add_noise, noise_of

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy, springs
+from elf import springs
+from elf.energy import AlignedHarmonic, Energy, Harmonic, PairEnergy
 from elf.geometry.graphs import random_regular_edges
 from elf.models.mlp import MLP
 from elf.scales import nearest

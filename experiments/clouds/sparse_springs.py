@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from elf.energy import PairEnergy, springs
+from elf import springs
+from elf.energy import PairEnergy
 from elf.geometry import align, edge_distances, pairwise_distances
 from elf.geometry.graphs import complete_edges
 from elf.geometry.rigidity import draw_rigid_graph

@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from elf import springs
 from elf.chemistry.force_field import ForceField
 from elf.chemistry.molecular_graph import to_rdkit
 from elf.chemistry.stereo import GraphedMolecules
 from elf.chemistry.vibrations import rigid_motions
-from elf.energy import Energy, HeightEnergy, PairEnergy, springs
+from elf.energy import Energy, HeightEnergy, PairEnergy
 from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import text_table

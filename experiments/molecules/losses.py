@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy, springs
+from elf import springs
+from elf.energy import AlignedHarmonic, Energy, Harmonic, HeightEnergy, PairEnergy
 from elf.geometry.alignment import align, center
 from elf.geometry.graphs import PADDING, complete_edges
 from elf.geometry.rigidity import draw_rigid_graph

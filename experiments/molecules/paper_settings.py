@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, springs
+from elf import springs
+from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic
 from elf.models.egnn import EGNN, GNN
 from experiments.molecules.losses import SparsePairEnergy, pair
 

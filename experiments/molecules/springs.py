@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elf import springs
 from elf.checks import require_count, require_seed
 from elf.chemistry import molecular_graph as graphs
 from elf.chemistry.force_field import BOLTZMANN, ForceField, force_fields
 from elf.chemistry.vibrations import mode_displacements, normal_modes, random_displacements, thermal_displacements
 from elf.data import qm9
-from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, springs
+from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic
 from elf.geometry.distances import edge_distances
 from elf.geometry.graphs import complete_edges
 from elf.scales import nearest

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 import elf
-from elf import PairEnergy
-from elf.energy import constants
+from elf import PairEnergy, springs
 from elf.geometry.distances import checked_cell, nearest_image
 
 HEXAGONAL = [[2.0, 0, 0], [1.0, 3**0.5, 0], [0, 0, 2.5]]
@@ -181,7 +180,7 @@ def test_coordinates_in_half_precision_take_constants_in_single(generator: torch
 def test_the_first_row_of_a_table_need_not_be_used() -> None:
     table = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 5.0], [3.0, 5.0, 6.0]])
     expected = torch.tensor([[6.0, 5.0], [5.0, 4.0]])
-    assert torch.equal(constants.by_elements(torch.tensor([2, 1]), table), expected)
+    assert torch.equal(springs.by_elements(torch.tensor([2, 1]), table), expected)
 
 
 @pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
@@ -282,11 +281,11 @@ def test_constants_that_learn(generator: torch.Generator) -> None:
     numbers = torch.randint(3, (3, 7), generator=generator)
     table = torch.nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
     wanted = torch.rand(3, 3, dtype=torch.float64, generator=generator)
-    measured = PairEnergy()(x.detach(), y, k=constants.by_elements(numbers, wanted + wanted.mT))
+    measured = PairEnergy()(x.detach(), y, k=springs.by_elements(numbers, wanted + wanted.mT))
     optimizer = torch.optim.SGD([table], lr=1e-4)
     losses = []
     for _ in range(30):
-        k = constants.by_elements(numbers, (table + table.mT).exp())
+        k = springs.by_elements(numbers, (table + table.mT).exp())
         loss = (PairEnergy()(x.detach(), y, k=k) - measured).square().sum()
         optimizer.zero_grad()
         loss.backward()
@@ -300,9 +299,9 @@ def test_bonds_of_masked_atoms_do_not_matter(generator: torch.Generator) -> None
     mask = torch.arange(7) < torch.tensor([[7], [5], [2]])
     orders = (torch.rand(3, 7, 7, generator=generator) < 0.3).triu(1)
     orders = orders | orders.mT
-    clean = PairEnergy()(x, y, mask, k=constants.by_bonds(orders, y))
+    clean = PairEnergy()(x, y, mask, k=springs.by_bonds(orders, y))
     junk = y.masked_fill(~mask[..., None], math.nan)
-    torch.testing.assert_close(PairEnergy()(x, junk, mask, k=constants.by_bonds(orders, junk)), clean)
+    torch.testing.assert_close(PairEnergy()(x, junk, mask, k=springs.by_bonds(orders, junk)), clean)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -331,9 +330,9 @@ def test_builders_of_constants(generator: torch.Generator) -> None:
     target = torch.randn(2, 5, 3, dtype=torch.float64, generator=generator)
     numbers, table = torch.tensor([0, 1, 1, 0, 2]), torch.tensor([[1.0, 2, 3], [2, 4, 5], [3, 5, 6]])
     hops = [[0, 1, 2, 3, 9], [1, 0, 1, 2, 9], [2, 1, 0, 1, 9], [3, 2, 1, 0, 9], [9, 9, 9, 9, 0]]
-    bonds = constants.by_bonds(orders, target, bonded=9.0, other=4.0)
-    elements, far = constants.by_elements(numbers, table), constants.by_hops(orders, [8.0, 3.0, 2.0, 0.5])
-    alone = constants.by_hops(orders.long(), [7], torch.float64)
+    bonds = springs.by_bonds(orders, target, bonded=9.0, other=4.0)
+    elements, far = springs.by_elements(numbers, table), springs.by_hops(orders, [8.0, 3.0, 2.0, 0.5])
+    alone = springs.by_hops(orders.long(), [7], torch.float64)
     for i, j in product(range(5), repeat=2):
         if i == j:
             continue
@@ -353,9 +352,9 @@ def test_builders_of_constants(generator: torch.Generator) -> None:
         ]
         assert value.tolist() == pytest.approx(expected)
     with pytest.raises(ValueError, match="constants is empty; it should hold at least one number"):
-        constants.by_hops(orders, [])
+        springs.by_hops(orders, [])
     with pytest.raises(ValueError, match="bonded is 0; it should be finite and greater than zero"):
-        constants.by_bonds(orders, target, bonded=0)
+        springs.by_bonds(orders, target, bonded=0)
 
 
 def test_both_directions_become_one() -> None:
@@ -370,7 +369,7 @@ def test_both_directions_become_one() -> None:
 def test_numbers_without_a_row_in_the_table_are_named(numbers: list[int], said: str) -> None:
     table = torch.ones(3, 3)
     with pytest.raises(ValueError, match=f"numbers holds {said}; it should be between 0 and 2, the last row of table"):
-        constants.by_elements(torch.tensor(numbers), table)
+        springs.by_elements(torch.tensor(numbers), table)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from elf import HeightEnergy, PairEnergy
 from elf.data import qm9
 from elf.energy import height as module
+from elf.geometry import planes
 from elf.geometry.alignment import random_rotations
 
 
@@ -251,7 +252,7 @@ def test_many_equal_neighbours_all_count() -> None:
     steps = [(a, b, 0) for a in (-1, 1) for b in (-1, 1)]
     shell = [tuple(step[i] for i in order) for step in steps for order in ((0, 1, 2), (0, 2, 1), (2, 0, 1))]
     y = torch.tensor([(0, 0, 0), *shell], dtype=torch.float64)[None]
-    atoms, chains, weight = module.near_bases(y.permute(2, 1, 0), None, 4)
+    atoms, chains, weight = planes.near_bases(y.permute(2, 1, 0), None, 4)
     rows, columns = ((weight > 0) & (atoms == 0)).nonzero(as_tuple=True)
     bases = {frozenset(chains[row : row + 3, column].tolist()) for row, column in zip(rows, columns, strict=True)}
     assert len(bases) == len(rows) == math.comb(12, 3)
@@ -266,7 +267,7 @@ def test_neighbours_are_the_same_among_few_and_many_atoms(
     x, mask = y + 0.1, torch.arange(12) < torch.tensor([[12], [7], [4]])
     x[:, ::2] += 0.2
     few = HeightEnergy()(x, y, mask)
-    monkeypatch.setattr(module, "FEW", 1)
+    monkeypatch.setattr(planes, "FEW", 1)
     torch.testing.assert_close(HeightEnergy()(x, y, mask), few)
     assert (few > 0).all()
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from elf.energy import PairEnergy, springs
+from elf import springs
+from elf.energy import PairEnergy
 from elf.geometry import center, random_rotations
 from experiments.framework.experiment import load_result
 from experiments.molecules import small as molecules

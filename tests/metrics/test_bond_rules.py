@@ -12,8 +12,8 @@ from elf.chemistry import bonds
 from elf.chemistry.force_field import ForceField
 from elf.chemistry.molecular_graph import bond_orders
 from elf.data import qm9
-from elf.energy.springs import BondAware
 from elf.metrics import molecules as metrics
+from elf.springs import BondAware
 
 # EDM's dictionaries row by row, as text: an independent typing of the longer table.
 ROWS = """

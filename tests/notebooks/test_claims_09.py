@@ -12,7 +12,7 @@ from reading import ambiguous_names, notebook, printed, prose
 from scipy.optimize import minimize
 
 import elf
-from elf.energy import constants
+from elf import springs
 
 BOOK = notebook("09_your_own_system")
 CELLS = {cell.id: cell for cell in BOOK.cells}
@@ -104,7 +104,7 @@ def test_bonds_alone_leave_six_free_directions_and_a_mirror_image_costs_distance
         rigidity[i, 2 * i : 2 * i + 2], rigidity[i, 2 * i + 2 : 2 * i + 4] = -step, step
     assert 16 - np.linalg.matrix_rank(rigidity) - 3 == 6
     bonded = torch.diag(torch.ones(7), 1) + torch.diag(torch.ones(7), -1)
-    k = constants.by_hops(bonded, (1.0, 0.0), dtype=torch.float64)
+    k = springs.by_hops(bonded, (1.0, 0.0), dtype=torch.float64)
     pair = elf.PairEnergy(elf.springs.Constant())
     mirror = y * y.new_tensor([-1, 1])
     folded = y.clone()

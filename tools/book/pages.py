@@ -16,6 +16,7 @@ TITLES = {
     "metrics": "Metrics",
     "models": "Networks",
     "spins": "Spins",
+    "springs": "Springs",
     "training": "Training",
     "viz": "Pictures",
     "course": "What the notebooks use",

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from elf import springs
 from elf.checks import require_integer, require_one_of
 from elf.data.molecules import one_hot
 from elf.elements import ELEMENTS
-from elf.energy import Energy, Harmonic, PairEnergy, springs
+from elf.energy import Energy, Harmonic, PairEnergy
 from elf.generative.schedules import Schedule, add_noise
 from elf.geometry.alignment import align, center
 from experiments.molecules.jodo.data import AROMATIC, Graphs

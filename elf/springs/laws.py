@@ -201,7 +201,7 @@ class BondAware(Spring, trusted=True):
     as bonded if its target distance is at most `cutoff` angstrom, and a distance alone knows no elements: 1.7 leaves
     out C-Cl (1.77), C-S (1.81), C-Br (1.94) and S-S (2.05), and takes in H..H of H2O (1.51) and NH2 (1.62), though not
     of CH2 (1.8). In QM9 C-C bonds reach 1.77 where non-bonded C..C come as near as 1.74: no cutoff parts them. True
-    bonds are the molecular graph's (`elf.chemistry.molecular_graph`): see `elf.energy.constants.by_bonds`.
+    bonds are the molecular graph's (`elf.chemistry.molecular_graph`): see `elf.springs.by_bonds`.
     """
 
     k_bond: float = 1.0

@@ -1,6 +1,6 @@
 """Spring constants handed in pair by pair (`k=` in the call of `PairEnergy`): built from what is known of the pairs.
 
-    k = elf.energy.constants.by_bonds(orders, target, bonded=9.0, other=9.0)
+    k = elf.springs.by_bonds(orders, target, bonded=9.0, other=9.0)
     value = energy(prediction, target, mask, k=k)
 
 What stands on the diagonal of k does not count. Anything else that answers with a symmetric (B, N, N) will do: a
@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from elf.checks import require_number, require_positive, require_tensor, values_are_known, widen, working_dtype
-from elf.energy.springs import InverseSquare
 from elf.geometry.distances import pairwise_distances
+from elf.springs.laws import InverseSquare
 
 
 def by_bonds(
@@ -78,7 +78,7 @@ def by_hops(
     return k
 
 
-def checked(
+def checked_constants(
     k: object,
     like: Float[Tensor, "*nodes dim"],
     shapes: Sequence[tuple[int, ...]],

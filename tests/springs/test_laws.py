@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from elf.energy import springs
-from elf.energy.springs import BondAware, Constant, Exponential, Inverse, InverseSquare, LennardJones, Morse, Spring
+from elf.springs import BondAware, Constant, Exponential, Inverse, InverseSquare, LennardJones, Morse, Spring, laws
 
 FORMULAS: list[tuple[Spring, Callable[[float], float]]] = [
     (Constant(k=2.5), lambda r: 2.5),
@@ -121,22 +120,22 @@ def test_trust_is_not_inherited() -> None:
         def __call__(self, distances: torch.Tensor) -> torch.Tensor:
             return distances + 1
 
-    assert springs.is_trusted(Exponential())
-    assert springs.is_trusted(Vouched())
-    assert not springs.is_trusted(Mine())
-    assert not springs.is_trusted(lambda r: r)
+    assert laws.is_trusted(Exponential())
+    assert laws.is_trusted(Vouched())
+    assert not laws.is_trusted(Mine())
+    assert not laws.is_trusted(lambda r: r)
     with pytest.raises(ValueError, match=r"springs answers distance .* with -"):
-        springs.spring_constants(Mine(), torch.ones(2))
+        laws.spring_constants(Mine(), torch.ones(2))
 
 
 def test_untrusted_springs_may_answer_with_zero_and_with_several_numbers_but_not_with_infinity() -> None:
     r = torch.tensor([2.0, 0.5, 0.0])
-    torch.testing.assert_close(springs.spring_constants(lambda r: 3 * r, r), torch.tensor([6.0, 1.5, 0.0]))
+    torch.testing.assert_close(laws.spring_constants(lambda r: 3 * r, r), torch.tensor([6.0, 1.5, 0.0]))
     with pytest.raises(ValueError, match=r"springs answers distance 0\.0 with inf"):
-        springs.spring_constants(lambda r: 1 / r, r)
+        laws.spring_constants(lambda r: 1 / r, r)
 
 
 def test_springs_are_values() -> None:
     assert Exponential() == Exponential(k=1.0, length=1.0)
     assert len({Constant(), Constant(1.0), Constant(2.0)}) == 2
-    assert set(springs.__all__) == {"Spring", *(type(spring).__name__ for spring, _ in FORMULAS)}
+    assert set(laws.__all__) == {"Spring", *(type(spring).__name__ for spring, _ in FORMULAS)}
