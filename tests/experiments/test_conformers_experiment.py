@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import shortest_path
 from elf.chemistry.stereo import StereoCentres
 from elf.energy import Harmonic
 from elf.geometry import center, random_rotations
+from elf.metrics.molecules import stability
 from experiments import reproduce
 from experiments.molecules import conformers
 from experiments.molecules.losses import LOSSES
@@ -33,8 +34,12 @@ def stereo(data):
 
 def test_the_truth_has_no_error_and_its_mirror_image_only_wrong_hands(data, stereo):
     x = data.molecules.positions
+    stable = stability(x, data.molecules.numbers).molecule_stable
+    assert 0.9 < stable.double().mean() < 1
     assert conformers.evaluate(x, data, stereo) == pytest.approx(
-        {f"error_{k}": 0 for k in (1, 2, 3)} | {"distance_error": 0, "radius": 1, "hands_wrong": 0, "relative_wrong": 0}
+        {f"error_{k}": 0 for k in (1, 2, 3)}
+        | {"distance_error": 0, "radius": 1, "hands_wrong": 0, "relative_wrong": 0}
+        | {"stable": stable.double().mean().item()}
     )
     mirrored = conformers.evaluate(x * torch.tensor([1.0, 1.0, -1.0]), data, stereo)
     assert mirrored["hands_wrong"] == 1
@@ -118,11 +123,18 @@ def test_training_and_test_molecules_are_different_ones():
     assert len(train) > 2900
 
 
-def test_smoke_run_writes_a_whole_table(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "only"), [("conformers", {"mse"}), ("conformers_told", set())])
+def test_smoke_run_writes_a_whole_table(name, only, tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
-    path = reproduce("conformers", scale="smoke", seeds=2, workdir=tmp_path / "runs", threads=1)
+    path = reproduce(name, scale="smoke", seeds=2, workdir=tmp_path / "runs", threads=1)
     result = json.loads(path.read_text())
-    assert {row["loss"] for row in result["summary"]} == {"mse", "kabsch", "energy"}
+    rows = {row["loss"]: row for row in result["summary"]}
+    assert rows.keys() == {"kabsch", "energy", "heights_1", "data", "etkdg"} | only
+    assert rows["data"]["error_1"]["mean"] == 0
+    assert rows["etkdg"]["error_1"]["mean"] < 0.05
+    assert (rows["etkdg"]["hands_wrong"]["mean"] > 0.1) == (name == "conformers")
+    # Three steps of training undo no hand that noise has told.
+    assert (rows["energy"]["hands_wrong"]["mean"] < 0.1) == (name == "conformers_told")
     assert "radius" in conformers.table(result)
 
 
