@@ -29,6 +29,22 @@ SETTLED = """async ([kind, count, steps, T, h]) => {
   for (let i = 0; i < steps; i++) points = heated(kind, points, T, h, noise);
   return points;
 }"""
+# Frames handed out by hand, thirty a second, and then one after ten seconds of a hidden page.
+FRAMES = """() => {
+  const model = document.querySelector("[data-elf-widget]").widget.model, home = document.querySelector(".elf-bath");
+  const clock = () => Number(home.innerText.match(/time (\\d+)/)[1]) / model.get("step");
+  let queue = [], now = performance.now();
+  window.requestAnimationFrame = (call) => queue.push(call);
+  const frame = (ms) => { now += ms; const calls = queue; queue = []; for (const call of calls) call(now); };
+  [...home.querySelectorAll("button")].find((one) => one.textContent === "Heat").click();
+  const start = { steps: clock(), draws: Number(home.dataset.elfDraws) }, begin = performance.now();
+  for (let i = 0; i < 300; i++) frame(1000 / 30);
+  const took = (performance.now() - begin) / 300, drawn = Number(home.dataset.elfDraws) - start.draws;
+  const after = clock();
+  frame(10_000);
+  frame(0);
+  return { took, drawn, steps: after - start.steps, late: clock() - after, rounding: 0.5 / model.get("step") };
+}"""
 
 
 @pytest.mark.parametrize("kind", ["mse", "energy", "well"])
@@ -91,6 +107,16 @@ def test_heat_moves_the_picture_and_runs_until_paused(world, show):
 
     assert_moves(page, "bath", heat)
     assert page.get_by_role("button", name="Heat").count() == 1
+
+
+@pytest.mark.parametrize("world", ["bond", "well"])
+def test_thirty_frames_a_second_are_six_steps_and_one_picture_each(world, show):
+    """The work of a frame is counted, as its time is the machine's; a frame that comes late does no more than eight."""
+    found = show(HeatBath(world)).evaluate(FRAMES)
+    print(f"\n{world}: {found['took']:.1f} ms of work a frame here; thirty a second leave 33")
+    assert 299 <= found["drawn"] <= 301
+    assert found["steps"] == pytest.approx(300 * 6, abs=2 * found["rounding"])
+    assert found["late"] <= 8 + 1 + 2 * found["rounding"]
 
 
 @pytest.mark.parametrize(
