@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from statistics import mean, stdev
 
 import numpy as np
@@ -82,3 +84,36 @@ def test_every_number_of_the_evidence_names_its_networks():
 
 def test_predictions_are_laid_over_the_truth():
     assert "targets=truth" in code(BOOK)["d09"]
+
+
+def test_mean_errors_of_shrunken_answers_are_one_number_and_its_multiples():
+    """|y|^2 (1 + s^2) for MSE, as the three lines say; (1 - s)^2 for the pair energy, whose distances shrink with s."""
+    found = re.findall(r"answer (\S+) y: mean MSE +(\S+), mean pair energy +(\S+)", printed(BOOK))
+    rows = {float(s): (float(mse), float(pair)) for s, mse, pair in found}
+    assert sorted(rows) == [0.0, 0.5, 1.0]
+    for s, (mse, pair) in rows.items():
+        assert mse == pytest.approx(rows[0.0][0] * (1 + s**2), abs=0.015)
+        assert pair == pytest.approx(rows[0.0][1] * (1 - s) ** 2, abs=0.01)
+
+
+def test_turns_by_up_to_ninety_degrees_squash_by_two_over_pi():
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 100_001)
+    matrix = np.array([[np.cos(angles).mean(), -np.sin(angles).mean()], [np.sin(angles).mean(), np.cos(angles).mean()]])
+    np.testing.assert_allclose(matrix, np.eye(2) * 2 / math.pi, atol=1e-4)
+    assert f"MSE learns a squashed molecule: {100 * matrix[0, 0]:.0f} % of it across the axis" in printed(BOOK)
+
+
+def test_half_of_the_hands_are_wrong_with_every_loss():
+    for loss in ("energy", "kabsch", "mse"):
+        assert mean(networks(loss, "hands_wrong")) == pytest.approx(0.5, abs=0.03)
+    assert "So half of the hands come out wrong" in TEXT
+
+
+def test_a_mirror_image_has_every_distance_and_no_hand():
+    y = np.random.default_rng(1).normal(size=(6, 3))
+    mirrored = y * [1, 1, -1]
+    lengths = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (y, mirrored)]
+    np.testing.assert_allclose(*lengths, atol=1e-12)
+    volumes = [np.linalg.det(x[1:4] - x[0]) for x in (y, mirrored)]
+    assert volumes[0] == pytest.approx(-volumes[1])
+    assert "mirror images: distance error 0.000 Å, 100 % wrong hands, 0 % wrong isomers" in printed(BOOK)

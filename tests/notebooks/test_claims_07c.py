@@ -8,6 +8,7 @@ from statistics import mean, stdev
 import pytest
 import torch
 from reading import notebook, printed, prose
+from scipy.stats import binomtest
 
 from experiments import load_result
 from experiments.molecules.jodo import committed
@@ -140,3 +141,21 @@ def test_every_number_of_the_evidence_names_its_networks():
     for cell in BOOK.cells:
         if cell.cell_type == "markdown" and "±" in cell.source:
             assert "three networks each" in cell.source.lower()
+
+
+def test_the_molecules_of_the_page_agree_as_often_as_the_networks_did():
+    """25 of 32 live ones against the share of the three networks of JODO's own loss, by a binomial test."""
+    agree, drawn = map(int, re.search(r"the two agree in (\d+) of (\d+) molecules", printed(BOOK)).groups())
+    share = mean(networks("table3", "kabsch", "graph_agreement", 1))
+    assert binomtest(agree, drawn, share).pvalue > 0.05
+    assert binomtest(agree, drawn, share - 0.4).pvalue < 0.001
+
+
+def test_streams_are_noised_so_that_their_variance_stays():
+    """alpha^2 + sigma^2 = 1: data of unit variance keep it at every time."""
+    assert "\\alpha_t^2 + \\sigma_t^2 = 1" in TEXT
+    draw = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 200_000, generator=draw)
+    for alpha in (0.1, 0.6, 0.95):
+        mixed = alpha * x + (1 - alpha**2) ** 0.5 * noise
+        assert float(mixed.var()) == pytest.approx(1, abs=0.02)

@@ -57,6 +57,12 @@ def test_no_line_of_code_is_wider_than_the_page(book):
     assert not [line for cell in _code(book) for line in cell.source.splitlines() if len(line) > WIDTH]
 
 
+def test_no_printed_line_is_wider_than_the_page(book):
+    shown = [cell for cell in _code(book) if "remove-cell" not in _tags(cell)]
+    printed = [out.text for cell in shown for out in cell.outputs if out.output_type == "stream"]
+    assert not [line for text in printed for line in text.splitlines() if len(line) > WIDTH]
+
+
 def test_plotting_is_folded(book):
     assert not [cell.id for cell in _visible(book) if _draws(cell.source)]
 
