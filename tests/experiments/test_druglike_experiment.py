@@ -30,6 +30,14 @@ def test_a_cell_trains_the_plain_network_on_turned_molecules_of_eight_elements(t
     assert known["loss"] == "data"
 
 
+def test_each_scale_has_its_own_recipe():
+    live, laptop = (druglike.settings_of("druglike", scale) for scale in ("live", "laptop"))
+    assert (SMOKE.recipe.steps, SMOKE.probed, SMOKE.losses) == ((3,), 10, ("energy",))
+    assert (laptop.recipe.steps, laptop.probed, laptop.losses) == ((2400,), 100, ("mse", "kabsch", "energy"))
+    # Molecules are twice as large as QM9's: two cores take half as many a step.
+    assert [settings.recipe.batch_size for settings in (live, laptop)] == [32, 16]
+
+
 def test_the_size_of_the_data_is_the_one_that_is_told():
     for name, own in small.DATA.items():
         molecules = own.load(split="train", heavy_atoms=(1, 7) if name == "qm9" else None, atoms=(5, 60))

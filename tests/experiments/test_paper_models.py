@@ -44,6 +44,19 @@ def test_smoke_run(tmp_path):
     assert all(0 < row["result"]["loss_share"] < 1 for row in result["cells"])
 
 
+def test_a_models_batch_is_that_of_its_size(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(step, "loss_share", lambda predictor, energy, batch, repeats: asked.append(batch) or {})
+    monkeypatch.setattr(step, "count_flops", lambda *_: {})
+    monkeypatch.setattr(step, "two_steps", lambda *_: 1.0)
+    monkeypatch.setattr(step.paper, "make_predictor", lambda *_: torch.nn.Linear(3, 2))
+    settings = step.ModelSettings(batch_size=4, paper_batch_size=5)
+    cells = [{"model": "gdm", "size": size, "loss": "mse"} for size in ("laptop", "paper")]
+    found = [step.model_cell(settings, cell, tmp_path, []) for cell in cells]
+    assert asked == [row["batch_size"] for row in found] == [4, 5]
+    assert [row["parameters"] for row in found] == [8, 8]
+
+
 @torch.no_grad()
 def test_the_objective_is_the_sum_of_its_parts():
     predictor = paper_molecules.make_predictor(SETTINGS["table2"]["smoke"], "gdm", 0)

@@ -4,7 +4,7 @@ import torch
 
 from elf.data.spin_glass import sample_couplings
 from elf.spins import Couplings, local_fields
-from experiments.spins.resnet import SpinResNet, coupling_planes
+from experiments.spins.resnet import ResidualBlock, SpinResNet, coupling_planes
 
 
 @pytest.mark.parametrize("periodic", [False, True])
@@ -27,6 +27,12 @@ def test_any_size_and_no_nans(dilations):
     model = SpinResNet(8, 3, dilations)
     for height, width in ((1, 1), (2, 5), (16, 16)):
         assert model(sample_couplings(3, height, width)).shape == (3, height, width)
+
+
+def test_a_block_adds_to_what_it_gets():
+    """Its last convolution starts without weights: what is added is that one's bias."""
+    block, x = ResidualBlock(4, 1, "zeros"), torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block(x), x + block.second.bias[:, None, None])
 
 
 def test_seeds_decide_the_weights_and_leave_torch_alone():

@@ -80,6 +80,13 @@ def test_sparse_loss_averages_to_the_dense_one(generator):
         assert float(loss(target, target, generator)) == 0
 
 
+def test_graphs_are_drawn_for_each_sample_or_for_the_batch(generator):
+    prediction, target = torch.randn(2, 1, 9, 2, generator=generator).expand(-1, 8, -1, -1)
+    own, shared = (shapes.make_loss(name, 9, 50)(prediction, target, generator) for name in shapes.SPARSE)
+    assert own.std() > 1e-3 * own.mean()
+    torch.testing.assert_close(shared, shared[:1].expand(8))
+
+
 def test_every_cell_runs_and_summarises(tmp_path):
     experiment = find("shapes")
     rows = []

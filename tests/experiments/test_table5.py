@@ -97,6 +97,8 @@ def test_the_networks_are_those_of_the_settings():
     deep = table5.build(table5.Training(steps=1, samples=1, channels=8, blocks=5), 0)
     assert isinstance(deep, MeanFieldNet)
     assert len(deep.layers) == 5
+    # Two magnetisations in each of four directions, of eight channels.
+    assert deep.layers[0].send.out_channels == 4 * 2
     with pytest.raises(ValueError, match="network is 'transformer'; it should be 'mean_field' or 'residual'"):
         table5.build(replace(paper, network="transformer"), 0)
 
@@ -197,6 +199,33 @@ def test_numbers_of_a_cell_by_hand(monkeypatch, tmp_path: Path):
     assert (result["energy_per_spin"], result["energy_per_spin_3"]) == (2.25, 1.0)
 
 
+def test_part_best_has_a_training_of_its_own_and_every_set_is_part_of_the_largest(monkeypatch, tmp_path: Path):
+    asked, loaded = [], []
+
+    def train_and_test(_, how, *others):
+        asked.append((how.blocks, how.samples, others[-1]))
+        return {"energy": 1.0}, torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(table5_settings, "train_and_test", train_and_test)
+    monkeypatch.setattr(table5_settings, "load", lambda n, *_, **__: loaded.append(n))
+    monkeypatch.setattr(table5_settings, "more_scores", lambda *_: {"energy_best_of_8": 0.5})
+    smoke = table5_settings.SETTINGS["smoke"]
+    settings = replace(
+        smoke,
+        table5=replace(smoke.table5, evaluated=21),
+        study=replace(smoke.study, samples=32, blocks=2),
+        best=replace(smoke.best, samples=8, blocks=3),
+        samples=(16,),
+    )
+    for part in ("usual", "best"):
+        cell = next(cell for cell in table5_settings.cells(settings, 1) if cell["part"] == part)
+        result = table5_settings.run_cell(settings, cell, tmp_path, ())
+    assert asked == [(2, 32, 32), (3, 8, 16)]
+    # A fifth of the test lattices, rounded up, is asked about in many gauges.
+    assert loaded == [5]
+    assert result == {"energy": 1.0, "energy_best_of_8": 0.5}
+
+
 class Answers(torch.nn.Module):
     """Logits that nobody has to learn, in the order of the lattices."""
 
@@ -227,6 +256,10 @@ def test_scores_are_means_over_lattices(monkeypatch):
     assert found["spins"] == pytest.approx((0 + 8 / 9) / 2)
     more = table5.more_scores(Answers(data.spins), data)
     assert more["energy_best_of_8"] == pytest.approx(0, abs=1e-5)
+    monkeypatch.setattr(table5, "best_of", lambda *_: spins)
+    assert table5.more_scores(Answers(spins), data) == {
+        name: pytest.approx(found["energy"]) for name in ("energy_best_of_8", "energy_best_of_8_descended")
+    }
 
 
 def test_the_loss_of_a_step_is_a_spins_share():
@@ -241,13 +274,14 @@ def test_the_loss_of_a_step_is_a_spins_share():
 
 
 def test_the_curve_has_evenly_spread_points(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(table5, "predict", lambda *_: torch.ones(1, device="cpu", dtype=torch.float32))
+    monkeypatch.setattr(table5, "predict", lambda *_: torch.tensor([1.0, 3.0], dtype=torch.float32, device="cpu"))
     monkeypatch.setattr(table5, "excess_energy", lambda spins, *_: spins)
     data, model = SimpleNamespace(couplings=None, spins=None), torch.nn.Linear(1, 1)
     curve = table5.TestCurve(data, 4, tmp_path / "curve.json")
     for step in range(1, 11):
         curve(SimpleNamespace(step=step, steps=10, model=model, rank=0))
     assert [point["step"] for point in curve.curve] == [3, 5, 8, 10]
+    assert [point["energy"] for point in curve.curve] == [2.0] * 4
     again = table5.TestCurve(data, 4, tmp_path / "curve.json")
     again.start(SimpleNamespace(step=5))
     assert [point["step"] for point in again.curve] == [3, 5]
