@@ -1,4 +1,4 @@
-"""Samplers: Euler, Heun and ancestral, for any denoiser and any schedule; of point clouds, and of molecules.
+"""Samplers: Euler, Heun, multistep and ancestral, for any denoiser and any schedule; of point clouds, and of molecules.
 
 The probability flow is dx = x_hat d alpha + eps_hat d sigma with eps_hat = (x - alpha x_hat) / sigma: no derivative of
 the schedule, no division by alpha. Its Euler step is DDIM's alpha_s x_hat + sigma_s eps_hat (arXiv:2010.02502); for
@@ -124,15 +124,56 @@ def ancestral(
     """
 
     def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
-        x_hat, kick = ask(x, now), draw()
-        if after.sigma == 0:
-            return x_hat
-        ratio = now.alpha / after.alpha
-        fresh = now.sigma.square() - (ratio * after.sigma).square()
-        mean = (ratio * after.sigma.square() * x + after.alpha * fresh * x_hat) / now.sigma.square()
-        return mean + fresh.sqrt() * after.sigma / now.sigma * kick
+        return _posterior(x, ask(x, now), now, after, draw)
 
     return _run(step, denoiser, schedule, noise, steps, watch)
+
+
+def multistep(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    noise: Points,
+    steps: int,
+    watch: Watcher | None = None,
+    *,
+    draw: Draw | None = None,
+    prepare: Callable[[Tensor, Level], Tensor] | None = None,
+) -> Points:
+    """DPM-Solver++(2M) of Lu et al. 2022 (arXiv:2211.01095, Alg. 2): second order at one evaluation a step.
+
+    Euler's step, but with x_hat carried on to the middle of the step by the evaluation before, in lambda =
+    log(alpha / sigma): x_hat + h / (2 h_before) (x_hat - x_hat_before). With `draw` it is the paper's SDE version:
+    `ancestral`'s step with that. The first step, one to sigma = 0, and one whose state `prepare` changed take x_hat
+    itself. The arguments are `heun`'s.
+    """
+    latest: list[tuple[Tensor, Tensor]] = []  # the evaluation before: lambda, x_hat
+
+    def step(x: Tensor, now: Level, after: Level, ask: Ask) -> Tensor:
+        ready = x if prepare is None else prepare(x, now)
+        if ready is not x:
+            latest.clear()
+        x_hat, (here, there) = ask(ready, now), ((level.alpha / level.sigma).log() for level in (now, after))
+        ahead = x_hat
+        if latest and after.sigma > 0:
+            before, x_hat_before = latest.pop()
+            ahead = x_hat + (there - here) / (2 * (here - before)) * (x_hat - x_hat_before)
+        latest[:] = [(here, x_hat)]
+        if draw is not None:
+            return _posterior(ready, ahead, now, after, draw)
+        return ready + _flow(ahead, _noise(ready, ahead, now), now, after)
+
+    return _run(step, denoiser, schedule, noise, steps, watch)
+
+
+def _posterior(x: Tensor, x_hat: Tensor, now: Level, after: Level, draw: Draw) -> Tensor:
+    """A draw from p(x_s | x_t, x = x_hat), see `ancestral`."""
+    kick = draw()
+    if after.sigma == 0:
+        return x_hat
+    ratio = now.alpha / after.alpha
+    fresh = now.sigma.square() - (ratio * after.sigma).square()
+    mean = (ratio * after.sigma.square() * x + after.alpha * fresh * x_hat) / now.sigma.square()
+    return mean + fresh.sqrt() * after.sigma / now.sigma * kick
 
 
 @torch.no_grad()
@@ -181,7 +222,7 @@ def sample_molecules(
     counts: Int[Tensor, "*n"],
     generator: torch.Generator,
     *,
-    method: Literal["heun", "ancestral"] = "heun",
+    method: Literal["heun", "multistep", "ancestral"] = "heun",
     steps: int = 40,
     churn: float = 0.0,
     closed_shell: bool = False,
@@ -198,11 +239,12 @@ def sample_molecules(
         denoiser: a trained network with its schedule.
         counts: number of atoms of each molecule wanted (`draw_counts`).
         generator: of all noise.
-        method: "heun", 2 steps - 1 evaluations of the network a molecule; or "ancestral", the paper's, steps + 1 of
-            them (steps where the schedule ends without noise). The paper takes 1000 steps.
+        method: "heun", 2 steps - 1 evaluations of the network a molecule; "multistep", the SDE version of `multistep`;
+            or "ancestral", the paper's, which takes 1000 steps. The latter two: steps + 1 evaluations (steps where the
+            schedule ends without noise).
         steps: noise levels visited.
         churn: of `heun`.
-        closed_shell: with "heun" and a `KarrasDenoiser`, see `ClosedShell`. One more evaluation.
+        closed_shell: with a `KarrasDenoiser`, and not with "ancestral", see `ClosedShell`. One more evaluation.
         batch_size: molecules a batch.
         frames: keep x_hat at this many levels, evenly spread with the last among them, as `Samples.trajectory`.
         device: where to sample; default the generator's.
@@ -218,14 +260,16 @@ def sample_molecules(
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator is a {type(generator).__name__}; it should be a torch.Generator")
     counts, steps = _require_counts(counts), require_count("steps", steps)
-    require_one_of("method", method, ("heun", "ancestral"))
+    require_one_of("method", method, ("heun", "multistep", "ancestral"))
     require_bool("closed_shell", closed_shell)
     if not 0 <= require_integer("frames", frames) <= steps:
         raise ValueError(f"frames is {frames}; it should be between 0 and steps={steps}")
-    if closed_shell and not (method == "heun" and isinstance(denoiser, KarrasDenoiser)):
-        raise ValueError("closed_shell is True; it should be False but for Heun's method with a KarrasDenoiser")
+    if closed_shell and (method == "ancestral" or not isinstance(denoiser, KarrasDenoiser)):
+        raise ValueError(
+            "closed_shell is True; it should be False for ancestral sampling, and without a KarrasDenoiser"
+        )
     if churn and method != "heun":
-        raise ValueError(f"churn is {churn!r}; it should be 0 for ancestral sampling, where all noise is fresh")
+        raise ValueError(f"churn is {churn!r}; it should be 0 for {method} sampling, where all noise is fresh")
     place = torch.device(device) if device is not None else generator.device
     parts = counts.argsort(stable=True).split(require_count("batch_size", batch_size))
     size, width, dtype = (len(counts), int(counts.max())), denoiser.featuriser.width, torch.float32
@@ -238,7 +282,7 @@ def sample_molecules(
 
     def descend(mask: Mask, batch: int) -> tuple[State, list[Tensor]]:
         # The orders of the draws are those of the samples that once were published.
-        draw = partial(molecule_noise, mask, width, generator, dtype, features_first=method == "heun")
+        draw = partial(molecule_noise, mask, width, generator, dtype, features_first=method != "ancestral")
         kept, visited = [], count(1)
 
         def watch(t: Tensor, x: Tensor, x_hat: Tensor) -> None:
@@ -252,7 +296,8 @@ def sample_molecules(
             return ancestral(denoise, schedule, draw(), steps, draw, watch), kept
         shell = ClosedShell(denoiser, mask, draw) if isinstance(denoiser, KarrasDenoiser) and closed_shell else None
         settle = None if shell is None else shell.settle
-        return heun(shell or denoise, schedule, draw(), steps, watch, churn=churn, draw=draw, prepare=settle), kept
+        solve = multistep if method == "multistep" else partial(heun, churn=churn)
+        return solve(shell or denoise, schedule, draw(), steps, watch, draw=draw, prepare=settle), kept
 
     modes = [(module, module.training) for module in denoiser.modules()]
     denoiser.eval()

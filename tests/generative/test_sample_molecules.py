@@ -173,7 +173,7 @@ def test_heun_evaluates_twice_a_step_but_for_the_last(closed, evaluations):
     torch.testing.assert_close(drawn.trajectory[-1], drawn.positions, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["heun", "ancestral"])
+@pytest.mark.parametrize("method", ["heun", "multistep", "ancestral"])
 @pytest.mark.parametrize(
     "denoiser",
     [NoisePredictor(EGNN(channels=8, layers=1)), KarrasDenoiser(EquivariantTransformer(5, 8, 2, 1))],
@@ -324,7 +324,7 @@ def test_sizes_are_drawn_from_the_data():
 
 
 @pytest.mark.parametrize("build", [EGNN, GNN])
-@pytest.mark.parametrize("method", ["heun", "ancestral"])
+@pytest.mark.parametrize("method", ["heun", "multistep", "ancestral"])
 def test_model_loss_and_sampler_run_on_the_meta_device(build, method):
     with torch.device("meta"):
         predictor = NoisePredictor(build(channels=16, layers=2))
@@ -355,8 +355,9 @@ def test_model_loss_and_sampler_run_on_the_meta_device(build, method):
         (torch.tensor([2]), {"churn": -0.1}, ValueError, r"churn is -0\.1"),
         (torch.tensor([2]), {"churn": math.nan}, ValueError, "churn is nan"),
         (torch.tensor([2]), {"churn": 0.2}, ValueError, "churn is 0.2; it should be 0 without draw and for sch"),
+        (torch.tensor([2]), {"method": "multistep", "churn": 0.2}, ValueError, "it should be 0 for multistep sampling"),
         (torch.tensor([2]), {"method": "ancestral", "churn": 0.2}, ValueError, "it should be 0 for ancestral sampling"),
-        (torch.tensor([2]), {"closed_shell": True}, ValueError, "closed_shell is True; it should be False but for"),
+        (torch.tensor([2]), {"closed_shell": True}, ValueError, "closed_shell is True; it should be False for anc"),
     ],
 )  # fmt: skip
 def test_errors(counts, arguments, error, message):

@@ -11,7 +11,7 @@ import torch
 
 from elf.energy import Harmonic, PairEnergy
 from elf.generative.points import VelocityNetwork, denoising_loss, gaussian
-from elf.generative.samplers import ancestral, euler, heun
+from elf.generative.samplers import ancestral, euler, heun, multistep
 from elf.generative.schedules import Karras, Polynomial, Straight, add_noise, noise_of
 from elf.geometry.alignment import center
 
@@ -39,7 +39,7 @@ def flow_ratio(schedule, start, end):
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=ids)
-@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2)])
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (multistep, 2)])
 def test_deterministic_samplers_converge_to_the_flow(schedule, sampler, order):
     noise = gaussian((4, 3, 2), torch.Generator().manual_seed(1), torch.float64)
     errors = []
@@ -224,3 +224,48 @@ def test_velocity_network_sees_time_as_it_is_and_in_waves(generator):
         waves = [wave(math.pi * 2**octave * time) for wave in (math.sin, math.cos) for octave in range(3)]
         assert seen[0][sample].tolist() == pytest.approx([*x[sample].flatten().tolist(), time, *waves], abs=1e-6)
     torch.testing.assert_close(found, x - t[:, None, None] * network.velocity(x, t))
+
+
+def multistep_variance(schedule, steps):
+    """x and the last x_hat as two jointly Gaussian variables: their covariance, step by step (Alg. 2, SDE version)."""
+    times = schedule.grid(steps).double()
+    alphas, sigmas = schedule.alpha(times), schedule.sigma(times)
+    covariance, h_before = torch.zeros(2, 2, dtype=torch.float64), None
+    covariance[0, 0] = sigmas[0] ** 2
+    for (a, s), (a_next, s_next) in pairwise(zip(alphas, sigmas, strict=True)):
+        h = torch.log(a_next * s / (a * s_next))
+        gain, last = a * SIZE**2 / (a**2 * SIZE**2 + s**2), s_next == 0
+        r = 0.0 if h_before is None or last else float(h / h_before / 2)
+        decay = 0.0 if last else float((-2 * h).exp())
+        kept = s_next / s * math.sqrt(decay)
+        told = a_next * (1 - decay)
+        move = torch.tensor([[kept + told * (1 + r) * gain, -told * r], [gain, 0.0]], dtype=torch.float64)
+        covariance = move @ covariance @ move.T
+        covariance[0, 0] += s_next**2 * (1 - decay)
+        h_before = h
+    return float(covariance[0, 0])
+
+
+def test_multistep_with_fresh_noise_has_the_variance_of_its_formula():
+    schedule, steps, n = Karras(sigma_max=5.0), 12, 40_000
+    draw = partial(torch.randn, n, 1, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = multistep(oracle(schedule), schedule, draw(), steps, draw=draw)
+    expected = multistep_variance(schedule, steps)
+    assert float(x.square().mean()) == pytest.approx(expected, rel=4 * math.sqrt(2 / n))
+    # Its point: at equal evaluations it is nearer to the data than the ancestral sampler.
+    assert abs(expected / SIZE**2 - 1) < abs(ancestral_variance(schedule, steps) / SIZE**2 - 1) / 2
+
+
+def test_multistep_asks_once_a_step_and_begins_anew_where_the_state_is_changed():
+    schedule, noise, asked = Karras(), torch.ones(1, 1, 1, dtype=torch.float64), []
+
+    def denoiser(x, t):
+        asked.append(float(t))
+        return x / (1 + t[:, None, None].square())
+
+    plain = multistep(denoiser, schedule, noise, 6)
+    assert len(asked) == 6
+    always = multistep(denoiser, schedule, noise, 6, prepare=lambda x, now: x.clone())
+    assert torch.equal(always, euler(denoiser, schedule, noise, 6))
+    assert not torch.allclose(always, plain)
+    assert torch.equal(multistep(denoiser, schedule, noise, 6, prepare=lambda x, now: x), plain)

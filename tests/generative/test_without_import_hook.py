@@ -51,7 +51,7 @@ REFUSED = [
     (lambda: sample([2, 3]), TypeError, "counts is a list; it should be a tensor of integers"),
     (lambda: draw_counts(torch.tensor([2.5]), 1, 0), TypeError, "counts is a torch.float32"),
     (lambda: draw_counts(two, 1, -1), ValueError, "seed is -1"),
-    (lambda: sample(method="euler"), ValueError, "method is 'euler'; it should be one of 'heun', 'ancestral'"),
+    (lambda: sample(method="euler"), ValueError, "method is 'euler'; it should be one of 'heun', 'multi"),
     (lambda: sample(steps=1.5), TypeError, "steps is 1.5; it should be an integer"),
     (lambda: sample(steps=True), TypeError, "steps is True"),
     (lambda: sample(frames=-1), ValueError, "frames is -1"),
