@@ -77,7 +77,7 @@ class Settings:
 SETTINGS = {
     "smoke": Settings(
         steps=3, batch_size=4, channels=16, heads=2, layers=1, passes=2, warmup_steps=1,
-        test_molecules=60,
+        heavy_atoms=(1, 6), test_molecules=60,
     ),
     "live": Settings(steps=200, losses=("energy", "mse")),
     "laptop": Settings(steps=600),
@@ -101,6 +101,12 @@ def settings_of(name: str, scale: str) -> Settings:
 def graphs(heavy_atoms: tuple[int, int], atoms: tuple[int, int], split: str, limit: int | None) -> GraphedMolecules:
     """QM9's molecules of a split with their bonds; "train" or "test"."""
     return GraphedMolecules.of(qm9.load(heavy_atoms=heavy_atoms, atoms=atoms, split=split, limit=limit))
+
+
+@cache
+def hands(heavy_atoms: tuple[int, int], atoms: tuple[int, int]) -> Hands:
+    """The hands of the training molecules."""
+    return Hands.of(graphs(heavy_atoms, atoms, "train", None))
 
 
 def training_set(settings: Settings) -> GraphedMolecules:
@@ -141,7 +147,7 @@ def train(
     sizes = data.molecules.counts
     rows = bucketed_batches(sizes, settings.batch_size, seed)
     steps = settings.steps if steps is None else steps
-    hands = Hands.of(data) if settings.told else None
+    right = hands(settings.heavy_atoms, settings.atoms) if settings.told else None
 
     def batch(step: int) -> dict[str, Tensor]:
         chosen = rows(step)
@@ -151,7 +157,7 @@ def train(
             "numbers": data.molecules.numbers[chosen, :widest],
             "orders": data.orders[chosen, :widest, :widest],
         }
-        return found if hands is None else {**found, "centres": hands.atoms[chosen], "right": hands.right[chosen]}
+        return found if right is None else {**found, "centres": right.atoms[chosen], "right": right.right[chosen]}
 
     def loss(model: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         x, numbers = batch["positions"], batch["numbers"]
