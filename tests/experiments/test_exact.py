@@ -49,7 +49,7 @@ def noisy(found, sigma, n, alpha=1.0, seed=1):
 
 
 def brute(found, x_t, alpha, sigma, angles=4000):
-    """log p(x_t) and E[x | x_t] by a plain sum over angles."""
+    """log p(x_t), and for each shape and angle, the posterior's weight and mean: by a plain sum over angles."""
     v = alpha**2 * found.blur**2 + sigma**2
     theta = torch.arange(angles, dtype=F64) * (2 * math.pi / angles)
     turned = torch.stack([turn(shape.expand(angles, -1, -1), theta) for shape in found.shapes])
@@ -57,7 +57,7 @@ def brute(found, x_t, alpha, sigma, angles=4000):
     logs = logs + found.weights.log()[:, None] - math.log(angles) - (x_t.shape[1] - 1) * math.log(2 * math.pi * v)
     middle = (alpha * found.blur**2 * x_t[:, None, None] + sigma**2 * turned) / v
     weight = logs.flatten(1).softmax(1).view_as(logs)[..., None, None]
-    return logs.flatten(1).logsumexp(1), (weight * middle).sum((1, 2))
+    return logs.flatten(1).logsumexp(1), weight, middle
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,21 @@ def brute(found, x_t, alpha, sigma, angles=4000):
 def test_density_and_mean_are_the_sums_over_angles(blur, sigma, alpha):
     found = system(blur)
     x_t, a, s = noisy(found, sigma, 20, alpha)
-    density, mean = brute(found, x_t, alpha, sigma)
+    density, weight, middle = brute(found, x_t, alpha, sigma)
     torch.testing.assert_close(found.log_density(x_t, a, s), density, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(found.posterior_mean(x_t, a, s), mean, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(found.posterior_mean(x_t, a, s), (weight * middle).sum((1, 2)), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.2, 2.0])
+def test_expected_distances_are_the_sums_over_angles(sigma):
+    """The blur that is left has the precision 1 / tau^2 of the blur plus alpha^2 / sigma^2 of what was seen."""
+    found = system(0.1)
+    x_t, a, s = noisy(found, sigma, 3, 0.8)
+    _, weight, middle = brute(found, x_t, 0.8, sigma)
+    left = math.sqrt(2 / (1 / 0.1**2 + 0.8**2 / sigma**2))
+    length = pair_distances(middle.flatten(0, 2)).view(*middle.shape[:3], 3)
+    rest = (weight[..., 0] * rice_mean(length, torch.tensor(left, dtype=F64))).sum((1, 2))
+    torch.testing.assert_close(found.expected_distances(x_t, a, s).rest, rest, rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize(("blur", "sigma"), [(0.0, 0.02), (0.1, 0.02), (0.1, 1.0)])

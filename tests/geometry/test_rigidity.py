@@ -272,6 +272,16 @@ def test_how_many_graphs_are_looked_at_together_changes_nothing(monkeypatch):
     assert torch.equal(is_globally_rigid(4, edges, 1), expected)
 
 
+@pytest.mark.parametrize(("n", "dim"), [(2, 2), (2, 3), (3, 3), (4, 3)])
+def test_points_that_cannot_span_space_need_all_distances(n, dim):
+    edges = complete_edges(n)
+    assert bool(is_rigid(n, edges, dim))
+    assert bool(is_globally_rigid(n, edges, dim))
+    if n > 2:
+        assert not bool(is_rigid(n, edges[:, 1:], dim))
+        assert not bool(is_globally_rigid(n, edges[:, 1:], dim))
+
+
 def test_a_square_bends_and_a_braced_one_does_not(dtype):
     square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]], dtype=dtype)
     rods = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])

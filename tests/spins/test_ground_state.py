@@ -158,6 +158,14 @@ def test_a_pairing_is_proven_where_lengths_are_known_well_enough(mine, others, p
     assert broken.tolist() == [[True, False, False, False]]
 
 
+def test_a_shorter_pairing_is_taken_and_proven():
+    lengths, broken = np.array([[5.0, 3.0, 9.0, 9.0]]), np.array([[True, False, False, False]])
+    found = np.array([False])
+    matching._prove(matching._plaquette_bonds(2, 2), np.array([[1]], np.uint8), lengths, broken, found)
+    assert broken.tolist() == [[False, True, False, False]]
+    assert found.tolist() == [True]
+
+
 def test_bad_input_is_named(make):
     couplings = make(2, 3, 3)
     with pytest.raises(TypeError, match="couplings"):
@@ -185,6 +193,8 @@ def test_disconnected_lattices_are_refused(make, method):
     diluted.right[1, :, 0] = 0
     with pytest.raises(ValueError, match="lattice 1 leave its 9 spins in 2 disconnected parts"):
         ground_state(diluted, method)
+    with pytest.raises(ValueError, match="lattice 0 leave its 9 spins in 9 disconnected parts"):
+        ground_state(Couplings(0 * couplings.right, 0 * couplings.down), method)
 
 
 def test_bad_graphs_are_named():
