@@ -22,6 +22,8 @@ PARTS = {
     "sampling": "benchmarks.rates:sampling",
     "ground_states": "benchmarks.rates:ground_states",
     "batches": "benchmarks.rates:batches",
+    "scale": "benchmarks.scale:measure",
+    "peers": "benchmarks.peers:measure",
 }
 THREADS = 1
 

@@ -89,7 +89,53 @@ def summary(result: dict[str, Any]) -> str:
         f"{roofline['pair_nanoseconds_in_passes']:g} ns; the plain formula needs "
         f"{roofline['plain_nanoseconds_for_memory']:g} ns for its traffic alone.",
     ]  # fmt: skip
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_scale(parts), *_peers(parts)])
+
+
+def _scale(parts: dict[str, Any]) -> list[str]:
+    """Against size: the largest sizes, the exponents, and what they say about where to switch."""
+    if "scale" not in parts:  # files of before it was measured
+        return []
+    scale, rows = parts["scale"], []
+    for name, curve in sorted(scale["curves"].items()):
+        first, last = curve["rows"][0], curve["rows"][-1]
+        memory = "" if last["megabytes"] is None else last["megabytes"]
+        rows.append(
+            {
+                "what": name,
+                "sizes": f"{first['size']:,} to {last['size']:,}",
+                "seconds at the largest": f"{last['seconds']:.3g}",
+                "MB there": memory,
+                "exponent": "" if curve["exponent"] is None else curve["exponent"],
+            }
+        )
+    found = scale["sparse_from_points"]
+    switch = (
+        "took no less time than all pairs at any size" if found is None else f"take less time from {found:,} points on"
+    )
+    processes = scale["processes"]
+    return [
+        "Time against size (points, molecules, spins, atoms), exponents of the upper half:",
+        text_table(rows),
+        f"Where to switch: sparse springs of degree 6 {switch}. Two processes (Fabric's DDP over gloo, a thread and a "
+        f"batch of 32 each) make {processes['efficiency']:.0%} of twice the molecules a second of one: more machines "
+        "are for batches that one cannot hold or is too slow with, not for the small networks here.",
+    ]
+
+
+def _peers(parts: dict[str, Any]) -> list[str]:
+    rows = [
+        {
+            "peer": row["peer"],
+            "what": row["what"],
+            "ours, ms": f"{row['milliseconds']['ours']:.3g}" if row["installed"] else "",
+            "theirs, ms": f"{row['milliseconds']['theirs']:.3g}" if row["installed"] else "not installed",
+            "theirs / ours": row.get("theirs_over_ours", ""),
+            "answers differ by": row.get("difference", ""),
+        }
+        for row in parts.get("peers", [])
+    ]
+    return ["Peers, one thread:", text_table(rows)] if rows else []
 
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"

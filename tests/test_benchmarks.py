@@ -31,6 +31,7 @@ def test_every_benchmark_runs_at_tiny_size(tmp_path: Path) -> None:
     parts = result["parts"]
     assert set(parts) == {
         "losses", "edges", "roofline", "memory", "training", "sampling", "ground_states", "batches",
+        "scale", "peers",
     }  # fmt: skip
     for row in parts["losses"]:
         assert row["plain_over_pair"] > 0
@@ -40,6 +41,12 @@ def test_every_benchmark_runs_at_tiny_size(tmp_path: Path) -> None:
     assert all(0 < share < 1 for row in parts["training"] for share in row["loss_share"].values())
     shares = {row["order"]: row["padding_share"] for row in parts["batches"]}
     assert shares["bucketed"] < shares["shuffled"]
+    assert {name for name, curve in parts["scale"]["curves"].items() if len(curve["rows"]) > 1} >= {"dense energy"}
+    assert parts["scale"]["processes"]["efficiency"] > 0
+    for row in parts["peers"]:
+        assert ("milliseconds" in row) == row["installed"]
+        assert row.get("difference", 0) < 1e-5, row  # the same is computed, or the comparison compares nothing
+    assert "Where to switch" in done.stdout
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert "| sparse: fitted exponent" in done.stdout
 
@@ -62,6 +69,29 @@ def test_a_part_prints_its_json_from_a_process_of_its_own() -> None:
     rates = in_own_process("roofline", tiny=True)
     assert isinstance(rates, dict)
     assert min(rates["nanoseconds_each_in_cache"].values()) > 0
+
+
+def test_exponents_and_crossings_are_read_from_the_rows() -> None:
+    from benchmarks.scale import crossing, exponent
+
+    rows = [{"size": n, "seconds": 1 + 1e-3 * n**2.0} for n in (1, 10, 1_000, 10_000)]
+    assert exponent(rows) == pytest.approx(2, abs=0.01)  # of the upper half: the overhead below does not count
+    assert exponent(rows[:1]) is None
+    dense = [{"size": n, "seconds": float(n * n)} for n in (10, 100, 1_000, 10_000)]
+    sparse = [{"size": n, "seconds": 300.0 * n} for n in (100, 1_000, 10_000, 100_000)]
+    assert crossing(dense, sparse) == 1_000
+    assert crossing(dense[:2], sparse) is None
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import peers
+    from benchmarks.report import _peers
+
+    peer = {"missing": ("no_such_package", "nothing", lambda tiny: pytest.fail("it was made"))}
+    monkeypatch.setattr(peers, "PEERS", peer)
+    rows = peers.measure(tiny=True)
+    assert rows == [{"peer": "missing", "what": "nothing", "installed": False}]
+    assert "not installed" in _peers({"peers": rows})[1]
 
 
 class Work(TorchDispatchMode):

@@ -86,7 +86,7 @@ def test_other_peoples_imports_keep_their_own_words() -> None:
 
 def test_extras_are_those_of_the_distribution() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"dev", "book", "recipes"}
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"dev", "book", "recipes", "peers"}
     names = [requirement.split(">=")[0] for requirement in project["dependencies"]]
     assert names == ["torch", "numpy", "jaxtyping", "typing-extensions"]
     assert not [text for text in project["dependencies"] if "<" in text or "==" in text], "users' own versions fit"

@@ -22,7 +22,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What the course does without is in no lock: tests of its use replace it, and use it where it is installed.
-EXTRAS = [texts for extra, texts in PROJECT["optional-dependencies"].items() if extra != "xtb"]
+EXTRAS = [texts for extra, texts in PROJECT["optional-dependencies"].items() if extra not in ("xtb", "peers")]
 TEXTS = sum(EXTRAS, PROJECT["dependencies"])
 WANTED = [Requirement(text) for text in TEXTS if not text.startswith(PROJECT["name"])]  # an extra may name others
 LOCKS = [(ROOT / name).read_text().splitlines() for name in ("requirements.lock", "requirements-recipes.lock")]

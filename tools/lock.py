@@ -32,6 +32,10 @@ def resolved(*arguments: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
+NOT_LOCKED = ("xtb", "peers")
+"""What the course does without."""
+
+
 def write(name: str, header: str, lines: list[str]) -> None:
     (ROOT / name).write_text(header + "\n".join(lines) + "\n")
     print(f"{name}: {len(lines)} packages")
@@ -44,7 +48,7 @@ def main() -> None:
         pins, wanted = Path(folder, "pins.txt"), Path(folder, "recipes.txt")
         pins.write_text(TORCH + "\n")
         wanted.write_text("\n".join(recipes) + "\n")
-        chosen = [word for extra in extras for word in ("--extra", extra)]
+        chosen = [word for extra in extras if extra not in NOT_LOCKED for word in ("--extra", extra)]
         lines = resolved("pyproject.toml", "--constraint", str(pins), *chosen)
         write("requirements.lock", HEADER, [line for line in lines if not line.startswith(LEFT_TO_TORCH)])
         write("requirements-recipes.lock", RECIPES, resolved(str(wanted), "--no-deps"))

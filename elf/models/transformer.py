@@ -87,6 +87,8 @@ class Block(nn.Module):
         message = (along.flatten(0, 1).flatten(1, 2) @ push).view(self.heads, batch, 3, atoms, -1)
         if vectors is not None:
             message = message + turned.transpose(2, 3)
+        else:  # a gradient for each weight in every step, which several processes ask for
+            message = message + 0 * self.vector_values.weight.sum()
         message = message.permute(1, 2, 3, 0, 4).flatten(3)  # (batch, 3, atoms, channels)
         vectors = message if vectors is None else vectors + message
 

@@ -174,6 +174,12 @@ def test_larger_molecules_are_what_the_formulas_say_too(network, generator, atom
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+def test_every_weight_has_a_gradient_as_several_processes_ask(network, molecules):
+    out = run(network, molecules)
+    (out.displacements.sum() + out.logits.sum()).backward()
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+
+
 def test_pair_features_are_added_to_what_distances_say(generator):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
