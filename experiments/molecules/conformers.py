@@ -76,8 +76,7 @@ class Settings:
 
 SETTINGS = {
     "smoke": Settings(
-        steps=3, batch_size=4, channels=16, heads=2, layers=1, passes=2, warmup_steps=1,
-        heavy_atoms=(1, 6), test_molecules=60,
+        steps=3, batch_size=4, channels=16, heads=2, layers=1, passes=2, warmup_steps=1
     ),
     "live": Settings(steps=200, losses=("energy", "mse")),
     "laptop": Settings(steps=600),

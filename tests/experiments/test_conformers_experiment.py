@@ -126,6 +126,7 @@ def test_training_and_test_molecules_are_different_ones():
 @pytest.mark.parametrize(("name", "only"), [("conformers", {"mse"}), ("conformers_told", set())])
 def test_smoke_run_writes_a_whole_table(name, only, tmp_path, monkeypatch):
     monkeypatch.setenv("ELF_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setitem(conformers.SETTINGS, "smoke", replace(TINY, heavy_atoms=(1, 6), test_molecules=60))
     path = reproduce(name, scale="smoke", seeds=2, workdir=tmp_path / "runs", threads=1)
     result = json.loads(path.read_text())
     rows = {row["loss"]: row for row in result["summary"]}
