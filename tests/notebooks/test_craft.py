@@ -63,6 +63,14 @@ def test_no_printed_line_is_wider_than_the_page(book):
     assert not [line for text in printed for line in text.splitlines() if len(line) > WIDTH]
 
 
+def test_at_most_two_panels_stand_side_by_side(book):
+    """So that a figure can be read at half width and on a phone."""
+    calls = [node for cell in _code(book) for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    plots = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "subplots"]
+    columns = [call.args[1].value for call in plots if len(call.args) > 1 and isinstance(call.args[1], ast.Constant)]
+    assert all(number <= 2 for number in columns)
+
+
 def test_plotting_is_folded(book):
     assert not [cell.id for cell in _visible(book) if _draws(cell.source)]
 
