@@ -298,6 +298,14 @@ def test_at_large_noise_the_two_answers_part():
     assert relative_error(0.0, 1.0) > 0.2
 
 
+def test_distances_of_a_rigid_shape_are_known_at_any_noise():
+    found = system(0.0, 1)
+    for sigma in (0.003, 3.0):
+        x_t, a, s = noisy(found, sigma, 3)
+        own = pair_distances(found.shapes).expand(3, -1)
+        torch.testing.assert_close(found.expected_distances(x_t, a, s).rest, own, rtol=1e-6, atol=0)
+
+
 def test_three_dimensions_inverse_springs_make_no_error():
     """Gaussian posterior N(m, s^2) in 3D: E[1 / d] is the potential of a ball of charge, so that E[d k] / E[k] is
     |m_i - m_j| up to erfc (Newton's shell theorem); constant springs are off by 2 s^2 / |m_i - m_j|."""

@@ -158,12 +158,17 @@ def test_a_pairing_is_proven_where_lengths_are_known_well_enough(mine, others, p
     assert broken.tolist() == [[True, False, False, False]]
 
 
-def test_a_shorter_pairing_is_taken_and_proven():
+def test_a_shorter_pairing_is_taken_and_proven_and_a_longer_one_is_not(monkeypatch):
     lengths, broken = np.array([[5.0, 3.0, 9.0, 9.0]]), np.array([[True, False, False, False]])
     found = np.array([False])
     matching._prove(matching._plaquette_bonds(2, 2), np.array([[1]], np.uint8), lengths, broken, found)
     assert broken.tolist() == [[False, True, False, False]]
     assert found.tolist() == [True]
+    monkeypatch.setattr(matching, "ROUNDS", 1)
+    mine, found = np.array([[True, False, False, False]]), np.array([False])
+    lengths = np.array([[5.0, 5.5, 5.5, 5.5]])
+    matching._prove(matching._plaquette_bonds(2, 2), np.array([[1]], np.uint8), lengths, mine, found)
+    assert mine.tolist() == [[True, False, False, False]]
 
 
 def test_bad_input_is_named(make):
