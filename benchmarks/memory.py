@@ -46,18 +46,8 @@ def _peak_of_process(loss: str, batch: int, atoms: int) -> int:
     return int(done.stdout)
 
 
-def reset_peak() -> int | None:
-    """Begin to measure the peak anew, from now on; the bytes held now, or None where that cannot be done."""
-    clear = Path("/proc/self/clear_refs")
-    try:
-        clear.write_text("5")
-    except OSError:
-        return None
-    return peak_bytes()
-
-
-def peak_bytes() -> int:
-    """Bytes of this process' largest resident set, since it was started (or since `reset_peak`)."""
+def _peak() -> int:
+    """Bytes of this process' largest resident set, since it was started."""
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss starts at the size of the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -84,4 +74,4 @@ def _run(loss: str, batch: int, atoms: int) -> None:
 
 if __name__ == "__main__":
     _run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-    print(peak_bytes())
+    print(_peak())

@@ -99,13 +99,12 @@ def _scale(parts: dict[str, Any]) -> list[str]:
     scale, rows = parts["scale"], []
     for name, curve in sorted(scale["curves"].items()):
         first, last = curve["rows"][0], curve["rows"][-1]
-        memory = "" if last["megabytes"] is None else last["megabytes"]
         rows.append(
             {
                 "what": name,
                 "sizes": f"{first['size']:,} to {last['size']:,}",
                 "seconds at the largest": f"{last['seconds']:.3g}",
-                "MB there": memory,
+                "MB of tensors": f"{last['megabytes']:.3g}",
                 "exponent": "" if curve["exponent"] is None else curve["exponent"],
             }
         )

@@ -1,4 +1,4 @@
-"""Time and memory against size, over decades, with exponents of power laws; and two processes against one."""
+"""Time and memory of tensors against size, over decades, with exponents of power laws; two processes against one."""
 
 import math
 import statistics
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 import elf
-from benchmarks.memory import peak_bytes, reset_peak
 from benchmarks.timing import rounded, samples, step
 from elf.data import qm9
 from elf.data.batching import bucketed_batches
 from elf.data.spin_glass import sample_couplings
 from elf.geometry.graphs import random_regular_edges
 from elf.spins import ground_state
+from experiments.cost.points import PeakMemory
 
 POINTS = (30, 100, 300, 1_000, 3_000, 10_000, 30_000)
 SPARSE = (300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
@@ -69,12 +69,18 @@ def _curve(make: Callable[[int], tuple[int, Callable[[], object]]], sizes: Seque
     make(sizes[0])[1]()  # what is loaded on first use
     for size in sizes:
         counted, function = make(size)
-        before = reset_peak()
+        with PeakMemory() as memory:
+            function()
         times = [_timed(function)]
-        megabytes = None if before is None else round(max(0, peak_bytes() - before) / 1e6, 1)
         while sum(times) < seconds or len(times) < 2:
             times.append(_timed(function))
-        rows.append({"size": counted, "seconds": rounded(statistics.median(times[1:])), "megabytes": megabytes})
+        rows.append(
+            {
+                "size": counted,
+                "seconds": rounded(statistics.median(times[1:])),
+                "megabytes": round(memory.peak / 1e6, 3),
+            }
+        )
     return {"rows": rows, "exponent": exponent(rows)}
 
 
