@@ -99,9 +99,7 @@ SETTINGS = {
     "smoke": Settings(
         steps=(3,), samples=4, batch_size=4, channels=16, heads=2, layers=1, warmup_steps=1, sampler_steps=3
     ),
-    "live": Settings(
-        steps=(500,), losses=("mse", "kabsch", "energy"), samples=100, sampler="multistep", sampler_steps=30
-    ),
+    "live": Settings(steps=(500,), losses=("mse", "kabsch", "energy"), samples=100, sampler_steps=30),
     "laptop": Settings(steps=(2400,), samples=300),
     "gpu": Settings(
         steps=(60_000,),
