@@ -93,7 +93,7 @@ def test_half_is_reached_at_about_three_degrees_by_the_count_of_directions(text)
     crossover = math.degrees(SIGMA * math.sqrt((directions - 6) / float(radii.sum())))
     assert crossover == pytest.approx(3.4, abs=0.1)
     assert share_of(crossover - 0.4) < 0.5 < share_of(crossover + 0.4)
-    assert "a turn of 3 degrees half, one of 20 degrees 94 %" in text
+    assert "a turn of 3.4 degrees half, one of 20 degrees 94 %" in text
 
 
 @pytest.mark.parametrize("degrees", [30, 90, 150])
