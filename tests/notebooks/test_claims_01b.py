@@ -112,6 +112,14 @@ def test_the_last_quarter_has_nothing_left_of_the_start(book):
     assert left < float(found[1]) < 0.5 * math.exp(-2 * 5 / _first_passage(0.4))
 
 
+def test_how_long_until_the_histogram_is_right(book):
+    """When the slowest mode alone would be below the noise of counting; what the page says is what it computed."""
+    (when,) = re.findall(r"KL is below the noise from t = (\d+)", printed(book))
+    noise = float(re.search(r"noise of counting ([\d.]+)", printed(book))[1])
+    assert float(when) == pytest.approx(_first_passage(0.4) / 2 * math.log(0.5 / noise), rel=0.25)
+    assert f"by about $t = {when}$" in prose(book)
+
+
 def test_a_bond_forgets_its_direction_while_the_page_watches(book):
     """The angle on the ring diffuses with T / r^2: by t = 50 as wide as a uniform one, at t = 1 far from it."""
     spread = {t: 2 * 0.08 / 1.5**2 * t for t in (1, 50)}
