@@ -222,7 +222,7 @@ def evaluate(positions: Float[Tensor, "n atoms 3"], data: GraphedMolecules, ster
     several = centres >= 2
     result["hands_wrong"] = wrong.double().mean()
     result["relative_wrong"] = ((bad > 0) & (bad < centres))[several].double().mean()
-    result["stable"] = torch.tensor(stability(positions, molecules.numbers).molecule_fraction)
+    result["stable"] = stability(positions, molecules.numbers).molecule_stable.double().mean()
     # A molecule set without stereo centres has no such share.
     return {name: float(value) for name, value in result.items() if bool(torch.isfinite(value))}
 

@@ -52,7 +52,9 @@ class Hands:
             rows = wrong.any(1).nonzero().squeeze(1)
             # A wrong centre, one of its four atoms, and any other, by lot: a rule would go round in circles, and
             # exchanges among four do not part two centres of a cage with the same neighbours.
-            lots = torch.rand(len(rows), wrong.shape[1] + 2, generator=generator, device=noise.device)
+            lots = torch.rand(
+                len(rows), wrong.shape[1] + 2, generator=generator, dtype=torch.float32, device=noise.device
+            )
             centre = self.atoms[rows, lots[:, 2:].masked_fill(~wrong[rows], -1).argmax(1)]
             one = centre.gather(1, (4 * lots[:, :1]).long()).squeeze(1)
             other = (self.counts[rows] * lots[:, 1]).long()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -61,7 +61,7 @@ class Settings:
         data: one of `DATA`; heavy_atoms, atoms: inclusive ranges of the molecules taken from it.
         network: one of `NETWORKS`, with `channels`, `heads` and `layers`.
         turned: whether every molecule is turned at random before it is noised, as a network without symmetry needs.
-        sampler, sampler_steps, sampler_churn, closed_shell: see `elf.generative.samplers.sample_molecules`.
+        sampler_steps, sampler_churn, closed_shell: see `elf.generative.samplers.sample_molecules`.
         log_mean, log_std: noise levels in training are exp(N(log_mean, log_std^2)) angstrom.
     """
 
@@ -84,7 +84,6 @@ class Settings:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     gradient_clip: float = 1.0
-    sampler: Literal["heun", "multistep"] = "heun"
     sampler_steps: int = 50
     sampler_churn: float = 0.4
     closed_shell: bool = True
@@ -266,9 +265,8 @@ def sample(
         denoiser,
         draw_counts(counts, n or settings.samples, seed),
         generator,
-        method=settings.sampler,
         steps=settings.sampler_steps,
-        churn=settings.sampler_churn if settings.sampler == "heun" else 0.0,
+        churn=settings.sampler_churn,
         closed_shell=settings.closed_shell,
         frames=settings.sampler_steps if trajectory else 0,
     )
