@@ -36,6 +36,15 @@ sys.path.insert(0, str(ROOT))
 from tools.chromium import FLAGS, executable  # noqa: E402
 
 PATIENCE = 300_000  # milliseconds for what a page should show: however slow the machine is, it comes
+# Frames come as late as on a busy machine: a test that looks at once sees the picture of before.
+LATE_FRAMES = """(ms) => {
+  const ask = window.requestAnimationFrame, drop = window.cancelAnimationFrame, frames = new Map();
+  window.requestAnimationFrame = (call) => {
+    const id = setTimeout(() => frames.set(id, ask(call)), ms);
+    return id;
+  };
+  window.cancelAnimationFrame = (id) => { clearTimeout(id); drop(frames.get(id)); };
+}"""
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json"}
 
 
@@ -166,7 +175,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
     """`open_page(address, dark=..., width=..., height=..., reduced_motion=..., touch=..., slowed=..., allow=...)`.
 
     `slowed`: the page's processor is that many times slower than the machine's; unless a test says otherwise, as many
-    times as ELF_SLOWED says, which `make e2e` sets.
+    times as ELF_SLOWED says, which `make e2e` sets. Its frames come ELF_LATE_FRAMES milliseconds late.
     """
     contexts: list[Any] = []
     watched: list[tuple[list[str], str | None]] = []
@@ -195,6 +204,8 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         rate = float(os.environ.get("ELF_SLOWED", 1)) if slowed is None else slowed
         if rate != 1:
             context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
+        if late := os.environ.get("ELF_LATE_FRAMES"):
+            context.add_init_script(f"({LATE_FRAMES})({float(late)})")
         page.goto(address)
         return page
 

@@ -107,11 +107,11 @@ function build(home, state, { keep, say, painter }) {
     for (let i = 0; i < steps; i++) clouds = clouds.map((points, v) => heated(views[v].kind, points, T, h, noise));
     time += steps * h;
   };
-  const words = () => say([...home.querySelectorAll("[role=img]")].map((box) => box.getAttribute("aria-label")).join(". "));
-  const run = motion(home, (ms) => { advance(Math.max(1, Math.round(ms / 6))); draw.ask(); }, () => { advance(500); draw.now(); words(); });
+  const told = () => { draw.now(); say([...home.querySelectorAll("[role=img]")].map((box) => box.getAttribute("aria-label")).join(". ")); };
+  const run = motion(home, (ms) => { advance(Math.max(1, Math.round(ms / 6))); draw.ask(); }, () => { advance(500); told(); });
   const bar = make("div", { class: "elf-controls" }, "", home);
   const label = () => { heat.textContent = run.running() ? "Pause" : "Heat"; };
-  const heat = button(bar, "Heat", () => { if (run.running()) { run.stop(); draw.now(); words(); } else run.start(); label(); });
+  const heat = button(bar, "Heat", () => { if (run.running()) { run.stop(); told(); } else run.start(); label(); });
   const reset = () => {
     run.stop();
     noise = normal(random(state.seed));
@@ -119,17 +119,17 @@ function build(home, state, { keep, say, painter }) {
     clouds = views.map(({ from }) => Array.from({ length: state.count }, () => [...from]));
     label();
   };
-  button(bar, "Start again", () => { reset(); draw.now(); });
+  button(bar, "Start again", () => { reset(); told(); });
   const clock = make("span", { class: "elf-number" }, "", bar);
   slider(bar, { name: "temperature", min: 0.02, max: world === "bond" ? 0.5 : 1, step: 0.02, value: T, say: (x) => x.toFixed(2) }, (value, resting) => {
     T = value;
     draw.ask();
-    if (resting) keep("temperature", T);
+    if (resting) { keep("temperature", T); if (!run.running()) told(); }
   });
   if (world === "well") {
     slider(bar, { name: "step", min: 0.005, max: 0.1, step: 0.005, value: h, say: (x) => x.toFixed(3) }, (value, resting) => {
       h = value;
-      if (resting) { keep("step", h); if (!run.running()) { advance(100); draw.now(); } }
+      if (resting) { keep("step", h); if (!run.running()) { advance(100); told(); } }
     });
   }
   make("p", { class: "elf-note" }, NOTES[world], home);

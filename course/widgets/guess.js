@@ -22,12 +22,15 @@ function build(home, { question, choices, low, high, step, unit, answer, why }, 
   const radios = choices.map((text, value) => {
     const label = make("label", {}, "", form), radio = make("input", { type: "radio", name, value }, "", label);
     make("span", {}, text, label);
-    radio.addEventListener("change", () => { guess = value; draw.now(); });
+    radio.addEventListener("change", () => { guess = value; rest(); });
     return label;
   });
   const bar = make("div", { class: "elf-controls" }, "", home);
-  if (!many) slider(bar, { name: "my guess", min: low, max: high, step, value: guess, say: words }, (value) => { guess = value; draw.ask(); });
-  const see = button(bar, "See", () => { open = true; draw.now(); say(result.textContent); });
+  if (!many) slider(bar, { name: "my guess", min: low, max: high, step, value: guess, say: words }, (value, resting) => {
+    guess = value;
+    if (resting) rest(); else draw.ask();
+  });
+  const see = button(bar, "See", () => { open = true; rest(); });
   if (line) home.insertBefore(line.box.parentNode, bar);
   const result = make("p", { class: "elf-result" }, "", home);
   const axis = line && make("path", { d: `M0 ${line.Y(0)}H200`, stroke: "currentColor", "stroke-opacity": 0.4 }, "", line.box);
@@ -42,6 +45,7 @@ function build(home, { question, choices, low, high, step, unit, answer, why }, 
     result.textContent = open ? `${near ? "Yes" : `You said ${words(guess)}`}: ${words(answer)}. ${why}` : "";
     home.dataset.elfGuess = open ? "open" : "closed";
   });
+  const rest = () => { draw.now(); say(result.textContent); };
   draw.now();
   return () => draw.end();
 }

@@ -29,6 +29,7 @@ SETTLED = """async ([kind, count, steps, T, h]) => {
   for (let i = 0; i < steps; i++) points = heated(kind, points, T, h, noise);
   return points;
 }"""
+LABELS = 'boxes => boxes.map((box) => box.getAttribute("aria-label"))'
 # Frames handed out by hand, thirty a second, and then one after ten seconds of a hidden page.
 FRAMES = """() => {
   const model = document.querySelector("[data-elf-widget]").widget.model, home = document.querySelector(".elf-bath");
@@ -127,6 +128,10 @@ def test_sliders_move_the_picture(world, name, most, show):
     slider = page.get_by_role("slider", name=name)
     assert_moves(page, "bath", lambda: slider.press("End"))
     assert page.evaluate(f"document.querySelector('[data-elf-widget]').widget.model.get('{name}')") == most
+    told = page.locator(f"{ROOT} [aria-live]").inner_text()
+    assert told == ". ".join(page.locator(f"{ROOT} [role=img]").evaluate_all(LABELS))
+    page.get_by_role("button", name="Start again").click()
+    assert page.locator(f"{ROOT} [aria-live]").inner_text() not in ("", told)
 
 
 def test_under_mse_the_mean_stays_and_under_the_energy_the_length_does(show):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from browser import settle
 from moving import assert_moves
 from widget_page import placed
 
@@ -18,15 +19,17 @@ NUMBER = {"question": "How many?", "answer": 3.5, "low": 0.0, "high": 10.0, "ste
 def test_a_choice_opens_the_answer_and_tells_nobody(show):
     page = show(Guess(**CHOICE))
     see, result = page.get_by_role("button", name="See"), page.locator(f"{ROOT} .elf-result")
+    told = page.locator(f"{ROOT} [aria-live]")
     assert see.is_disabled()
     assert page.get_by_role("group", name="Which?").count() == 1
     before = page.evaluate("JSON.stringify(document.querySelector('[data-elf-widget]').widget.model.get('answer'))")
     page.get_by_role("radio", name="this").check()
-    assert result.inner_text() == ""
+    assert result.inner_text() == told.inner_text() == ""
     see.click()
     assert result.inner_text() == "You said this: that. That is why."
     page.get_by_role("radio", name="that").check()
     assert result.inner_text() == "Yes: that. That is why."
+    assert told.inner_text() == result.inner_text()
     assert page.locator(f"{ROOT} [data-elf-right='true']").inner_text() == "that"
     assert (
         page.evaluate("JSON.stringify(document.querySelector('[data-elf-widget]').widget.model.get('answer'))")
@@ -42,7 +45,9 @@ def test_a_number_moves_its_mark_and_then_shows_the_truth(show):
     assert page.locator(f"{ROOT} .elf-result").inner_text().startswith("You said 9 kcal/mol: 3.5 kcal/mol.")
     assert "3.5 kcal/mol" in page.locator(f"{ROOT} [aria-live]").inner_text()
     slider.fill("3.5")
-    assert page.locator(f"{ROOT} .elf-result").inner_text().startswith("Yes: 3.5")
+    settle(page)
+    for place in (".elf-result", "[aria-live]"):
+        assert page.locator(f"{ROOT} {place}").inner_text().startswith("Yes: 3.5")
 
 
 @pytest.mark.parametrize(
