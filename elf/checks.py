@@ -123,18 +123,22 @@ def require_occupied(mask: Tensor) -> None:
         raise ValueError(f"mask leaves sample {empty} without a real atom; every sample should have at least one")
 
 
-def require_finite(name: str, value: Tensor, mask: Tensor | None) -> None:
-    """No NaN, no infinity and nothing whose square overflows, except at atoms that the mask leaves out."""
-    dtype = working_dtype(value.dtype)
+def require_finite(name: str, value: Tensor, mask: Tensor | None) -> bool:
+    """No NaN, no infinity and nothing whose square overflows, except at atoms that the mask leaves out.
+
+    Returns:
+        Whether there is nothing of these at all.
+    """
+    dtype, wide = working_dtype(value.dtype), widen(value.detach())
     largest = LARGEST[dtype]
-    # One norm tells that all is well, at a tenth of the cost; where it does not, look closer.
-    if float(torch.linalg.vector_norm(value.detach(), dtype=dtype)) < largest:
-        return
+    # One sum tells that all is well, at a tenth of the cost; where it does not, look closer.
+    if float((wide * wide).sum()) < largest**2:
+        return True
     good = (value.abs() <= largest).all(-1)
     if mask is not None:
         good = good | ~mask
     if bool(good.all()):
-        return
+        return False
     where = tuple((~good).nonzero()[0].tolist())
     if bool(value[where].isfinite().all()):
         what = f"holds a coordinate of {float(value[where].abs().max()):.3g} at index {where}"

@@ -94,6 +94,8 @@ class Energy(nn.Module, ABC):
 
     takes: frozenset[str] = frozenset()
     """Which of `OPTIONS` the subclass's `_energy` takes, by keyword."""
+    sees_masked = True
+    """False if `_energy` leaves out masked atoms itself, wherever they are: it may then be given them as they stand."""
     __array_ufunc__ = None  # NumPy's numbers leave their product with an energy to the energy
 
     def __init__(self, normalize: str = "sum", nonfinite: str = "error") -> None:
@@ -145,9 +147,9 @@ class Energy(nn.Module, ABC):
         for name in given:
             if (who := self.lacks(name)) is not None:
                 raise ValueError(f"{name} is given; {who} has no {OPTIONS[name]}")
-        mask = _check(prediction, target, mask, batch, num_samples, look=self.nonfinite == "error")
+        mask, finite = _check(prediction, target, mask, batch, num_samples, look=self.nonfinite == "error")
         prediction, target = widen(prediction), widen(target)
-        if mask is not None:
+        if mask is not None and (self.sees_masked or not finite):
             hidden = ~mask.unsqueeze(-1)
             prediction, target = prediction.masked_fill(hidden, 0), target.masked_fill(hidden, 0)
         samples = prediction.shape[0]
@@ -155,7 +157,7 @@ class Energy(nn.Module, ABC):
             batch = batch.long()
             samples = int(batch[-1]) + 1 if num_samples is None else int(num_samples)
         call = Call(prediction, target, mask, batch, samples, given)
-        with _full_precision(prediction.device.type):
+        with _full_precision(prediction):
             if self.nonfinite == "error":
                 return self._normalised(call)
             call, nothing = call.without_bad_samples()
@@ -250,6 +252,7 @@ class Sum(Energy):
             raise ValueError(f"nonfinite is {ways[0]!r} in one part and {ways[1]!r} in another; it should be the same")
         super().__init__(nonfinite=ways[0])
         self.weights, self.parts = weights, nn.ModuleList(parts)
+        self.sees_masked = any(part.sees_masked for part in parts)
 
     def terms(self) -> list[tuple[float, Energy]]:
         """Weights and parts."""
@@ -282,8 +285,9 @@ def _terms(energy: Energy) -> list[tuple[float, Energy]]:
 
 def _check(
     prediction: Tensor, target: Tensor, mask: Tensor | None, batch: Tensor | None, num_samples: int | None, look: bool
-) -> Tensor | None:
-    """The mask, once all arguments are known to be good; or None, if it is known to hide nothing.
+) -> tuple[Tensor | None, bool]:
+    """The mask, once all arguments are known to be good; or None, if it is known to hide nothing. And whether all
+    coordinates are known to be finite, what is masked included.
 
     Without `look`, numbers of coordinates and mask are left alone.
     """
@@ -295,13 +299,12 @@ def _check(
         require_mask(mask, prediction, "(batch, atoms)" if batch is None else "(nodes,)")
     require_batch_index(batch, prediction, num_samples)
     if not look or not values_are_known(prediction, target, mask):
-        return mask
-    require_finite("prediction", prediction, mask)
-    require_finite("target", target, mask)
+        return mask, False
+    finite = require_finite("prediction", prediction, mask) & require_finite("target", target, mask)
     if mask is None or bool(mask.all()):
-        return None
+        return None, finite
     require_occupied(mask if batch is None else _summed(mask, batch, int(batch[-1]) + 1).unsqueeze(1) > 0)
-    return mask
+    return mask, finite
 
 
 def _summed(nodes: Tensor, batch: Tensor | None, samples: int) -> Tensor:
@@ -310,8 +313,9 @@ def _summed(nodes: Tensor, batch: Tensor | None, samples: int) -> Tensor:
     return nodes.sum(1) if batch is None else nodes.new_zeros(samples).index_add(0, batch.long(), nodes)
 
 
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
+def _full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Inside an autocast region matrix products would fall back to half precision: switch that off."""
+    device_type = "cpu" if like.is_cpu else like.device.type  # to ask for the name takes time
     available = torch.amp.autocast_mode.is_autocast_available(device_type)
     if available and not torch.is_autocast_enabled(device_type):
         return nullcontext()

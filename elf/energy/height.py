@@ -6,15 +6,13 @@ from functools import partial
 from typing import final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn.functional import pad
 from typing_extensions import override
 
-from elf.checks import require_count, require_positive, values_are_known
+from elf.checks import require_count, require_positive
 from elf.energy.base import Coordinates, Energy, Found, Mask, Values
 from elf.energy.known_gradient import with_known_gradient
-from elf.geometry.planes import circle, cross, near_bases
+from elf.geometry.planes import circle, cross, length_units, near_bases
 
 TILE = 16384
 """Bases worked out at a time, so that the arrays stay in the cache."""
@@ -80,7 +78,7 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
     # Coordinates as rows, (prediction or target, 3, atoms, samples); what is flat lies in space.
     planes = torch.stack([(x if dim == 3 else pad(x, (0, 1))).permute(2, 1, 0) for x in (prediction, target)])
     with torch.no_grad():
-        unit, own = _units(planes, mask)
+        unit, own = length_units(planes, mask)
         bases = near_bases((planes[1, :dim] / own).detach(), mask, neighbours)
     planes = (planes / (own if unit is own else torch.stack((unit, own))[:, None, None])).view(6, -1)
     # Where the target's base is a point, its weight is zero; this keeps the derivatives of 1 / area finite there.
@@ -128,15 +126,3 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
     if forces is None:
         return value, None
     return value, forces[:dim].view(dim, atoms, samples).permute(2, 1, 0) * (2 * unit)[:, None, None]
-
-
-def _units(planes: Float[Tensor, "2 3 atoms batch"], mask: Mask) -> tuple[Values, Values]:
-    """A unit of length for each sample, and for its target: powers of two, which round nothing.
-
-    Areas squared leave the range of numbers soon. The two differ where the prediction is far larger than its target.
-    """
-    low, high = (planes if mask is None else planes.masked_fill(~mask.mT, end) for end in (torch.inf, -torch.inf))
-    spread = (high.amax(2) - low.amin(2)).amax(1)
-    large = spread[0] > 1024 * spread[1]
-    unit, own = spread.log2().floor().exp2().masked_fill(spread <= 0, 1)  # a point has no size
-    return own if values_are_known(large) and not bool(large.any()) else torch.where(large, unit, own), own

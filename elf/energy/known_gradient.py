@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.autograd import forward_ad
 
 from elf.checks import is_plain, transforms_are_active
 from elf.energy.base import Found
+from elf.processes import keep_freed_memory
 
 Formula = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(prediction, target, mask) -> one value a sample, for autograd to differentiate as often as it is asked to."""
@@ -41,25 +41,21 @@ def with_known_gradient(
         prediction, target, mask: as `Energy._energy` gets them; or flat, with `batch`, the sample of each node.
     """
     given = [prediction, target, *(x for x in depends_on if isinstance(x, Tensor))]
-    more = torch.compiler.is_compiling() or not all(map(is_plain, given)) or transforms_are_active()
+    more = torch.compiler.is_compiling() or not all(map(is_plain, given))
     more = more or (torch.is_grad_enabled() and any(x.requires_grad for x in given[1:]))
     if more or any(forward_ad.unpack_dual(x).tangent is not None for x in given):
         return formula(prediction, target, mask)
     keep_freed_memory()
     if torch.is_grad_enabled() and prediction.requires_grad:
-        return _KnownGradient.apply(prediction, target, mask, batch, formula, one_pass)
-    with torch.no_grad():
-        return one_pass(prediction, target, mask, False)[0]
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Makes the C library keep up to 32 MiB of what is freed, by freeing one large block that was never written to.
-
-    That of Linux gives memory back once twice the largest block ever freed lies idle: where tensors are small, in each
-    call, which then waits for cleared pages; a third of the time of `HeightEnergy` at 64 x 29.
-    """
-    torch.empty(2**24, dtype=torch.uint8, device="cpu")
+        try:
+            return _KnownGradient.apply(prediction, target, mask, batch, formula, one_pass)
+        except RuntimeError:  # what a transform around the call makes of it, which takes time to ask for first
+            if not transforms_are_active():
+                raise
+    elif not transforms_are_active():
+        with torch.no_grad():
+            return one_pass(prediction, target, mask, False)[0]
+    return formula(prediction, target, mask)
 
 
 class _KnownGradient(torch.autograd.Function):

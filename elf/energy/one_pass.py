@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import repeat
 
 import torch
@@ -76,37 +76,37 @@ def _all_pairs_of_block(
     space.prediction.copy_(prediction)
     space.target.copy_(target)
     space.second_copy.copy_(space.first_copy)
-    length = space.twice.shape[-1]
-    real = None if mask is None else torch.cat((mask.mT, mask.mT[:shifts])).to(prediction.dtype).view(length)
+    if mask is not None:
+        torch.cat((mask.mT, mask.mT[:shifts]), out=space.real)
     constants = _by_shifts(springs, shifts) if isinstance(springs, Tensor) else None
+    if tiles > 1:  # else the first sums fill it
+        space.push.zero_()
 
-    energies = prediction.new_zeros(places)
-    pull, push = (prediction.new_zeros(dim, size) if gradient else None for size in (places, length))
-    for start in range(1, shifts + 1, space.full.count):
-        part = space.part(min(space.full.count, shifts + 1 - start))
-        offset, window = start * samples, (part.count, places)
-        there = space.twice.as_strided((2, dim, *window), (dim * length, length, samples, 1), offset)
-        torch.sub(space.here, there, out=part.difference)
-        (predicted, rest), reciprocal = _lengths(part.components, part.lengths, part.reciprocal)
-        both = [] if real is None else [real[:places], real.as_strided(window, (samples, 1), offset)]
+    for start in range(1, shifts + 1, space.at_once):
+        count = min(space.at_once, shifts + 1 - start)
+        part = space.tile(start, count)
+        torch.sub(space.here, part.there, out=part.difference)
+        _lengths(part.components, part.lengths, part.reciprocals)
         if constants is not None:
-            springs = constants[start - 1 :][: part.count].expand(-1, -1, samples).reshape(window)
-        stretch, force = _stretch_and_force(predicted, rest, springs, both)
-        if 2 * (start + part.count - 1) == atoms:
+            springs = constants[start - 1 :][:count].expand(-1, -1, samples).reshape(part.real.shape)
+        both = () if mask is None else (space.real_here, part.real)
+        stretch, force = _stretch_and_force(part.predicted, part.rest, springs, both)
+        if 2 * (start + count - 1) == atoms:
             force[-1] *= 0.5
-        if pull is not None and push is not None:
-            pulled = part.difference[0].mul_(reciprocal[0].mul_(force))
-            pull += pulled.sum(1)
-            push.narrow(1, offset, part.moved_on.shape[-1]).add_(part.moved_on.sum(1))
-        energies += stretch.mul_(force).sum(0)
-    _give_back(space)
+        if gradient:
+            torch.mul(part.moved, torch.mul(part.reciprocal, force, out=part.reciprocal), out=part.moved)
+        terms = torch.mul(stretch, force, out=stretch)
+        sums = (terms, 0, space.energies), (part.moved, 1, space.pull), (part.moved_on, 1, part.push)
+        for terms, axis, total in sums if gradient else sums[:1]:
+            torch.sum(terms, axis, out=total) if start == 1 else total.add_(terms.sum(axis))
 
-    value = energies.view(atoms, samples).sum(0)
-    if pull is None or push is None:
-        return value, None
-    pull -= push.narrow(1, 0, places)
-    pull.narrow(1, 0, length - places).sub_(push.narrow(1, places, length - places))
-    return value, pull.mul_(2).view(dim, atoms, samples).permute(2, 1, 0).contiguous()
+    value, forces = space.by_atom.sum(0), None
+    if gradient:
+        for pull, push in space.both_ends:
+            torch.sub(pull, push, out=pull)
+        forces = torch.mul(space.forces.permute(2, 1, 0), 2, out=prediction.new_empty(prediction.shape))
+    _give_back(space)
+    return value, forces
 
 
 def _by_shifts(k: Float[Tensor, "*batch atoms atoms"], shifts: int) -> Float[Tensor, "shifts atoms #batch"]:
@@ -133,14 +133,17 @@ def along_edges(
         difference = coordinates.index_select(1, here)
         difference -= coordinates.index_select(1, there)
         difference = difference.view(2, dim, -1)
-        (predicted, rest), reciprocal = _lengths(difference.unbind(1))
+        lengths, reciprocals = difference.new_empty(2, 2, len(here))
+        _lengths(difference.unbind(1), lengths, reciprocals)
         # A loop has no length in either configuration: only a filler would stretch it.
         own = springs[start : start + tile] if isinstance(springs, Tensor) else springs
         real = None if is_trusted(own) and mask is None else real_edges(part, mask)
-        stretch, force = _stretch_and_force(predicted, rest, own, [] if real is None else [real.to(rest.dtype)])
+        stretch, force = _stretch_and_force(
+            lengths[0], lengths[1], own, [] if real is None else [real.to(lengths.dtype)]
+        )
         torch.mul(stretch, force, out=terms[start : start + tile])
         if total is not None:
-            pulled = difference[0].mul_(reciprocal[0].mul_(force).mul_(2))
+            pulled = difference[0].mul_(reciprocals[0].mul_(force).mul_(2))
             for axis in range(dim):
                 total[axis].index_add_(0, here, pulled[axis]).index_add_(0, there, pulled[axis], alpha=-1)
     return terms, None if total is None else total.mT.reshape(prediction.shape)
@@ -152,16 +155,14 @@ def real_edges(edges: Edges, mask: NodeMask) -> Bool[Tensor, " edges"]:
     return real if mask is None else real & mask.flatten()[edges].all(0)
 
 
-def _lengths(
-    components: Sequence[Tensor], lengths: Tensor | None = None, reciprocal: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Lengths of differences and one over them, of prediction and target, (2, pairs); into these arrays, if given."""
-    lengths = torch.mul(components[0], components[0], out=lengths)
+def _lengths(components: Sequence[Tensor], lengths: Tensor, reciprocals: Tensor) -> None:
+    """Lengths of differences and one over them, of prediction and target, (2, pairs), into these arrays."""
+    torch.mul(components[0], components[0], out=lengths)
     for component in components[1:]:
         lengths.addcmul_(component, component)
     # Zero would be divided by; what coincides counts as 1e-19 (float32) apart, and pulls 1e-19 times nothing.
-    reciprocal = torch.rsqrt(lengths.clamp_min_(torch.finfo(lengths.dtype).tiny), out=reciprocal)
-    return lengths.mul_(reciprocal), reciprocal
+    torch.rsqrt(lengths.clamp_min_(torch.finfo(lengths.dtype).tiny), out=reciprocals)
+    torch.mul(lengths, reciprocals, out=lengths)
 
 
 def _stretch_and_force(
@@ -173,62 +174,75 @@ def _stretch_and_force(
         for factor in real:
             rest.masked_fill_(factor == 0, 1)
     constants = springs if isinstance(springs, Tensor) else spring_constants(springs, rest)
-    stretch = predicted.sub_(rest)
+    stretch = torch.sub(predicted, rest, out=predicted)
     for factor in real:
-        stretch.mul_(factor)
+        torch.mul(stretch, factor, out=stretch)
     return stretch, torch.mul(constants, stretch, out=rest)
 
 
-class _Tile:
-    """Arrays over `count` shifts, (count, places), and the views of them that every call needs."""
-
-    def __init__(self, wide: Tensor, lengths: Tensor, reciprocal: Tensor, samples: int, count: int) -> None:
-        places = lengths.shape[-1]
-        self.count = count
-        self.difference = wide[:, :, :count, :places]
-        self.components = self.difference.unbind(1)
-        self.lengths, self.reciprocal = lengths[:, :count], reciprocal[:, :count]
-        # The differences of the prediction, those of shift s moved on by s atoms, where their second atoms are.
-        _, dim, rows, width = wide.shape
-        window = dim, count, places + (count - 1) * samples
-        self.moved_on = wide[0].as_strided(window, (rows * width, width - samples, 1))
-
-
 class _Workspace:
-    """The arrays of one call, (2, ...) for prediction and target."""
+    """The arrays of a call, (2, ...) for prediction and target; and views of them, which take time to make as well."""
 
     def __init__(self, like: Tensor, samples: int, atoms: int, dim: int, at_once: int) -> None:
-        self.key = str((like.dtype, samples, atoms, dim, at_once))
+        self.key, self.at_once = (like.dtype, samples, atoms, dim, at_once), at_once
         shifts, places = atoms // 2, atoms * samples
         planes = like.new_empty(2, dim, atoms + shifts, samples)
         self.prediction, self.target = planes[:, :, :atoms].permute(0, 3, 2, 1)
         self.first_copy, self.second_copy = planes[:, :, :shifts], planes[:, :, atoms:]
-        self.twice = planes.flatten(2)
-        self.here = self.twice[:, :, None, :places]
+        self.twice, self.real = planes.flatten(2), like.new_empty(atoms + shifts, samples)
+        self.here, self.real_here = self.twice[:, :, None, :places], self.real.view(-1)[:places]
         # Each row ends with `at_once - 1` atoms of zeros, which nobody overwrites: the next row, read later, starts
-        # there.
-        wide = like.new_zeros(2, dim, at_once, places + (at_once - 1) * samples)
-        lengths, reciprocal = like.new_empty(2, 2, at_once, places)
-        self.tile = partial(_Tile, wide, lengths, reciprocal, samples)
-        self.full = self.tile(at_once)
+        # there. Nor does a shift lead to the first atom, which nobody pushes.
+        wide = like.new_zeros(2, max(dim, 2), at_once, places + (at_once - 1) * samples)
+        self.push = like.new_zeros(dim, places + shifts * samples)
+        self.energies, self.pull = like.new_empty(places), like.new_empty(dim, places)
+        self.by_atom, self.forces = (x.unflatten(-1, (atoms, samples)) for x in (self.energies, self.pull))
+        here, beyond = self.push.split((places, shifts * samples), 1)
+        self.both_ends = (self.pull, here), (self.pull[:, : shifts * samples], beyond)
+        arrays = wide, like.new_empty(2, at_once, places), self.twice, self.real, self.push
+        self.tile = lru_cache(SHELF_SIZE)(partial(_Tile, *arrays))
 
-    def part(self, count: int) -> _Tile:
-        """The whole tile, or its first rows where fewer shifts are left."""
-        return self.full if count == self.full.count else self.tile(count)
+
+class _Tile:
+    """What a workspace has for `count` shifts from `start` on, (count, places)."""
+
+    def __init__(
+        self, wide: Tensor, lengths: Tensor, twice: Tensor, real: Tensor, push: Tensor, start: int, count: int
+    ) -> None:
+        (rows, width), (dim, length), samples = wide.shape[2:], push.shape, real.shape[1]
+        size, stride, offset = (count, lengths.shape[2]), (samples, 1), start * samples
+        self.difference = wide[:, :dim, :count, : size[1]]
+        self.components, self.moved = self.difference.unbind(1), self.difference[0]
+        self.lengths = lengths[:, :count]
+        self.predicted, self.rest = self.lengths
+        # In the place of the target's differences, which nobody needs once there are lengths: cache is scarce.
+        self.reciprocals = wide[1, :2, :count, : size[1]]
+        self.reciprocal = self.reciprocals[0]
+        # The second atoms: where they are, whether they are real, and their forces. For these, the differences of the
+        # prediction: those of shift s moved on by s atoms.
+        self.there = twice.as_strided((2, dim, *size), (dim * length, length, *stride), offset)
+        self.real = real.as_strided(size, stride, offset)
+        self.push = push.narrow(1, offset, size[1] + (count - 1) * samples)
+        self.moved_on = wide[0].as_strided((dim, count, self.push.shape[1]), (rows * width, width - samples, 1))
 
 
-_shelf = threading.local()
-"""Each thread's last workspaces, by shape, as training asks for the same few again and again.
+class _Shelf(threading.local):
+    """Each thread's last workspaces, by shape, as training asks for the same few again and again.
 
-Without them, a call takes 1.15 times as long at 64 x 29. Accelerators have an allocator that does this by itself.
-"""
-SHELF_SIZE = 8
+    Without them, a call takes 1.5 times as long at 64 x 29. Accelerators have an allocator that does this by itself.
+    """
+
+    def __init__(self) -> None:
+        self.spaces: dict[object, _Workspace] = {}
+
+
+_shelf, SHELF_SIZE = _Shelf(), 8
 
 
 def _borrow(like: Tensor, samples: int, atoms: int, dim: int, at_once: int) -> _Workspace:
     """A workspace that nobody else holds."""
     shape = samples, atoms, dim, at_once
-    if like.device.type == "cpu" and (space := vars(_shelf).pop(str((like.dtype, *shape)), None)) is not None:
+    if like.is_cpu and (space := _shelf.spaces.pop((like.dtype, *shape), None)) is not None:
         return space
     with torch.inference_mode(False):
         return _Workspace(like.detach(), *shape)
@@ -236,8 +250,7 @@ def _borrow(like: Tensor, samples: int, atoms: int, dim: int, at_once: int) -> _
 
 def _give_back(space: _Workspace) -> None:
     # Where a mode made a subclass of the arrays, they are of no use outside it.
-    if space.twice.device.type == "cpu" and type(space.twice) is Tensor:
-        spaces = vars(_shelf)
-        while len(spaces) >= SHELF_SIZE:
-            del spaces[next(iter(spaces))]
-        spaces[space.key] = space
+    if space.push.is_cpu and type(space.push) is Tensor:
+        while len(_shelf.spaces) >= SHELF_SIZE:
+            del _shelf.spaces[next(iter(_shelf.spaces))]
+        _shelf.spaces[space.key] = space

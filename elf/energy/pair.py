@@ -70,7 +70,7 @@ class PairEnergy(Energy):
         TypeError, ValueError: an argument is not as described; edges hold a self-loop, a duplicate or a bad index.
     """
 
-    takes = frozenset({"edges", "k", "cell"})
+    takes, sees_masked = frozenset({"edges", "k", "cell"}), False
     edges: Tensor | None
 
     def __init__(
@@ -115,6 +115,8 @@ class PairEnergy(Energy):
 
     def _pairs(self, call: Call) -> _Pairs:
         """What a call sums over."""
+        if self.edges is None and not call.options:
+            return _Pairs(self.springs, self.chunk_size)
         prediction, _, mask, batch, samples, given = call
         edges, k, cell = map(given.get, ("edges", "k", "cell"))
         cell = None if cell is None else checked_cell(cell, prediction)

@@ -19,6 +19,20 @@ FAR = 1e6
 """Squared distance of what is not there, in units of the sample's size."""
 
 
+def length_units(
+    planes: Float[Tensor, "2 3 atoms batch"], mask: Bool[Tensor, "batch atoms"] | None
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """A unit of length for each sample, and for its target: powers of two, which round nothing.
+
+    Areas squared leave the range of numbers soon. The two differ where the prediction is far larger than its target.
+    """
+    low, high = (planes if mask is None else planes.masked_fill(~mask.mT, end) for end in (torch.inf, -torch.inf))
+    spread = (high.amax(2) - low.amin(2)).amax(1)
+    large = spread[0] > 1024 * spread[1]
+    unit, own = spread.log2().floor().exp2().masked_fill(spread <= 0, 1)  # a point has no size
+    return own if values_are_known(large) and not bool(large.any()) else torch.where(large, unit, own), own
+
+
 def near_bases(
     target: Float[Tensor, "dim atoms batch"], mask: Bool[Tensor, "batch atoms"] | None, neighbours: int
 ) -> tuple[Int[Tensor, " chains"], Int[Tensor, "corners chains"], Float[Tensor, "bases chains"]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from math import inf
+from math import frexp, inf
 from typing import ClassVar
 
 import torch
@@ -157,7 +157,9 @@ class Exponential(Spring, trusted=True):
 
     @override
     def __call__(self, distances: Tensor) -> Tensor:
-        decay = (distances / -self.length).exp()
+        # The same number, and twice as soon, where one over the length is exact.
+        exact = frexp(self.length)[0] == 0.5
+        decay = (distances * (-1 / self.length) if exact else distances / -self.length).exp_()
         return decay if self.k == 1 else self.k * decay
 
 

@@ -66,6 +66,38 @@ def test_masked_atoms_influence_neither_value_nor_gradient(energy: elf.Energy, g
         assert not gradient[~mask].any()
 
 
+SPACE = {
+    "all pairs": {},
+    "edges": {"edges": torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 0, 1]])},
+    "constants": {"k": torch.ones(6, 6, dtype=torch.float64)},
+    "cell": {"cell": torch.tensor([4.0, 5, 6], dtype=torch.float64)},
+}
+
+
+@pytest.mark.parametrize("options", SPACE.values(), ids=SPACE.keys())
+@pytest.mark.parametrize("junk", [7.0, 1e12, math.nan])
+def test_what_is_masked_does_not_count_where_the_pair_energy_is_given_it(
+    options: dict, junk: float, generator: torch.Generator
+) -> None:
+    """Finite numbers at masked atoms are left where they are, for the pass over pairs and for the formula alike."""
+    prediction, target, mask = samples(generator)
+    real = mask[..., None]
+    pair = elf.PairEnergy(lambda r: 1 / (0.1 + r)) if "k" not in options else elf.PairEnergy()
+    for energy in (pair, pair + elf.PairEnergy()) + ((pair + elf.Harmonic(),) if "cell" not in options else ()):
+        found = []
+        for x, y in ((0.0, 0.0), (junk, -junk)):
+            dirty = torch.where(real, prediction, x).requires_grad_()
+            value = energy(dirty, torch.where(real, target, y), mask, **options)
+            (force,) = torch.autograd.grad(value.sum(), dirty, retain_graph=True)
+            (slow,) = torch.autograd.grad(value.sum(), dirty, create_graph=True)
+            (curvature,) = torch.autograd.grad((slow * slow.detach()).sum(), dirty)
+            found.append([value, force, slow, curvature])
+            assert not force[~mask].any()
+            assert not curvature[~mask].any()
+        for clean, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, clean, rtol=1e-12, atol=1e-12)
+
+
 @every_energy
 def test_atoms_divides_by_the_number_of_real_atoms(energy: elf.Energy, generator: torch.Generator) -> None:
     prediction, target, mask = samples(generator)

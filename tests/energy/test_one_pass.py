@@ -257,6 +257,9 @@ def test_transforms_that_run_over_something_else(options: dict, generator: torch
         gradients = [torch.autograd.grad(v.sum(), x)[0] for v in (scaled[1], energy(x, y))]
         torch.testing.assert_close(*gradients)
     prediction = prediction.detach()
+    value = PairEnergy(**options)(prediction, target).sum()  # and its arrays are on the shelf: nobody's business there
+    slope = torch.func.grad(lambda s: s * PairEnergy(**options)(prediction, target).sum())(value)
+    torch.testing.assert_close(slope, value)
 
     def of_length(length: Tensor) -> Tensor:
         return PairEnergy(lambda r: (-r / length).exp(), **options)(prediction, target).sum()
@@ -299,7 +302,7 @@ def test_workspaces_keep_nothing_between_calls(generator: torch.Generator) -> No
         assert torch.equal(value, copy)
         assert torch.equal(kept_value, copy)
         assert torch.equal(kept_gradient, copy_gradient)
-    assert 0 < len(vars(one_pass._shelf)) <= one_pass.SHELF_SIZE
+    assert 0 < len(one_pass._shelf.spaces) <= one_pass.SHELF_SIZE
 
 
 def test_threads_and_springs_that_call_an_energy_do_not_meet(generator: torch.Generator) -> None:
