@@ -13,10 +13,11 @@ from elf.scales import current_scale
 from elf.viz.molecules import LABEXTENSIONS
 
 
-def run(names: Sequence[str], scale: str | None, cell_timeout: int, output: Path, jobs: int = 1) -> int:
+def run(names: Sequence[str], scale: str | None, cell_timeout: int, output: Path, jobs: int | None = None) -> int:
     """Execute notebooks in order and print what they say; 1 if one failed."""
     paths = notebooks.select(notebooks.course_folder(), names)
     env = {"ELF_SCALE": scale or current_scale()}
+    jobs = jobs or min(notebooks.cores(), notebooks.MOST_JOBS)
     begin = time.perf_counter()
     print(f"{len(paths)} notebooks at {env['ELF_SCALE']} scale; executed copies and HTML in {output}/", flush=True)
     try:

@@ -9,9 +9,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,12 @@ from elf.processes import die_with_parent
 START = "00_start_here.ipynb"
 HEADLINE = "HEADLINE: "
 Watcher = Callable[[int, int], None]
+MOST_JOBS = 4
+"""Notebooks at the same time where nobody says how many: each takes about a gigabyte of memory."""
 _STATED = re.compile(r"\*\*Run time:\*\* about (\d+) s\b")
+_Cells = SimpleQueue[tuple[str, int, int]]
+_cells: _Cells | None = None
+"""In a process that executes notebooks beside others: where it tells which cell it is at."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -82,6 +89,11 @@ def select(folder: Path, names: Sequence[str] = ()) -> list[Path]:
         if not any(path.stem.startswith(stem) for path in notebooks):
             raise ValueError(f"no notebook is named {stem!r}; there are {', '.join(path.stem for path in notebooks)}")
     return [path for path in notebooks if not stems or path.stem.startswith(tuple(stems))]
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _unwatched(cell: int, cells: int) -> None:
@@ -186,15 +198,18 @@ def run(
 ) -> list[NotebookRun]:
     """Execute notebooks in order, one progress line each; stops at the first failure with its NotebookError.
 
-    With `jobs` so many at a time, each in a process of its own, and a line as each ends. In a terminal the line of a
-    notebook says the cell, and how long is left of the run time that its first cell states.
+    With `jobs` so many at a time, the longest first, each in a process of its own with its share of the cores (unless
+    the environment says OMP_NUM_THREADS), and a line as each ends. In a terminal a line says the cell, and how long is
+    left of the run times that the notebooks state.
 
     Raises OSError, before anything is executed, where `output` cannot be written.
     """
     paths = list(paths)
     require_writable(output / "trial")
-    if require_count("jobs", jobs) > 1:
-        return _run_side_by_side(paths, output, cell_timeout, env, say, jobs)
+    if (jobs := min(require_count("jobs", jobs), len(paths))) > 1:
+        # Two kernels that both take all the cores wait for each other: 1.4 times as long as one after the other.
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))}
+        return _run_side_by_side(paths, output, cell_timeout, {**threads, **(env or {})}, say, jobs)
     done = []
     for number, path in enumerate(paths, 1):
         start = f"[{number}/{len(paths)}] {path.stem} ... "
@@ -211,41 +226,84 @@ def run(
 
 def _line(start: str, path: Path, say: Callable[[str], None]) -> Watcher:
     """Writes the present line anew: which cell runs, and how long is left."""
-    begin, stated = time.perf_counter(), _STATED.search(path.read_text(encoding="utf-8"))
+    begin, stated = time.perf_counter(), _stated(path)
 
     def watch(cell: int, cells: int) -> None:
-        seconds = float(stated[1]) - (time.perf_counter() - begin) if stated else 0
+        seconds = stated - (time.perf_counter() - begin)
         left = f", about {seconds:.0f} s left" if seconds > 0 else ""
         say(f"\r\x1b[K{start}cell {cell} of {cells}{left} ... ")
 
     return watch
 
 
+def _stated(path: Path) -> int:
+    """The seconds that a notebook says it takes; 0 if it does not."""
+    found = _STATED.search(path.read_text(encoding="utf-8"))
+    return int(found[1]) if found else 0
+
+
 def _run_side_by_side(
     paths: Sequence[Path],
     output: Path,
     cell_timeout: int | None,
-    env: dict[str, str] | None,
+    env: dict[str, str],
     say: Callable[[str], None],
     jobs: int,
 ) -> list[NotebookRun]:
     # Spawned: a forked process would inherit the parent's locks and event loops in an unusable state.
-    context, done = multiprocessing.get_context("spawn"), {}
-    with ProcessPoolExecutor(min(jobs, len(paths)), mp_context=context, initializer=die_with_parent) as pool:
-        futures = {pool.submit(execute, path, output, cell_timeout=cell_timeout, env=env): path for path in paths}
+    context = multiprocessing.get_context("spawn")
+    cells, seconds = context.SimpleQueue(), {path: _stated(path) for path in paths}
+    until = time.perf_counter() + max(*seconds.values(), sum(seconds.values()) / jobs)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_join, initargs=(cells,)) as pool:
+        one = partial(_execute_beside, output=output, cell_timeout=cell_timeout, env=env)
+        futures = {pool.submit(one, path): path for path in sorted(paths, key=seconds.__getitem__, reverse=True)}
         try:
-            for number, future in enumerate(as_completed(futures), 1):
-                path = futures[future]
-                say(f"[{number}/{len(paths)}] {path.stem} ... ")
-                done[path] = future.result()
-                say(f"{done[path].seconds:.1f} s\n")
-        except BaseException as error:
+            done = _follow(futures, cells, until, say)
+        except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             say("failed\n")
-            if isinstance(error, BrokenProcessPool):
-                raise NotebookError(f"{path.name}: its process was killed (out of memory?)") from error
             raise
     return [done[path] for path in paths]
+
+
+def _follow(
+    futures: dict[Future[NotebookRun], Path], cells: _Cells, until: float, say: Callable[[str], None]
+) -> dict[Path, NotebookRun]:
+    """Says what runs (in a terminal) and what has ended, until all have."""
+    terminal, running = sys.stdout.isatty(), set(futures)
+    clear, at, done = "\r\x1b[K" if terminal else "", dict[str, str](), dict[Path, NotebookRun]()
+    while running:
+        ended, running = wait(running, timeout=0.5 if terminal else None, return_when=FIRST_COMPLETED)
+        while not cells.empty():
+            name, cell, of = cells.get()
+            at[name] = f"{name} (cell {cell} of {of})"
+        for future in ended:
+            path = futures[future]
+            at.pop(path.stem, None)
+            say(f"{clear}[{len(done) + 1}/{len(futures)}] {path.stem} ... ")
+            try:
+                done[path] = future.result()
+            except BrokenProcessPool as error:
+                raise NotebookError(f"{path.name}: its process was killed (out of memory?)") from error
+            say(f"{done[path].seconds:.1f} s\n")
+        if terminal and running:
+            left = until - time.perf_counter()
+            say(f"{clear}{', '.join(at.values())}{f', about {left:.0f} s left' if left > 0 else ''} ... ")
+    return done
+
+
+def _join(cells: _Cells) -> None:
+    global _cells
+    _cells = cells
+    die_with_parent()
+
+
+def _execute_beside(path: Path, *, output: Path, cell_timeout: int | None, env: dict[str, str]) -> NotebookRun:
+    def watch(cell: int, cells: int) -> None:
+        if _cells is not None:
+            _cells.put((path.stem, cell, cells))
+
+    return execute(path, output, cell_timeout=cell_timeout, env=env, watch=watch)
 
 
 def table(runs: Sequence[NotebookRun]) -> str:

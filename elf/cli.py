@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--scale", choices=SCALES, help="scale of the notebooks ($ELF_SCALE, else live)")
     run.add_argument("--cell-timeout", type=_count, metavar="SECONDS", default=1800, help="limit for one cell (1800)")
     run.add_argument("--output", type=Path, default=Path("build"), help="folder of executed copies and HTML (build)")
-    run.add_argument("--jobs", type=_count, default=1, help="notebooks at the same time (1)")
+    run.add_argument("--jobs", type=_count, help="notebooks at the same time (one for each core, at most 4)")
 
     command("lab", _function_of("course.commands"), "open the course in JupyterLab; further arguments go to JupyterLab")
 

@@ -95,6 +95,7 @@ def test_run_passes_scale_and_limits_on_and_ends_with_a_table(course, monkeypatc
         return [notebooks.NotebookRun("02_gradient_fields", 1.5, "torque 0.00 against 3.10")]
 
     monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr(notebooks, "cores", lambda: 3)
     monkeypatch.setenv("ELF_SCALE", "live")
     arguments = ["run", "02", "--scale", "smoke", "--cell-timeout", "9", "--output", str(tmp_path)]
     assert cli.main(arguments) == 0
@@ -102,12 +103,16 @@ def test_run_passes_scale_and_limits_on_and_ends_with_a_table(course, monkeypatc
         "names": ["02_gradient_fields"],
         "output": tmp_path,
         "cell_timeout": 9,
-        "jobs": 1,
+        "jobs": 3,
         "env": {"ELF_SCALE": "smoke"},
     }
     out = capsys.readouterr().out
     assert "torque 0.00 against 3.10" in out
     assert "make lab" in out
+    for given, jobs in (([], 4), (["--jobs", "9"], 9)):  # what a machine of many cores does, and what it is told
+        monkeypatch.setattr(notebooks, "cores", lambda: 64)
+        assert cli.main([*arguments, *given]) == 0
+        assert seen["jobs"] == jobs
 
 
 def test_run_that_fails_exits_with_1_and_ends_with_the_reason(course, monkeypatch, capsys):

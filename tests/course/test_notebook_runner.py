@@ -14,6 +14,8 @@ from nbformat import v4
 
 from course import notebooks
 
+RUNNING = ["00_first", "01_second"]
+
 
 def _write(path: Path, *cells: str) -> Path:
     book = v4.new_notebook(cells=[v4.new_markdown_cell("# A story"), *map(v4.new_code_cell, cells)])
@@ -105,6 +107,41 @@ def test_side_by_side_a_failure_is_named_and_what_waits_is_not_begun(folder, sai
     assert not (folder.parent / "build" / "09_later.html").exists()
     with pytest.raises(ValueError, match="jobs is 0"):
         notebooks.run(notebooks.select(folder), folder.parent / "build", jobs=0)
+
+
+def test_side_by_side_each_has_its_share_of_the_cores_and_the_longest_is_first(folder, said, monkeypatch):
+    """Two kernels with as many threads as there are cores wait for each other's."""
+    monkeypatch.setattr(notebooks, "cores", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    begun = "import os, time\nprint('HEADLINE:', os.environ.get('OMP_NUM_THREADS'), time.time())"
+    for number, seconds in enumerate((1, 30, 2, 20, 3, 10)):
+        path = _write(folder / f"0{number}_story.ipynb", begun)
+        book = nbformat.read(path, 4)
+        book.cells[0].source = f"**Run time:** about {seconds} s on two idle CPU cores."
+        nbformat.write(book, path)
+    build = folder.parent / "build"
+    runs = notebooks.run(notebooks.select(folder), build, say=said.append, jobs=3)
+    threads, times = zip(*(run.headline.split() for run in runs), strict=True)
+    assert set(threads) == {"2"}
+    assert max(times[number] for number in (1, 3, 5)) < min(times[number] for number in (0, 2, 4))
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    runs = notebooks.run(notebooks.select(folder, ["00", "01"]), build, say=said.append, jobs=9)
+    assert {run.headline.split()[0] for run in runs} == {"5"}
+
+
+def test_side_by_side_in_a_terminal_one_line_says_all_cells_and_the_time_left(folder, said, monkeypatch):
+    for name in ("00_first", "01_second"):
+        path = _write(folder / f"{name}.ipynb", "import time", "time.sleep(3)", "print('HEADLINE: done')")
+        book = nbformat.read(path, 4)
+        book.cells[0].source = "**Run time:** about 500 s on two idle CPU cores."
+        nbformat.write(book, path)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    notebooks.run(notebooks.select(folder), folder.parent / "build", say=said.append, jobs=2)
+    assert all(text.startswith("\r\x1b[K") for text in said if " ... " in text)
+    lines = [re.sub("4[0-9]{2}|500", "N", text.removeprefix("\r\x1b[K")) for text in said]
+    both = {", ".join(f"{name} (cell 2 of 3)" for name in names) for names in (RUNNING, RUNNING[::-1])}
+    assert {f"{cells}, about N s left ... " for cells in both} & set(lines)
+    assert [line[:5] for line in lines if line.startswith("[")] == ["[1/2]", "[2/2]"]
 
 
 def test_in_a_terminal_the_line_says_the_cell_and_the_time_left(folder, said, monkeypatch):
