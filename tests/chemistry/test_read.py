@@ -221,6 +221,23 @@ def test_the_hands_are_the_conformers(drugs):
     assert set(hands) == {"C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O"}
 
 
+def test_no_seed_of_ours_is_a_small_one_of_rdkits(monkeypatch):
+    """It is multiplied by a conformer's number. Of these two, the same draw from 0 on gives 36 and 190."""
+    given = []
+    monkeypatch.setattr(
+        rdDistGeom, "EmbedMultipleConfs", lambda mol, n, settings: given.append(settings.randomSeed) or ()
+    )
+    for seed in (9168, 5945):
+        with pytest.raises(record.Skip, match="without a conformer"):
+            read._embedded(Chem.MolFromSmiles("C"), 1, seed)
+    assert min(given) >= 2**10
+
+
+def test_a_bond_to_an_atom_that_is_not_there_is_no_unknown_element(write_file):
+    path = write_file(block("CO", "good") + METHANE.replace("  1  2  1  0", "  1 99  1  0"))
+    assert read.from_sdf(path).skipped == {"unreadable": ["2: methane"]}
+
+
 def test_a_conformer_without_a_minimum_is_not_used(monkeypatch):
     monkeypatch.setattr(read, "MOST_ITERATIONS", 1)
     with pytest.raises(ValueError, match=r"1 without a minimum \(1: CCCCO\)"):
@@ -367,6 +384,8 @@ def test_xyz_takes_symbols_numbers_and_further_columns(write_file):
         ("2\nbad\nH 0 0 x\nH 0 0 1\n", "unreadable"),
         ("2\nbad\nH 0 0 nan\nH 0 0 1\n", "with impossible coordinates"),
         ("2\nbad\nH 0 0 0\nH 0 0 0\n", "with atoms in one place"),
+        ("3\nbad\nH 0 0 0\nH 0 0 0\nO 0 0 1\n", "with atoms in one place"),
+        ("3\nbad\nH 0 0 0\nH 0 0 2e6\nO 0 0 1\n", "with impossible coordinates"),
         ("1\nbad\nHe 0 0 0\n", "of one atom"),
     ],
 )

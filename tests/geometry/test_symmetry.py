@@ -1,4 +1,6 @@
+import ast
 import math
+import re
 from itertools import permutations
 
 import pytest
@@ -7,7 +9,7 @@ from torch import Tensor
 
 import elf
 from elf.geometry import pairwise_distances
-from elf.geometry.symmetry import assert_invariant, automorphisms
+from elf.geometry.symmetry import _short_pairs, assert_invariant, automorphisms
 
 
 def polygon(n: int) -> Tensor:
@@ -126,6 +128,23 @@ def samples(generator: torch.Generator, dtype: torch.dtype = torch.float64) -> t
 def test_says_what_broke_invariance(energy: object, group: tuple[str], what: str, generator: torch.Generator) -> None:
     with pytest.raises(AssertionError, match=f"not invariant: .*{what}"):
         assert_invariant(energy, *samples(generator), group=group)
+
+
+def test_the_worst_sample_and_the_shift_are_those_that_are_told(generator: torch.Generator) -> None:
+    prediction, target = samples(generator)
+
+    def energy(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        return a[:, 0, 0] * torch.tensor([0.0, 0.0, 1.0], dtype=a.dtype)
+
+    with pytest.raises(AssertionError, match="of sample 2 from") as told:
+        assert_invariant(energy, prediction, target, group=("translations",))
+    shift, before, after = re.search(r"translation (\[.*\]) of .* from (\S+) to (\S+),", str(told.value)).groups()
+    assert float(after) - float(before) == pytest.approx(ast.literal_eval(shift)[0], abs=1e-6)
+
+
+def test_few_short_pairs_connect_a_row() -> None:
+    row = torch.tensor([[0.0], [1.0], [2.5], [4.5]], dtype=torch.float64)
+    assert _short_pairs(pairwise_distances(row).numpy(), 1e-3) == [(1, 0), (2, 1), (3, 2)]
 
 
 def test_invariant_energies_pass(dtype: torch.dtype, generator: torch.Generator) -> None:

@@ -112,6 +112,14 @@ def test_flat_ammonia_leaves_its_saddle():
         field.minimise(field.positions, tolerance=1e-30, attempts=1)
 
 
+def test_a_descent_that_stops_on_a_slope_is_no_minimum(monkeypatch):
+    """A bond too long by 0.05, in the plane z = 0: of the gradient, only components along z are zero."""
+    monkeypatch.setattr(ForceField, "_descend", lambda self, positions: positions)
+    water = torch.tensor([[0.0, 0, 0], [1.02, 0, 0], [-0.23, 0.94, 0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"within 2 descents; the largest gradient component there is [1-9]"):
+        ForceField(embed("O")).minimise(water, attempts=2)
+
+
 def test_what_mmff_cannot_type_is_named_and_counted(qm9_cache):
     with pytest.raises(ValueError, match=r"mol is .*B.*MMFF94 has no atom types"):
         ForceField(embed("CB(C)C"))

@@ -276,6 +276,13 @@ def test_atoms_that_meet_under_mse() -> None:
     assert 0 < steepest < math.inf
 
 
+def test_the_steepest_place_of_the_way_is_found_wherever_it_lies() -> None:
+    """1 / (d + 0.01) has its largest slope, all but 1e4, where the two atoms meet."""
+    y = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]], dtype=torch.float64)
+    steepest, _ = probes.meeting(lambda x, target, mask=None: 1 / ((x[:, 0] - x[:, 1]).norm(dim=1) + 0.01), y)
+    assert 2**0.5 * 1e3 < steepest < 2**0.5 * 1e4
+
+
 def test_starts_at_a_point_and_in_a_plane_under_known_energies() -> None:
     """x and y spread by 18 and 8, z by 4: the plane is z = 0, whose way out is the heights' own, 2."""
     high = torch.tensor([[[3.0, 0.0, 1.0], [-3.0, 0.0, 1.0], [0.0, 2.0, -1.0], [0.0, -2.0, -1.0]]], dtype=torch.float64)

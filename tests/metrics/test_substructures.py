@@ -41,6 +41,23 @@ def test_in_line_there_is_an_angle_and_no_dihedral():
     assert dihedral_angles(positions, numbers) == {}
 
 
+def test_four_points_anywhere_by_the_textbook():
+    """Angles by the arc cosine; the dihedral between what of the outer bonds is normal to the middle one."""
+    x = 3 + torch.randn(5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    orders = torch.diag(torch.ones(3, dtype=torch.long), 1).expand(5, 4, 4)
+    numbers, orders = torch.full((5, 4), 6), orders + orders.mT
+    a, b, c = x.diff(dim=1).unbind(1)
+    lengths = torch.stack([a, b, c]).norm(dim=-1)
+    assert sorted(bond_lengths(x, numbers, orders)["C1C"].tolist()) == pytest.approx(sorted(lengths.flatten().tolist()))
+    cosines = torch.stack([-(a * b).sum(-1) / lengths[0] / lengths[1], -(b * c).sum(-1) / lengths[1] / lengths[2]])
+    angles = cosines.acos().rad2deg().flatten().tolist()
+    assert sorted(bond_angles(x, numbers, orders)["C1C1C"].tolist()) == pytest.approx(sorted(angles))
+    along = b / lengths[1][:, None]
+    near, far = (v - (v * along).sum(-1, keepdim=True) * along for v in (-a, c))
+    turned = torch.atan2((torch.linalg.cross(near, far) * along).sum(-1), (near * far).sum(-1)).rad2deg()
+    assert sorted(dihedral_angles(x, numbers, orders)["C1C1C1C"].tolist()) == pytest.approx(sorted(turned.tolist()))
+
+
 @pytest.mark.parametrize("size", [1.0, 100.0])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_how_nearly_in_line_is_a_matter_of_angle_not_of_size(size, reverse):
