@@ -223,6 +223,10 @@ class TestFragments:
         positions[0, positions[0, :, 0] > 50] += 1
         assert metrics.fragments(positions, numbers).tolist() == [2]
 
+    def test_a_ring_of_three_with_a_tail_is_one_piece(self):
+        positions = torch.tensor([[[0, 0, 0], [1.5, 0, 0], [0.75, 1.299, 0], [0.75, 2.39, 0]]])
+        assert metrics.fragments(positions, torch.tensor([[6, 6, 6, 1]])).tolist() == [1]
+
 
 class TestChemistry:
     @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_modes_are_independent_vibrations(atoms, modes, dtype):
     assert modes.directions.shape == (9, 5, 3)
     assert bool((modes.wavenumbers.diff() >= 0).all())
     flat = modes.directions.flatten(1)
+    torch.testing.assert_close(flat.norm(dim=1), torch.ones(9, dtype=dtype))
     for matrix in (hessian, masses.repeat_interleave(3).diag()):
         product = flat @ matrix @ flat.T
         scale = product.diag().sqrt()
