@@ -17,7 +17,7 @@ setup:           ## make .venv from requirements.lock (does nothing when it is t
 	@command -v "$(PYTHON)" > /dev/null || { echo "elf needs Python 3.11 or newer; no $(PYTHON) was found" >&2; exit 2; }
 	@exec "$(PYTHON)" tools/bootstrap.py
 
-run: setup       ## execute every notebook in order; copies and HTML go to build/
+run: setup       ## execute every notebook; copies and HTML go to build/
 	@$(PY) -m elf run
 
 lab: setup       ## open the course in JupyterLab

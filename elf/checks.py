@@ -129,10 +129,10 @@ def require_finite(name: str, value: Tensor, mask: Tensor | None) -> bool:
     Returns:
         Whether there is nothing of these at all.
     """
-    dtype, wide = working_dtype(value.dtype), widen(value.detach())
-    largest = LARGEST[dtype]
+    wide = widen(value.detach())
+    dtype, largest = wide.dtype, LARGEST[wide.dtype]
     # One sum tells that all is well, at a tenth of the cost; where it does not, look closer.
-    if float((wide * wide).sum()) < largest**2:
+    if (wide * wide).sum().item() < largest * largest:
         return True
     good = (value.abs() <= largest).all(-1)
     if mask is not None:

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("info", _info, "versions, device, scale, folders, committed results")
 
-    run = command("run", _function_of("course.commands"), "execute the notebooks in order")
+    run = command("run", _function_of("course.commands"), "execute the notebooks")
     run.add_argument("names", nargs="*", help="notebooks to execute, by the beginning of their names (all)")
     run.add_argument("--scale", choices=SCALES, help="scale of the notebooks ($ELF_SCALE, else live)")
     run.add_argument("--cell-timeout", type=_count, metavar="SECONDS", default=1800, help="limit for one cell (1800)")

@@ -316,7 +316,7 @@ def _summed(nodes: Tensor, batch: Tensor | None, samples: int) -> Tensor:
 def _full_precision(like: Tensor) -> AbstractContextManager[object]:
     """Inside an autocast region matrix products would fall back to half precision: switch that off."""
     device_type = "cpu" if like.is_cpu else like.device.type  # to ask for the name takes time
-    available = torch.amp.autocast_mode.is_autocast_available(device_type)
+    available = like.is_cpu or torch.amp.autocast_mode.is_autocast_available(device_type)
     if available and not torch.is_autocast_enabled(device_type):
         return nullcontext()
     return torch.autocast(device_type if available else "cpu", enabled=False)
