@@ -61,6 +61,12 @@ def _springs(spring: SpringFunction, target: Points) -> dict[str, Any]:
     }
 
 
+def _by_name(springs: dict[str, Any]) -> elf_springs.Spring:
+    """The spring of a formula's name and parameters; ValueError where its constants are too large for one."""
+    formula = _FORMULAS[springs["name"]]
+    return formula(**{key: value for key, value in springs.items() if key in formula.__dataclass_fields__})
+
+
 def _check_springs(name: str, value: Any) -> dict[str, Any]:
     given = sound(name, value, {"name": str, "k?": require_positive, "length?": require_positive, "matrix?": "n n"})
     require_one_of(f"{name}['name']", given["name"], (*_FORMULAS, "custom"))
@@ -69,6 +75,8 @@ def _check_springs(name: str, value: Any) -> dict[str, Any]:
         raise ValueError(f"{name} has {list(given)}; it should have {missing} too")
     if any(constant < 0 for row in given.get("matrix", []) for constant in row):
         raise ValueError(f"{name} has constants {given['matrix']}; they should be 0 or more")
+    if given["name"] != "custom":
+        _by_name(given)
     return given
 
 
@@ -204,12 +212,7 @@ class Playground(Widget):
 
     def pair_energy(self) -> PairEnergy:
         """The pair energy of the springs chosen now, as in the browser (normalize="sum")."""
-        spec = dict(self.springs)
-        name = spec.pop("name")
-        if name == "custom":
-            return PairEnergy(springs=self._spring)
-        known = {key: value for key, value in spec.items() if key in _FORMULAS[name].__dataclass_fields__}
-        return PairEnergy(springs=_FORMULAS[name](**known))
+        return PairEnergy(springs=self._spring if self.springs["name"] == "custom" else _by_name(self.springs))
 
     def _both(self) -> dict[str, Energy]:
         return {"mse": Harmonic(), "energy": self.pair_energy()}

@@ -131,6 +131,12 @@ def test_generated_molecules_are_written_as_they_are_and_open_valences_stay_open
         write.to_sdf(tmp_path / "x.sdf", broken, names=["a", "b"])
 
 
+def test_double_bonds_of_molecules_without_smiles_are_written():
+    ethylene = read.from_smiles(["C=C"]).molecules
+    bare = Molecules(ethylene.positions, ethylene.numbers, SmilesList.from_strings([""]), ethylene.index)
+    assert write.to_rdkit(bare, 0).GetBondBetweenAtoms(0, 1).GetBondType() == Chem.BondType.DOUBLE
+
+
 def test_charges_of_molecules_without_smiles_are_written(drugs, tmp_path):
     one = drugs.molecules[1]
     bare = Molecules(one.positions, one.numbers, SmilesList.from_strings([""]), one.index, one.charges)

@@ -103,6 +103,17 @@ def test_bad_predictions() -> None:
     assert playground.prediction == before
 
 
+@pytest.mark.parametrize(("name", "k"), [("constant", 1.1e30), ("inverse", 1.1e28), ("inverse_square", 1.1e26)])
+def test_springs_that_no_energy_takes_are_refused_when_they_are_set(name: str, k: float) -> None:
+    """By the formulas' own limit of 1e30; it was found when the picture was described."""
+    playground = Playground()
+    with pytest.raises(ValueError, match="beyond what float32 holds"):
+        playground.springs = {"name": name, "k": k}
+    assert playground.springs == {"name": "constant", "k": 1.0}
+    playground.springs = {"name": name, "k": 0.9 * k}
+    assert "pair energy" in playground.alt
+
+
 def test_bad_springs() -> None:
     with pytest.raises(ValueError, match="springs"):
         Playground(polygon(3), springs=lambda r: -r)
