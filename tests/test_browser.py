@@ -27,6 +27,18 @@ def test_a_sound_page_passes(tmp_path, serve, open_page):
         assert open_page(address + "/index.html").inner_text("#here") == "fine"
 
 
+def test_frames_can_come_late_and_those_taken_back_do_not_come(tmp_path, serve, open_page, monkeypatch):
+    monkeypatch.setenv("ELF_LATE_FRAMES", "200")
+    (tmp_path / "index.html").write_text(PAGE.format("late"))
+    script = """() => new Promise((done) => {
+      const begin = performance.now();
+      cancelAnimationFrame(requestAnimationFrame(() => done(-1)));
+      requestAnimationFrame(() => done(performance.now() - begin));
+    })"""
+    with serve(tmp_path) as address:
+        assert open_page(address + "/index.html").evaluate(script) > 195
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
