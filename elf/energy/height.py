@@ -63,9 +63,9 @@ class HeightEnergy(Energy):
             raise ValueError(f"neighbours is {self.neighbours}; it should be at least {dim} in {dim} dimensions")
         if prediction.shape[1] <= dim:
             return 0 * prediction.sum((-2, -1))
-
         both = partial(_energies, self.neighbours)
-        return self.k * with_known_gradient(lambda x, y, m: both(x, y, m, False)[0], both, prediction, target, mask)
+        value = with_known_gradient(lambda x, y, m: both(x, y, m, False)[0], both, prediction, target, mask)
+        return value if self.k == 1 else self.k * value
 
     @override
     def extra_repr(self) -> str:
