@@ -219,15 +219,12 @@ def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) 
     return rounded(figures)
 
 
-def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
-    """Train, sample, measure; or, for the model "data", measure as many molecules of the data."""
-    data = TrainingSet(settings, cell["share"])
-    known = data.smiles()  # before the training, so that what is wrong with them costs none
-    if cell["model"] == "data":
-        pick = _order(len(data), cell["seed"])[: settings.samples]
-        return measure(settings, Samples(**data.batch(pick)), known)
+def trained(
+    settings: Settings, cell: Mapping[str, Any], workdir: Path, callbacks: Callbacks, data: TrainingSet
+) -> TrainRecord:
+    """The training of a cell, which several tables may share: done once, in a folder of its own."""
     with shared_folder(workdir, "paper_trainings", training_name(settings, cell, len(data))) as folder:
-        record = train(
+        return train(
             settings,
             cell["model"],
             cell["loss"],
@@ -237,6 +234,16 @@ def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks
             checkpoint=folder / "training.safetensors",
             callbacks=callbacks,
         )
+
+
+def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks) -> dict[str, Any]:
+    """Train, sample, measure; or, for the model "data", measure as many molecules of the data."""
+    data = TrainingSet(settings, cell["share"])
+    known = data.smiles()  # before the training, so that what is wrong with them costs none
+    if cell["model"] == "data":
+        pick = _order(len(data), cell["seed"])[: settings.samples]
+        return measure(settings, Samples(**data.batch(pick)), known)
+    record = trained(settings, cell, workdir, callbacks, data)
     assert isinstance(record.ema_model, NoisePredictor)
     if process_rank()[0] == 0:
         save_weights(workdir / "weights.safetensors", record.ema_model, {"cell": str(cell)})

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from elf import springs
-from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic
+from elf.energy import Absolute, AlignedHarmonic, Energy, Harmonic, HeightEnergy
 from elf.models.egnn import EGNN, GNN
 from experiments.molecules.losses import SparsePairEnergy, pair
 
@@ -67,12 +67,17 @@ def _sparse(spring: springs.Spring) -> Callable[[], Energy]:
 
 
 EXPONENTIAL, INVERSE = springs.Exponential(k=42.0), springs.Inverse(k=5.0)
+HEIGHTS = 8.4
+"""Of "energy_heights", in 1 / angstrom^2: the springs' share of "heights_1" in `experiments.molecules.losses`."""
 
 LOSSES = {
     "mse": Loss(partial(Harmonic, normalize="atoms"), Tuned(1e-3, 1.5), Tuned(3e-4, 1.0), apart=False),
     "mae": Loss(partial(Absolute, normalize="atoms"), Tuned(1e-3, 0.8), Tuned(3e-4, 1.0), degree=1, apart=False),
     "kabsch": Loss(partial(AlignedHarmonic, normalize="atoms"), Tuned(8e-4, 0.8), Tuned(3e-4, 0.8), apart=False),
     "energy": Loss(pair(EXPONENTIAL), Tuned(4e-4, 0.05), Tuned(1e-4, 0.05)),
+    "energy_heights": Loss(
+        lambda: pair(EXPONENTIAL)() + HeightEnergy(HEIGHTS, normalize="atoms"), Tuned(4e-4, 0.05), Tuned(1e-4, 0.05)
+    ),
     "inverse_square": Loss(pair(springs.InverseSquare(k=16.0)), Tuned(6e-4, 0.05), Tuned(1e-4, 0.1)),
     "inverse": Loss(pair(INVERSE), Tuned(7e-4, 0.05), Tuned(1e-4, 0.05)),
     "constant": Loss(pair(springs.Constant()), Tuned(9e-4, 0.05), Tuned(1e-4, 0.05)),
@@ -80,7 +85,8 @@ LOSSES = {
     "sparse_inverse": Loss(_sparse(INVERSE), Tuned(7e-4, 0.05), Tuned(1e-4, 0.05)),
 }
 """Learning rates and weights are C.2's best, prefactors of springs those of the authors' EDM program (constant: 1,
-which the paper does not say; sparse: those of the dense energy with the same springs)."""
+which the paper does not say; sparse: those of the dense energy with the same springs). "energy_heights" is not in the
+paper: the energy, and heights with its weight."""
 
 
 @dataclass(frozen=True)
