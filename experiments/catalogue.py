@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, str] = {
     "curvatures": "experiments.molecules.curvatures",
     "druglike": "experiments.molecules.druglike:druglike",
     "druglike_sparse": "experiments.molecules.druglike:druglike_sparse",
+    "edm_errors": "experiments.molecules.edm_errors",
     "edm_rates": f"{_PAPER}:edm_rates",
     "figure4": f"{_PAPER}:figure4",
     "gdm_rates": f"{_PAPER}:gdm_rates",

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import brentq
 from torch import Tensor
 
 from elf.chemistry.stereo import GraphedMolecules, StereoCentres, hops
 from elf.data.molecules import Molecules
-from elf.generative.molecules import KarrasDenoiser, molecule_noise
+from elf.generative.molecules import KarrasDenoiser, MoleculeDenoiser, molecule_noise
 from elf.generative.samplers import heun
-from elf.generative.schedules import Karras, add_noise
+from elf.generative.schedules import Karras, Schedule, add_noise
 from elf.geometry.alignment import align
 from elf.metrics import molecules as metrics
 from elf.metrics.strain import strain
@@ -92,13 +93,26 @@ def errors(probe: Probe, prediction: Float[Tensor, "n atoms 3"]) -> dict[str, fl
     return {name: float(value) for name, value in {**found, "hands": wrong.float().mean()}.items()}
 
 
+def noise_over_signal(schedule: Schedule, t: Tensor) -> Tensor:
+    """sigma / alpha, angstrom: the noise in x_t / alpha, as `SIGMAS` counts it."""
+    return schedule.sigma(t) / schedule.alpha(t)
+
+
+def time_at(schedule: Schedule, sigma: float) -> float:
+    """The time at which the noise over the signal is this large, angstrom."""
+    if isinstance(schedule, Karras):
+        return sigma
+    return brentq(lambda t: float(noise_over_signal(schedule, torch.tensor(t, dtype=torch.float64))) - sigma, 0.0, 1.0)
+
+
 @torch.no_grad()
 def denoised_once(
-    denoiser: KarrasDenoiser, molecules: Molecules, sigma: float, seed: int
+    denoiser: MoleculeDenoiser, molecules: Molecules, sigma: float, seed: int
 ) -> Float[Tensor, "n atoms 3"]:
-    """x_hat of the molecules with noise of this level."""
-    clean, x_t, mask = _noised(denoiser, molecules, sigma, seed)
-    return denoiser.denoise(x_t, clean.new_full((len(clean),), sigma), mask)[..., :3]
+    """x_hat of the molecules with noise of this level over the signal."""
+    t = time_at(denoiser.schedule, sigma)
+    clean, x_t, mask = _noised(denoiser, molecules, t, seed)
+    return denoiser.denoise(x_t, clean.new_full((len(clean),), t), mask)[..., :3]
 
 
 def restarted(
@@ -110,14 +124,14 @@ def restarted(
     return heun(partial(denoiser.denoise, mask=mask), schedule, x_t / sigma, steps)[..., :3]
 
 
-def _noised(denoiser: KarrasDenoiser, molecules: Molecules, sigma: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _noised(denoiser: MoleculeDenoiser, molecules: Molecules, t: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     numbers, generator = molecules.numbers.long(), torch.Generator("cpu").manual_seed(seed)
     clean, mask = denoiser.encode(molecules.positions, numbers), numbers != 0
     noise = molecule_noise(mask, denoiser.featuriser.width, generator, clean.dtype)
-    return clean, add_noise(clean, noise, clean.new_full((len(clean),), sigma), denoiser.schedule), mask
+    return clean, add_noise(clean, noise, clean.new_full((len(clean),), t), denoiser.schedule), mask
 
 
-def error_figures(denoiser: KarrasDenoiser, probe: Probe, seed: int) -> dict[str, float]:
+def error_figures(denoiser: MoleculeDenoiser, probe: Probe, seed: int) -> dict[str, float]:
     """`errors` of a trained denoiser at each of `SIGMAS`, named "bond@0.1" and so on; the seed is that of the noise."""
     return {
         f"{name}@{sigma}": value

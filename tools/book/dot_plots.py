@@ -62,6 +62,7 @@ PLOTS: dict[str, Plot] = {
     "curvatures": Plot("out of plane", "curvature out of plane, in % of that of bonds", ("energy",), rows=summary),
     "druglike": ATOMS,
     "druglike_sparse": ATOMS,
+    "edm_errors": _atoms("above", "below"),
     "edm_rates": _atoms("loss", "learning_rate"),
     "figure4": _atoms("loss", "share"),
     "gdm_rates": _atoms("model", "loss", "learning_rate"),
