@@ -207,16 +207,37 @@ def sample(
 
 
 def measure(settings: Settings, samples: Samples, known: frozenset[str] | None) -> dict[str, Any]:
-    """The figures of the tables, and those of Table 3 where the settings ask for them."""
-    own = rules(settings)
-    figures: dict[str, Any] = dict(
-        metrics.evaluate(samples.positions, samples.numbers, training_smiles=known, rules=own)
-    )
+    """The figures of the tables, and those of Table 3 where the settings ask for them; see `whole_figures`."""
+    figures = whole_figures(samples, known, rules(settings))
     if settings.reference:
         figures |= distribution_figures(
             settings.heavy_atoms, settings.atoms, settings.reference, settings.checked, samples
         )
     return rounded(figures)
+
+
+def whole_figures(samples: Samples, known: frozenset[str] | None, own: bonds.BondRules) -> dict[str, Any]:
+    """`metrics.evaluate` of molecules of which a network that learned too fast may have sent some to infinity.
+
+    Such a molecule is one that is not stable, not valid, not in one piece, and so are its atoms: it counts, and
+    "broken" is the share of them, where there are any.
+    """
+    whole = samples.positions.isfinite().all(-1).all(-1)
+    n, atoms, kept = len(whole), int((samples.numbers != 0).sum()), float(whole.double().mean())
+    if not kept:
+        return {"molecules": n, "atoms": atoms, "broken": 1.0, **dict.fromkeys((*OF_ALL, "atom_stability"), 0.0)}
+    figures: dict[str, Any] = metrics.evaluate(
+        samples.positions[whole], samples.numbers[whole], training_smiles=known, rules=own
+    )
+    if kept == 1:
+        return figures
+    factors = {**dict.fromkeys(OF_ALL, kept), "atom_stability": figures["atoms"] / atoms}
+    figures |= {name: figures[name] * factor for name, factor in factors.items()}
+    return {**figures, "molecules": n, "atoms": atoms, "broken": 1 - kept}
+
+
+OF_ALL = ("molecule_stability", "validity", "connected", "stable_connected", "completeness")
+"""Figures that are shares of all molecules."""
 
 
 def trained(

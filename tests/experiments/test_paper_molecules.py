@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from elf.chemistry import bonds
+from elf.data import qm9
 from elf.generative.samplers import Samples
 from elf.training import fabric_options
 from experiments import find, load_result, reproduce
@@ -90,6 +92,22 @@ def test_every_loss_of_a_table_was_swept():
     for name in ("table2", "paper_distributions", "table4", "figure4"):
         runs = paper_molecules.cells(SETTINGS[name]["laptop"], 1)
         assert {(cell["model"], cell["loss"]) for cell in runs if cell["model"] != "data"} <= swept
+
+
+@pytest.mark.parametrize("gone", [0, 1, 3, 4])
+def test_molecules_that_a_network_sent_to_infinity_count_as_molecules_without_a_bond(gone):
+    some = qm9.load(heavy_atoms=(4, 4), atoms=(8, 14), split="test", limit=4)
+    positions, sizes = some.positions.clone(), some.counts
+    known = paper_molecules.whole_figures(Samples(positions, some.numbers), None, bonds.QM9)
+    assert known["atom_stability"] == known["validity"] == 1
+    assert "broken" not in known
+    for i in range(gone):
+        positions[i, i, 1] = (torch.nan, torch.inf, -torch.inf)[i % 3]
+    found = paper_molecules.whole_figures(Samples(positions, some.numbers), None, bonds.QM9)
+    assert found["atom_stability"] == pytest.approx(int(sizes[gone:].sum()) / int(sizes.sum()))
+    for share in ("molecule_stability", "validity", "connected", "stable_connected", "completeness"):
+        assert found[share] == pytest.approx((4 - gone) / 4)
+    assert (found["molecules"], found["atoms"], found.get("broken", 0)) == (4, int(sizes.sum()), gone / 4)
 
 
 def test_cells_of_the_tables():
