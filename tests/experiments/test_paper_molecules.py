@@ -96,7 +96,7 @@ def test_every_loss_of_a_table_was_swept():
 
 @pytest.mark.parametrize("gone", [0, 1, 3, 4])
 def test_molecules_that_a_network_sent_to_infinity_count_as_molecules_without_a_bond(gone):
-    some = qm9.load(heavy_atoms=(4, 4), atoms=(8, 14), split="test", limit=4)
+    some = qm9.load(heavy_atoms=(5, 5), atoms=(10, 16), limit=4)
     positions, sizes = some.positions.clone(), some.counts
     known = paper_molecules.whole_figures(Samples(positions, some.numbers), None, bonds.QM9)
     assert known["atom_stability"] == known["validity"] == 1
