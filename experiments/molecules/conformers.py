@@ -4,7 +4,7 @@ A molecule's orientation in the data says nothing about the molecule. From graph
 best answer in mean squared error is the mean over all orientations: every atom at the centre. The pair energy (and
 Kabsch, which aligns first) asks for the shape only. Not an experiment of the paper, whose Sec. 4.1 it illustrates.
 
-A graph says nothing of hands either. "conformers_told" tells them to every network, in its noise (see
+A graph says nothing of hands either. "conformers_told" tells them to every network (see
 `experiments.molecules.hands`): then what differs is whether the loss asks for them. Kabsch and heights do, the pair
 energy does not.
 """
@@ -123,7 +123,7 @@ def make_network(settings: Settings, seed: int) -> ConformerNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inner = EquivariantTransformer(
-            features=len(ELEMENTS),
+            features=len(ELEMENTS) + (2 if settings.told else 0),
             channels=settings.channels,
             heads=settings.heads,
             layers=settings.layers,
@@ -156,7 +156,10 @@ def train(
             "numbers": data.molecules.numbers[chosen, :widest],
             "orders": data.orders[chosen, :widest, :widest],
         }
-        return found if right is None else {**found, "centres": right.atoms[chosen], "right": right.right[chosen]}
+        if right is None:
+            return found
+        own = right[chosen]
+        return {**found, "centres": own.atoms, "right": own.right}
 
     def loss(model: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         x, numbers = batch["positions"], batch["numbers"]
@@ -164,11 +167,13 @@ def train(
         turns = random_rotations(len(x), 3, generator=generator, dtype=x.dtype, device=x.device)
         target = center(x, mask) @ turns.mT
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        seen = None
         if "centres" in batch:
-            noise = Hands(batch["centres"], batch["right"], mask.sum(1)).told(noise)
+            own = Hands(batch["centres"], batch["right"], mask.sum(1))
+            noise, seen = own.told(noise), own.seen
         # Any pass may be asked to be the last: so every pass learns to mend what the passes before it make.
         passes = 1 + int(torch.randint(settings.passes, (), generator=generator, device=generator.device))
-        answer = model(noise, one_hot(numbers), pair_features(batch["orders"]), mask, passes)
+        answer = model(noise, one_hot(numbers), pair_features(batch["orders"]), mask, passes, seen)
         return energy(answer, target, mask).mean()
 
     fit_settings = FitSettings(
@@ -192,12 +197,15 @@ def predict(
     x = molecules.positions
     generator = torch.Generator(x.device).manual_seed(require_seed("seed", seed))
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    noise = Hands.of(data).told(noise) if told else noise
-    answers = [
-        network(n, one_hot(z), pair_features(orders), z > 0)
-        for n, z, orders in zip(noise.split(128), molecules.numbers.split(128), data.orders.split(128), strict=True)
-    ]
-    return torch.cat(answers)
+    right = Hands.of(data) if told else None
+    noise = noise if right is None else right.told(noise)
+
+    def answer(rows: slice) -> Tensor:
+        numbers, seen = molecules.numbers[rows], None if right is None else right[rows].seen
+        pairs = pair_features(data.orders[rows])
+        return network(noise[rows], one_hot(numbers), pairs, numbers > 0, seen=seen)
+
+    return torch.cat([answer(slice(start, start + 128)) for start in range(0, len(data), 128)])
 
 
 def evaluate(positions: Float[Tensor, "n atoms 3"], data: GraphedMolecules, stereo: StereoCentres) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Which hand a molecule's stereo centres have, told to a network in its noise; and conformers of RDKit's to compare.
+"""Which hand a molecule's stereo centres have, told to a network; and conformers of RDKit's to compare.
 
 A graph without hands leaves both mirror images equally right, and an equivariant network has no other source to choose
-from than its noise. So the noise is where a hand can be told: atoms thrown at random change
-places until every centre has the hand it should.
+from than its noise. So hands are told twice: in the noise, where atoms thrown at random change places until every
+centre has the hand it should; and before each pass over the atoms, where every centre is told whether it still has.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from elf.chemistry.molecular_graph import to_rdkit
@@ -39,13 +40,30 @@ class Hands:
         right = pad_sequence(list(stereo.hands(data.molecules.positions).split(each)), batch_first=True)
         return cls(atoms, right, data.molecules.counts)
 
+    def __getitem__(self, rows: slice | Int[Tensor, " chosen"]) -> Hands:
+        return Hands(self.atoms[rows], self.right[rows], self.counts[rows])
+
+    def seen(self, positions: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 2"]:
+        """At every centre, how far it has its hand: the volume its three unit bonds span,
+        positive for the right hand; and the sign of that. Zero elsewhere."""
+        corners, sides = self._corners(positions), torch.where(self.right, 1.0, -1.0).to(positions)
+        arms = normalize(corners[..., 1:, :] - corners[..., :1, :], dim=-1)
+        volume = torch.linalg.det(arms) * sides * (self.atoms[..., 0] >= 0)
+        at_atoms = volume.new_zeros(positions.shape[:2])
+        # Every atom is a centre once at most; rows without one add nothing to the first atom.
+        at_atoms = at_atoms.scatter_add(1, self.atoms[..., 0].clamp(min=0), volume)
+        return torch.stack([at_atoms, at_atoms.sign()], dim=-1)
+
+    def _corners(self, positions: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n centres 4 3"]:
+        samples = torch.arange(len(positions), device=positions.device)[:, None, None]
+        return positions[samples, self.atoms.clamp(min=0)]
+
     def told(self, noise: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
         """The noise, with atoms of a molecule exchanged until every centre has its hand."""
         noise, real = noise.clone(), self.atoms[..., 0] >= 0
-        samples = torch.arange(len(noise), device=noise.device)[:, None, None]
         generator = torch.Generator(noise.device).manual_seed(0)
         for _ in range(TURNS):
-            corners = noise[samples, self.atoms.clamp(min=0)]
+            corners = self._corners(noise)
             wrong = real & ((torch.linalg.det(corners[..., 1:, :] - corners[..., :1, :]) > 0) != self.right)
             if not bool(wrong.any()):
                 return noise

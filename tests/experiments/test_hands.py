@@ -1,12 +1,15 @@
-"""Hands told in noise, and RDKit's conformers with and without them."""
+"""Hands told in noise and at every centre, and RDKit's conformers with and without them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from elf.chemistry.stereo import GraphedMolecules, StereoCentres
 from elf.data import qm9
+from elf.geometry import random_rotations
 from experiments.molecules import conformers, hands
 from experiments.molecules.hands import Hands, embedded
 
@@ -47,6 +50,39 @@ def test_mirrored_molecules_are_told_the_other_hand(data, generator):
     other = Hands(right.atoms, ~right.right, right.counts)
     stereo = StereoCentres.of(data.molecules)
     assert torch.equal(stereo.hands(other.told(noise)), stereo.hands(data.molecules.positions * mirror))
+
+
+def test_every_centre_is_told_whether_it_has_its_hand(data, stereo, generator):
+    right, x = Hands.of(data), data.molecules.positions
+    seen = right.seen(x)
+    centres = torch.zeros(x.shape[:2], dtype=torch.bool)
+    centres[stereo.molecule, stereo.atoms[:, 0]] = True
+    assert not seen[~centres].any()
+    assert (seen[centres][:, 1] == 1).all()
+    corners = x[stereo.molecule[:, None], stereo.atoms].double()
+    arms = torch.nn.functional.normalize(corners[:, 1:] - corners[:, :1], dim=-1)
+    volume = torch.linalg.cross(arms[:, 0], arms[:, 1]).mul(arms[:, 2]).sum(-1).abs()
+    found = seen[stereo.molecule, stereo.atoms[:, 0], 0].double()
+    torch.testing.assert_close(found, volume, atol=1e-5, rtol=0)
+    assert 0 < found.min() < found.max() < 1  # three arms at right angles span one
+    mirror, turn = torch.tensor([1.0, 1.0, -1.0]), random_rotations(1, 3, generator=generator, dtype=x.dtype)[0]
+    torch.testing.assert_close(right.seen(x * mirror), -seen)
+    torch.testing.assert_close(right.seen(3 * x @ turn.mT), seen, atol=1e-4, rtol=0)
+    rows = torch.tensor([5, 2])
+    assert torch.equal(right[rows].seen(x[rows]), seen[rows])
+
+
+def test_a_network_that_is_told_answers_to_the_hand_and_one_that_is_not_cannot(data, generator):
+    """The same noise, mirrored: without hands the answer is mirrored, with them it is another one."""
+    some, mirror = GraphedMolecules(data.molecules[:40], data.orders[:40]), torch.tensor([1.0, 1.0, -1.0])
+    noise = torch.randn(some.molecules.positions.shape, generator=generator)
+    given = conformers.one_hot(some.molecules.numbers), conformers.pair_features(some.orders), some.molecules.mask
+    for told in (False, True):
+        network = conformers.make_network(replace(conformers.SETTINGS["smoke"], told=told), 0)
+        seen = Hands.of(some).seen if told else None
+        with torch.no_grad():
+            one, other = (network(start, *given, seen=seen) for start in (noise, noise * mirror))
+        assert torch.allclose(one * mirror, other, atol=1e-4) is not told
 
 
 def test_centres_that_share_their_neighbours_are_parted(generator):
