@@ -118,7 +118,7 @@ def _rates(models: tuple[str, ...], losses: tuple[str, ...], *more: float) -> di
 
 
 SETTINGS: dict[str, dict[str, Settings]] = {
-    "edm_rates": _rates(("edm",), (*TWO, "energy_heights"), 8e-3, 16e-3),
+    "edm_rates": _rates(("edm",), TWO, 8e-3, 16e-3),
     "gdm_rates": _rates(("gdm", "gdm-aug"), TWO),
     "paper_spring_rates": _rates(("gdm-aug", "edm"), FOUR[1:]),
     "table1": _table_1(),
