@@ -152,8 +152,8 @@ class Settings:
 
 RATES = {model: dict.fromkeys(LOSSES, 2e-3) for model in MODELS}
 RATES["edm"] |= {"mse": 8e-3, "mae": 8e-3, "kabsch": 8e-3, "energy": 4e-3, "energy_heights": 4e-3}
-"""Of the laptop scale's short runs, for each model and loss. EDM's are the best of five, up to 0.016, in stable atoms of
-one network each ("edm_rates"); heights have the energy's. "gdm_rates" is to choose the others."""
+"""Of the laptop scale's short runs, for each model and loss. EDM's are the best of five, up to 0.016, in stable atoms
+of one network each ("edm_rates"); heights have the energy's. "gdm_rates" is to choose the others."""
 
 
 def scales(
