@@ -134,6 +134,7 @@ def require_finite(name: str, value: Tensor, mask: Tensor | None) -> bool:
     # One sum tells that all is well, at a tenth of the cost; where it does not, look closer.
     if (wide * wide).sum().item() < largest * largest:
         return True
+    value = value.detach()  # for the words: Python numbers of what has a gradient are warned of
     good = (value.abs() <= largest).all(-1)
     if mask is not None:
         good = good | ~mask

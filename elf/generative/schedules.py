@@ -258,4 +258,5 @@ def _check(schedule: Schedule, require: Callable[[str, object], float], *names: 
 
 def _require_unit(t: Tensor) -> None:
     if t.numel() and values_are_known(t) and not bool(((t >= 0) & (t <= 1)).all()):
-        raise ValueError(f"t ranges from {float(t.min())} to {float(t.max())}; times should be between 0 and 1")
+        low, high = map(float, t.detach().aminmax())
+        raise ValueError(f"t ranges from {low} to {high}; times should be between 0 and 1")

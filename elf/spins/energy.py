@@ -122,11 +122,12 @@ def _states(target: Tensor, probabilities: Tensor, couplings: Graph) -> Tensor:
         raise TypeError(f"target has dtype {y.dtype}; it should be integers, the numbers of states")
     require_sites("target", y, couplings)
     if values_are_known(probabilities, y):
-        total, close = widen(probabilities.detach()).sum(-1), max(1e-3, 4 * torch.finfo(probabilities.dtype).eps)
-        if q < 2 or bool((probabilities < 0).any() | ((total - 1).abs() > close).any()):
+        known = probabilities.detach()
+        total, close = widen(known).sum(-1), max(1e-3, 4 * torch.finfo(probabilities.dtype).eps)
+        if q < 2 or bool((known < 0).any() | ((total - 1).abs() > close).any()):
             raise ValueError(
                 f"probabilities of {q} states add up to {float(total.min()):.4g} ... {float(total.max()):.4g}, the "
-                f"least is {float(probabilities.min()):.4g}; of two or more states they should be >= 0 and add up to 1"
+                f"least is {float(known.min()):.4g}; of two or more states they should be >= 0 and add up to 1"
             )
         if bool(((y < 0) | (y >= q)).any()):
             raise ValueError(f"target holds states {int(y.min())} ... {int(y.max())}; they should be 0 ... {q - 1}")
