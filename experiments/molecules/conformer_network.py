@@ -60,7 +60,5 @@ class ConformerNetwork(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last):
                 own = features if seen is None else torch.cat([features, seen(x)], dim=-1)
                 moves = self.network(x, own, level, mask, pairs).displacements
-                if self.reach < math.inf:
-                    moves = moves / (norm(moves) / self.reach).clamp(min=1)[..., None]
-                x = center(x + moves, mask)
+                x = center(x + moves / (norm(moves) / self.reach).clamp(min=1)[..., None], mask)
         return x
