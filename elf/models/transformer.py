@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elf.checks import require_counts, require_integer, require_positive
+from elf.checks import require_bool, require_counts, require_integer, require_positive
 from elf.geometry.distances import norm
 
 Positions = Float[Tensor, "batch atoms 3"]
@@ -42,9 +42,9 @@ class NetworkOutput(NamedTuple):
 class Block(nn.Module):
     """One round: attend (scalars and vectors), then mix the channels of each atom."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, calm: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.calm = heads, calm
         self.attention_norm, self.mixing_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.modulation = nn.Linear(channels, 2 * channels)
         self.project = nn.Linear(channels, 4 * channels, bias=False)
@@ -94,6 +94,8 @@ class Block(nn.Module):
 
         first, second = self.vector_pairs(vectors).split(channels, dim=-1)
         products = (first * second).sum(dim=1) / math.sqrt(channels)  # inner products: invariant
+        if self.calm:
+            products = products.asinh()
         mixed = self.mixed(F.silu(self.hidden(torch.cat([self.mixing_norm(scalars), products], dim=-1))))
         scalar_update, vector_gate = mixed.split(channels, dim=-1)
         return scalars + scalar_update, vectors + vector_gate[:, None] * first
@@ -195,6 +197,9 @@ class EquivariantTransformer(_Transformer):
         cutoff: largest distance they resolve, angstrom.
         size: root-mean-square coordinate of clean data, angstrom (sigma_data).
         pair_features: size of the feature vector of a pair of atoms, such as its bond; 0 for none.
+        calm: whether inner products of vectors enter by their inverse hyperbolic sine. As they are, the vectors of each
+            round grow with the cube of those before: nothing to denoisers, whose input is near the answer, but long
+            trainings from nothing but noise meet an atom now and then that is thrown a thousand angstrom.
     """
 
     def __init__(
@@ -207,6 +212,7 @@ class EquivariantTransformer(_Transformer):
         cutoff: float = 8.0,
         size: float = 1.5,
         pair_features: int = 0,
+        calm: bool = False,
     ) -> None:
         features, channels, heads, layers, radial = require_counts(
             features=features, channels=channels, heads=heads, layers=layers, radial=radial
@@ -215,7 +221,7 @@ class EquivariantTransformer(_Transformer):
         pair_features = require_integer("pair_features", pair_features, least=0)
         self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
         self.pair_embed = nn.Linear(pair_features, self.pair.out_features, bias=False) if pair_features else None
-        self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(channels, heads, require_bool("calm", calm)) for _ in range(layers))
         self.final_norm = nn.LayerNorm(channels)
         self.query, self.key = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.vector_out = nn.Linear(channels, 1, bias=False)

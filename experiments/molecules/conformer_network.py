@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +9,6 @@ from torch import nn
 
 from elf.checks import require_count
 from elf.geometry.alignment import center
-from elf.geometry.distances import norm
 from elf.models.transformer import Features, Mask, PairFeatures, Positions
 
 START = 1.5
@@ -27,15 +25,11 @@ class ConformerNetwork(nn.Module):
     Args:
         network: `elf.models.transformer.EquivariantTransformer` with pair features, or any module with its call.
         passes: passes at inference.
-        reach: how far an atom moves in a pass at most, angstrom. Rarely, and the longer the training the more often, a
-            network throws the atoms of a molecule far away; the next passes, which have never seen the like, throw
-            them to 1e23.
     """
 
-    def __init__(self, network: nn.Module, passes: int = 4, reach: float = math.inf) -> None:
+    def __init__(self, network: nn.Module, passes: int = 4) -> None:
         super().__init__()
         self.network, self.passes = network, require_count("passes", passes)
-        self.reach = reach
 
     def forward(
         self,
@@ -59,6 +53,5 @@ class ConformerNetwork(nn.Module):
             level = x.new_full((len(x),), START * 0.5**k)
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last):
                 own = features if seen is None else torch.cat([features, seen(x)], dim=-1)
-                moves = self.network(x, own, level, mask, pairs).displacements
-                x = center(x + moves / (norm(moves) / self.reach).clamp(min=1)[..., None], mask)
+                x = center(x + self.network(x, own, level, mask, pairs).displacements, mask)
         return x

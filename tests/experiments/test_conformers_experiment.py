@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from itertools import chain
 
@@ -16,10 +15,8 @@ from elf.chemistry.stereo import StereoCentres
 from elf.energy import Harmonic
 from elf.geometry import center, random_rotations
 from elf.metrics.molecules import stability
-from elf.models.transformer import NetworkOutput
 from experiments import reproduce
 from experiments.molecules import conformers
-from experiments.molecules.conformer_network import ConformerNetwork
 from experiments.molecules.losses import LOSSES
 
 TINY = conformers.SETTINGS["smoke"]
@@ -117,25 +114,6 @@ def test_the_best_answer_in_mse_is_a_point(data, generator):
     assert turned.mean(0).abs().max() < 5 * x.abs().max() / 4000**0.5
     energy = LOSSES["energy"]()
     assert mean_loss(x, energy) < 1e-12 < mean_loss(0.9 * x, energy) < mean_loss(0 * x, energy)
-
-
-def test_no_atom_moves_farther_than_its_reach_and_one_that_stays_has_a_gradient():
-    class Throws(torch.nn.Module):
-        """Moves the first atom by 30 angstrom along x, the second by 3, the third not at all."""
-
-        def forward(self, x, features, level, mask, pairs):
-            moves = torch.zeros_like(x)
-            moves[:, 0, 0], moves[:, 1, 0] = 30 * size, 3 * size
-            return NetworkOutput(moves, features)
-
-    size = torch.ones((), requires_grad=True)
-    noise, given = torch.zeros(2, 3, 3), (torch.zeros(2, 3, 5), torch.zeros(2, 3, 3, 8), torch.ones(2, 3).bool())
-    for reach, first in ((10.0, 10.0), (math.inf, 30.0)):
-        found = ConformerNetwork(Throws(), 1, reach)(noise, *given)
-        expected = torch.tensor([first, 3.0, 0.0])
-        torch.testing.assert_close(found[..., 0], (expected - expected.mean()).expand(2, 3))
-        (pull,) = torch.autograd.grad(found[0, 1, 0], size)
-        assert pull == pytest.approx(2.0 if first == 10 else 2 - 10)  # of 3 size, less the mean of what moves with it
 
 
 def test_training_and_test_molecules_are_different_ones():
