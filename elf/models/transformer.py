@@ -219,9 +219,10 @@ class EquivariantTransformer(_Transformer):
         )
         super().__init__(features, channels, heads, radial, cutoff, size)
         pair_features = require_integer("pair_features", pair_features, least=0)
+        require_bool("calm", calm)
         self.pair = nn.Linear(2 * radial, (2 * layers + 1) * heads)
         self.pair_embed = nn.Linear(pair_features, self.pair.out_features, bias=False) if pair_features else None
-        self.blocks = nn.ModuleList(Block(channels, heads, require_bool("calm", calm)) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(channels, heads, calm) for _ in range(layers))
         self.final_norm = nn.LayerNorm(channels)
         self.query, self.key = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.vector_out = nn.Linear(channels, 1, bias=False)

@@ -54,8 +54,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Experiment -> its title, and what it has of its own at every scale."""
 LAPTOP: dict[str, dict[str, Any]] = {"conformers_told": {"steps": 2400}}
 """What it has of its own at laptop scale. Hands come late: with heights 38 to 45 % of them are wrong after 600 steps,
-and 5 after 2,400 (seed 10; Kabsch 33 and the energy 51 after 600). Told networks are `calm`: without, that of the energy
-and seed 0 broke after 930 steps."""
+and 5 after 2,400 (seed 10; Kabsch 33 and the energy 51 after 600). Told networks are `calm`: without, that of the
+energy and seed 0 broke after 930 steps."""
 
 
 @dataclass(frozen=True)
