@@ -193,6 +193,37 @@ def test_pair_features_are_added_to_what_distances_say(generator):
     torch.testing.assert_close(out.logits[0], one.logits)
 
 
+def test_rounds_of_a_calm_network_do_not_outdo_each_other(generator):
+    """Vectors a thousand times as long leave a round about a thousand times as long, not the cube of that."""
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    scalars, vectors, directions = normal(2, 5, 8), normal(2, 3, 5, 8), normal(3, 2, 5, 5)
+    rest = directions, normal(2, 2, 5, 5), normal(2, 2, 5, 5), normal(2, 1, 16)
+    grown = {}
+    for calm in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            block = EquivariantTransformer(channels=8, heads=2, layers=1, calm=calm).double().blocks[0]
+            torch.nn.init.normal_(block.mixed.weight)
+        turn = random_rotations(1, 3, generator=generator, dtype=torch.float64)[0]
+        with torch.no_grad():
+            once, far = (block(scalars, factor * vectors, *rest)[1] for factor in (1, 1000))
+            turned = block(
+                scalars,
+                torch.einsum("ij,bjnc->binc", turn, vectors),
+                torch.einsum("ij,jbnm->ibnm", turn, directions),
+                *rest[1:],
+            )[1]
+        torch.testing.assert_close(turned, torch.einsum("ij,bjnc->binc", turn, once))
+        grown[calm] = float(far.norm() / once.norm())
+    assert grown[False] > 1e8
+    assert 300 < grown[True] < 1e5
+    with pytest.raises(TypeError, match="calm"):
+        EquivariantTransformer(calm=1)
+
+
 @pytest.mark.parametrize("default", [torch.float64, torch.float16])
 def test_torchs_default_dtype_changes_nothing(molecules, default):
     network = EquivariantTransformer(channels=8, heads=2, layers=1)
