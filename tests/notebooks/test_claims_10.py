@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 from reading import notebook, printed, prose
@@ -61,6 +61,41 @@ def test_edm_at_its_best_rates_is_still_behind_with_the_energy():
     assert all(row["n"] == 1 for row in rows)
     table = {loss: mean(stable_atoms("table2", model="edm", loss=loss)) for loss in ("energy", "mse")}
     assert f"where the committed table has {table['energy']:.0f} and {table['mse']:.0f}" in TEXT
+
+
+def edm(above: str, below: str, figure: str = "atom_stability", factor: float = 1.0) -> list[float]:
+    cells = load_result("edm_errors")["cells"]
+    return [factor * c["result"][figure] for c in cells if (c["cell"]["above"], c["cell"]["below"]) == (above, below)]
+
+
+def said(values: list[float], digits: int) -> str:
+    assert len(values) == 3
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+
+
+def test_whoever_finishes_decides_and_flat_groups_are_why():
+    for above, below in (("energy", "mse"), ("mse", "energy"), ("mse", "mse"), ("energy", "energy")):
+        assert said(edm(above, below, factor=100), 1) in TEXT
+    alone, ending = edm("energy", "energy"), edm("mse", "energy")
+    assert max(ending) < min(edm("energy", "mse"))
+    assert mean(edm("mse", "mse")) - mean(edm("energy", "mse")) < (mean(edm("energy", "mse")) - mean(alone)) / 4
+    for loss in ("mse", "energy"):
+        assert said(edm(loss, loss, "bond@0.1"), 3) in TEXT
+    assert max(edm("energy", "energy", "bond@0.1")) < min(edm("mse", "mse", "bond@0.1"))
+    for loss in ("mse", "energy", "energy_heights"):
+        assert said(edm(loss, loss, "out_of_plane@0.1"), 3) in TEXT
+    # An atom and the mean of three neighbours, each with noise of 0.1 angstrom across the plane.
+    assert f"the noise alone makes {0.1 * (1 + 3 / 9) ** 0.5:.3f}" in TEXT
+    assert mean(edm("energy", "energy", "out_of_plane@0.1")) > 0.95 * 0.1 * (4 / 3) ** 0.5
+
+
+def test_heights_bring_edm_within_the_spread_of_mse():
+    mended, mse = (edm(loss, loss, factor=100) for loss in ("energy_heights", "mse"))
+    assert f"{said(mended, 1)} % stable atoms" in TEXT
+    assert mean(mse) - mean(mended) < stdev(mse) + stdev(mended)
+    assert min(mended) > max(edm("energy", "energy", factor=100)) + 10
+    rates = load_result("edm_errors")["settings"]["table2"]["learning_rates"]["edm"]
+    assert rates["energy_heights"] == rates["energy"]
 
 
 def test_spins_are_worse_where_labels_are_compared_and_better_where_the_energy_is_asked():
