@@ -36,7 +36,7 @@ def test_the_map_is_one_table_and_has_every_notebook(book):
 
 
 def test_the_time_of_the_course_is_that_of_the_readme_and_no_machine_s_guess(book):
-    minutes = re.search(r"All notebooks together take ([\d.]+ to [\d.]+ minutes)", prose(book))
+    minutes = re.search(r"All notebooks take ([\d.]+ to [\d.]+ minutes)", prose(book))
     assert minutes
     assert minutes.group(1) in (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     assert "minutes" not in printed(book)
