@@ -135,6 +135,13 @@ def test_figures_are_over_the_mean_energy_of_random_logits(lattice):
     assert other.ignores == pytest.approx(card.ignores, abs=1e-12)
 
 
+def test_the_worst_of_the_targets_says_whether_the_energy_is_zero_there(lattice):
+    y, couplings = lattice
+    both = torch.cat([y[:1], -y[:1]])
+    card = elf.report_card(lambda z, t, J: CrossEntropy()(z, t, J) + (t[:, 0, 0] > 0), both, couplings[[0, 0]])
+    assert card.at_target > 1e-3
+
+
 def test_ties_count_as_stable():
     couplings = sample_couplings(2, 3, 4, kind="bimodal", seed=3).to(torch.float64)
     card = elf.report_card(Ising(), ground_state(couplings).spins, couplings)
