@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from elf.checks import require_count, require_seed, require_tensor
+from elf.checks import require_count, require_seed, require_strings, require_tensor
 
 KERNELS = 5
 
@@ -79,10 +79,10 @@ def compare(
         limit: larger sets are thinned to this many, drawn with `seed` (JODO's 20,000; the time grows with its square).
 
     Raises:
-        ValueError: no types; limit below 1.
+        TypeError, ValueError: types are no strings, or none; limit below 1.
     """
     require_count("limit", limit)
-    if not types:
+    if not (types := require_strings("types", types)):
         raise ValueError("types is empty; it should name at least one type")
     generator = torch.Generator("cpu").manual_seed(require_seed("seed", seed))
 

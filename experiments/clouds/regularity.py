@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from elf.checks import require_alike, require_coordinates, require_finite, require_positive, require_tensor
+from elf.checks import require_alike, require_coordinates, require_finite, require_positive, require_tensor, widen
 from elf.geometry.alignment import center
 from elf.geometry.distances import norm
 
@@ -39,7 +39,7 @@ def regularity(vertices: Float[Tensor, "batch sides 2"]) -> Regularity:
     if vertices.shape[1] < 3 or vertices.shape[2] != 2:
         raise ValueError(f"vertices has shape {tuple(vertices.shape)}; it should be (batch, at least 3 vertices, 2)")
     require_finite("vertices", vertices, None)
-    around = center(vertices)
+    around = center(widen(vertices))
     radii = norm(around)
     angles = torch.atan2(around[..., 1], around[..., 0])
     steps = angles.roll(-1, -1) - angles

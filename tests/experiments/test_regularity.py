@@ -93,6 +93,11 @@ def test_bad_input_is_named():
         quality(torch.ones(1, 2, 2))
     with pytest.raises(ValueError, match="vertices holds 1 atoms with a NaN"):
         quality(torch.tensor([[[0.0, 1.0], [math.nan, 0.0], [1.0, 0.0]]]))
+    for half in (torch.float16, torch.bfloat16):
+        with pytest.raises(ValueError, match="vertices holds 3 atoms with a NaN or infinite"):
+            quality(torch.full((1, 3, 2), math.inf, dtype=half))
+    large = quality(torch.tensor([[[6e4, -6e4], [-6e4, -6e4], [6e4, 6e4]]], dtype=torch.float16))
+    assert large.isfinite().all()  # squares of which float16 has no room for
     for score in (quality, radius_error):
         with pytest.raises(ValueError, match=r"radius is 0\.0"):
             score(torch.randn(2, 3, 2), torch.tensor([1.0, 0.0]))

@@ -82,6 +82,8 @@ def test_errors(first, message):
 
 
 def test_compare_errors():
+    with pytest.raises(TypeError, match=r"types holds tensor\(True\); it should hold strings"):
+        getattr(compare, "__wrapped__", compare)({}, {}, torch.tensor([True, False]))  # without the tests' type checks
     with pytest.raises(ValueError, match="types is empty"):
         compare({}, {}, ())
     with pytest.raises(ValueError, match="limit is 0"):
