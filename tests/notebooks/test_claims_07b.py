@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,11 @@ RESULT = load_result("conformers")
 LOSSES = ("energy", "heights_1", "kabsch", "mse")
 
 
-def networks(loss: str, key: str, factor: float = 1.0) -> list[float]:
-    values = [factor * c["result"][key] for c in RESULT["cells"] if c["cell"]["loss"] == loss]
+TOLD = load_result("conformers_told")
+
+
+def networks(loss: str, key: str, factor: float = 1.0, result: dict[str, Any] = RESULT) -> list[float]:
+    values = [factor * c["result"][key] for c in result["cells"] if c["cell"]["loss"] == loss]
     assert len(values) == 3
     return values
 
@@ -122,6 +126,31 @@ def test_half_of_the_hands_are_wrong_with_every_loss():
     for loss in LOSSES:
         assert mean(networks(loss, "hands_wrong")) == pytest.approx(0.5, abs=0.04)
     assert "So half of the hands come out wrong" in TEXT
+
+
+@pytest.mark.parametrize("loss", ["energy", "heights_1", "kabsch"])
+def test_numbers_of_networks_that_are_told_are_those_of_three(loss):
+    for key, factor, digits in (("hands_wrong", 100, 1), ("relative_wrong", 100, 1), ("error_1", 1, 3)):
+        assert said(networks(loss, key, factor, TOLD), digits) in TEXT
+    assert said(networks(loss, "stable", 100, TOLD), 1) in TEXT
+
+
+def test_hands_are_heard_where_the_loss_asks_for_them():
+    silent = networks("energy", "hands_wrong", 1, TOLD)
+    for loss in ("heights_1", "kabsch"):
+        assert max(networks(loss, "hands_wrong", 1, TOLD)) < 0.25 * min(silent)
+        assert 5 <= round(mean(networks(loss, "hands_wrong", 100, TOLD))) <= 7
+        assert max(networks(loss, "relative_wrong", 1, TOLD)) < min(networks("energy", "relative_wrong", 1, TOLD))
+    assert mean(silent) == pytest.approx(0.5, abs=0.02)
+    assert "get 5 to 7 % wrong, and those of the pair energy half" in TEXT
+    assert f"`{TOLD['command']}`" in TEXT
+    assert TOLD["settings"]["steps"] == 4 * RESULT["settings"]["steps"]
+    assert "They train four times as long as the others" in TEXT
+
+
+def test_etkdg_told_the_hands():
+    assert max(networks("etkdg", "hands_wrong", 1, TOLD)) == 0
+    assert f"finds no conformer for {mean(networks('etkdg', 'missing', 100, TOLD)):.1f} % of the molecules" in TEXT
 
 
 def test_a_mirror_image_has_every_distance_and_no_hand():
