@@ -155,6 +155,12 @@ X = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
         ((lambda p, t, m=None: t.sum((1, 2)), X), {}, ValueError, "energy answers without a gradient"),
         ((elf.PairEnergy, X), {}, TypeError, "it should be called energy"),
         ((elf.PairEnergy(), X[:, :1]), {}, ValueError, "targets has a sample of 1 atom; each should have at least 2"),
+        (
+            (elf.PairEnergy(), X, torch.arange(5) < torch.tensor([[5], [1]])),
+            {},
+            ValueError,
+            "targets has a sample of 1 atom; each should have at least 2",
+        ),
         ((elf.PairEnergy(), X), {"labels": torch.ones(3)}, ValueError, "labels is .*; it should be a tensor"),
         ((elf.PairEnergy(), X), {"mask": torch.zeros(2, 5, dtype=torch.bool)}, ValueError, "mask leaves sample 0"),
         ((elf.PairEnergy(), X), {"seed": -1}, ValueError, "seed is -1; it should be at least 0"),
@@ -246,6 +252,20 @@ def test_the_softest_mode_is_the_softest_for_its_own_target() -> None:
     assert elf.report_card(energy, torch.cat([2 * short, short])).softest_target == 0
 
 
+def test_soft_and_free_modes_are_counted_over_targets() -> None:
+    """Four atoms on a line, their first spring as stiff as half of the others, a thousandth of them, or absent."""
+    y = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).view(3, 1, 1) * torch.arange(4).view(1, 4, 1)
+
+    def energy(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        first = x.new_tensor([0.5, 1e-3, 0.0])[(y[:, 1, 0] - y[:, 0, 0]).round().long() - 1]
+        stretch = (x - y).diff(dim=1)[..., 0].square()
+        return 1000 * (first * stretch[:, 0] + stretch[:, 1] + stretch[:, 2])
+
+    found = elf.report_card(energy, y)
+    assert found.free_modes == 1
+    assert found.soft_share == pytest.approx(2 / 3)
+
+
 def test_a_constant_gradient_has_no_kink() -> None:
     y = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert probes.meeting(lambda x, target, mask=None: 3 * x.sum((1, 2)), y) == (pytest.approx(9), False)
@@ -307,10 +327,12 @@ def test_arrivals_are_within_a_tenth_of_an_angstrom() -> None:
 
 
 def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
-    now, spent = [0.0], {True: 3.0, False: 2.0}
+    now, spent, others = [0.0], {True: 3.0, False: 2.0}, []
 
     def gradient(energy, x, y):
         now[0] += spent[energy is own_energy]
+        if energy is not own_energy:
+            others.append(energy)
 
     def own_energy(*_):
         return None
@@ -319,6 +341,7 @@ def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:
     monkeypatch.setattr(probes.time, "perf_counter", lambda: now[0])
     x = torch.zeros(1, 3, 3, dtype=torch.float64)
     assert probes.cost(own_energy, (x, x)) == 1.5
+    assert others[0](x + 1, x + 3, None).tolist() == [9 * 2**2]
 
 
 @pytest.mark.parametrize("first", [True, False])

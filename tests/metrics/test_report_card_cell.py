@@ -98,6 +98,25 @@ def test_a_turn_is_no_rigid_motion_in_a_cell() -> None:
     assert probes.modes(pair, triangle, Space(box)).free == 1
 
 
+@pytest.mark.parametrize("cell", [BOX, TILTED])
+def test_translations_are_an_orthonormal_basis(cell: torch.Tensor) -> None:
+    y = points(cell, 5)[0]
+    basis = Space(cell).rigid_motions(y)
+    torch.testing.assert_close(basis @ basis.mT, torch.eye(len(cell), dtype=torch.float64))
+    steps = basis.view(len(cell), *y.shape)
+    assert (steps == steps[:, :1]).all()
+
+
+def test_motions_in_a_box_are_a_step_and_a_reflection() -> None:
+    y = points(BOX, 5)[:1]
+    x = y + 0.2 * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
+    found = probes.changes(nearest(BOX), [(x, y)], 2.0, torch.Generator(), Space(BOX))
+    shifts = [x - y, x + 1.5 - y, -x - y]
+    before, stepped, turned = ((shift - BOX * (shift / BOX).round()).square().sum() for shift in shifts)
+    assert found["translation"] == pytest.approx(float((stepped - before).abs()) / 2)
+    assert found["point reflection"] == pytest.approx(float((turned - before).abs()) / 2)
+
+
 def test_atoms_meet_through_a_wall() -> None:
     """0.2 apart through the wall: the one moved ends 0.3 beyond the other, at 0.5, with a gradient of 2 * 0.5."""
     y = torch.tensor([[[0.1, 1.0], [9.9, 1.0], [5.0, 5.0]]], dtype=torch.float64)
