@@ -215,15 +215,16 @@ def dead_starts(energy: EnergyCall, targets: list[Tensor], push: float) -> dict[
     return {"collapsed": max(collapsed), "flat": max(flat)}
 
 
-def arrivals(energy: EnergyCall, y: Tensor, real: Tensor, generator: torch.Generator, space: Space = FREE) -> float:
-    """The share of random starts from which Adam finds the targets' distances."""
+def arrivals(
+    energy: EnergyCall, y: Tensor, real: Tensor, push: float, generator: torch.Generator, space: Space = FREE
+) -> float:
+    """The share of random starts from which Adam, given gradients over a usual one, finds the targets' distances."""
     x = space.start(y, real, generator).requires_grad_()
     steps = 500
     optimizer = torch.optim.Adam([x], lr=0.1)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
-        (x.grad,) = torch.autograd.grad(energy(x, y, real).sum(), x)
-        x.grad.nan_to_num_(0, 0, 0)
+        x.grad = (gradient(energy, x, y, real) / push).nan_to_num(0, 0, 0)
         optimizer.step()
     pair = real[:, :, None] & real[:, None]
     error = (space.distances(x.detach()) - space.distances(y)).square() * pair
@@ -251,12 +252,18 @@ def agreement(energy: EnergyCall, pairs: Pairs, scale: float) -> dict[str, float
     value = energy(x, y)
     wide = [torch.cat((t, torch.full_like(t[:, :2], torch.nan)), 1) for t in (x, y)]
     mask = torch.arange(x.shape[1] + 2, device=x.device)[None] < x.shape[1]
+
+    def alone(prediction: Tensor, target: Tensor) -> Tensor:
+        return energy(prediction, target)
+
+    # Compilations are counted by code object: with one for all cards of a process, the ninth energy would be refused.
+    alone.__code__ = alone.__code__.replace()
     ways: dict[str, Callable[[], Tensor]] = {
         "padded": lambda: energy(*wide, mask),
         "flat": lambda: energy(x[0], y[0], batch=x.new_zeros(x.shape[1], dtype=torch.long)),
         "float32": lambda: energy(x.float(), y.float()),
         "bfloat16": lambda: energy(x.bfloat16(), y.bfloat16()),
-        "compiled": lambda: torch.compile(lambda a, b: energy(a, b), backend="eager", fullgraph=True)(x, y),
+        "compiled": lambda: torch.compile(alone, backend="eager", fullgraph=True)(x, y),
         "vmapped": lambda: torch.func.vmap(lambda a, b: energy(a[None], b[None])[0])(x, y),
     }
     found: dict[str, float | str] = {}

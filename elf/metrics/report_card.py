@@ -130,7 +130,7 @@ def report_card(
         steepest=max((steep for steep, _ in meeting), default=0.0) / push,
         kink=any(kink for _, kink in meeting),
         dead_starts=probes.dead_starts(energy, single, push),
-        arrivals=probes.arrivals(energy, y, real, generator, space),
+        arrivals=probes.arrivals(energy, y, real, push, generator, space),
         rank_correlation=None if reference is None else probes.ranks(energy, single, reference, generator, space),
         agreement=probes.agreement(energy, pairs, scale),
         cost=probes.cost(energy, pairs[0]),

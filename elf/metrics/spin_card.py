@@ -131,7 +131,7 @@ def spin_card(
         },
         dead_start=float(_gradient(called, torch.zeros_like(z), y, J).norm() / _gradient(called, z, y, J).norm()),
         curvature=(min(float(w[0]) for w in waves), max(float(w[-1]) for w in waves)),
-        arrivals=_arrivals(called, y, J, generator, states),
+        arrivals=_arrivals(lambda *c: called(*c) / scale, y, J, generator, states),
         stable_states=sum(stable for stable, _ in found) / len(found) if found else None,
         below_target=max(below for _, below in found) if found else None,
         cost=_cost(energy, z if states is None else z.softmax(-1), y, J),

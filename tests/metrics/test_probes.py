@@ -64,9 +64,9 @@ def test_adams_steps_shrink_from_a_tenth_to_nothing() -> None:
 
     def slope(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         places.append(x.detach().clone())
-        return (x * torch.full_like(x, 3)).sum((1, 2))
+        return x.sum((1, 2))
 
-    probes.arrivals(slope, SQUARE, torch.ones(1, 4, dtype=torch.bool), torch.Generator().manual_seed(0))
+    probes.arrivals(slope, SQUARE, torch.ones(1, 4, dtype=torch.bool), 1.0, torch.Generator().manual_seed(0))
     steps = -torch.cat(places).diff(dim=0)
     rates = torch.linspace(0.1, 0.1 / 500, 500, dtype=torch.float64)[:499]
     torch.testing.assert_close(steps, rates[:, None, None].expand_as(steps), rtol=1e-6, atol=0)
@@ -83,3 +83,16 @@ def test_agreement_is_the_difference_over_the_scale() -> None:
     assert found["float32"] == pytest.approx(0.75, abs=1e-5)
     assert found["bfloat16"] == pytest.approx(0, abs=0.1)
     assert [found[way] for way in ("padded", "flat", "vmapped")] == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+def test_a_tenth_energy_compiles_as_the_first() -> None:
+    """torch.compile gives up a function after eight recompilations, and with fullgraph raises."""
+    x = torch.ones(1, 4, 3, dtype=torch.float64)
+    energies = [eval(f"lambda x, y, mask=None: {n} * (x - y).square().sum((1, 2))") for n in range(1, 11)]
+    assert [probes.agreement(energy, [(x, 2 * x)], 1.0)["compiled"] for energy in energies] == [0] * 10
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_arrivals_do_not_depend_on_the_unit(unit: float) -> None:
+    """Adam's steps shrink with gradients below 1e-8, which a small unit would be taken for."""
+    assert elf.report_card(power(2, unit), SQUARE).arrivals == 1

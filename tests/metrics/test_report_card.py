@@ -279,7 +279,7 @@ def test_starts_are_as_wide_as_the_targets_and_distortions_are_of_a_tenth() -> N
         seen.append(x.detach().clone())
         return (x - target).square().sum((1, 2))
 
-    probes.arrivals(energy, y, torch.ones(40, 20, dtype=torch.bool), torch.Generator().manual_seed(1))
+    probes.arrivals(energy, y, torch.ones(40, 20, dtype=torch.bool), 1.0, torch.Generator().manual_seed(1))
     assert float(seen[0].std()) == pytest.approx(float(y.std()), rel=0.05)
     assert abs(float(seen[0].mean())) < 0.5
     seen.clear()
@@ -323,7 +323,7 @@ def test_arrivals_are_within_a_tenth_of_an_angstrom() -> None:
     def stretched(x: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return ((x - 1.05 * target).square() * mask[..., None]).sum((1, 2))
 
-    assert probes.arrivals(stretched, y, real, torch.Generator().manual_seed(0)) == 0.5
+    assert probes.arrivals(stretched, y, real, 1.0, torch.Generator().manual_seed(0)) == 0.5
 
 
 def test_cost_is_the_median_time_over_that_of_mse(monkeypatch) -> None:

@@ -333,3 +333,8 @@ def test_the_look_of_a_potts_card_and_what_it_refuses(potts, potts_cards):
         elf.report_card(Ising(), y, couplings, states=3, cell=torch.ones(2))
     with pytest.raises(ValueError, match="states is 3; it should be given together with couplings"):
         elf.report_card(elf.Harmonic(), torch.zeros(1, 4, 3), states=3)
+
+
+def test_arrivals_do_not_depend_on_the_unit(lattice) -> None:
+    cards = [elf.report_card(lambda z, y, J, k=k: k * CrossEntropy()(z, y, J), *lattice) for k in (1e-12, 1.0, 1e12)]
+    assert [card.arrivals for card in cards] == [1, 1, 1]
