@@ -8,8 +8,6 @@ import threading
 from functools import cache
 from multiprocessing.connection import wait
 
-import torch
-
 
 def die_with_parent() -> None:
     """End this process as soon as the one that started it is gone; for `ProcessPoolExecutor(initializer=...)`.
@@ -34,4 +32,6 @@ def keep_freed_memory() -> None:
     That of Linux gives memory back once twice the largest block ever freed lies idle: where tensors are small, in each
     call, which then waits for cleared pages; a third of the time of `HeightEnergy` at 64 x 29.
     """
+    import torch  # whoever asks has it; who only starts processes should not wait for it
+
     torch.empty(2**24, dtype=torch.uint8, device="cpu")
