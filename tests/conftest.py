@@ -29,6 +29,9 @@ FORMULAS = (
 install_import_hook(["elf", "course", *(f"experiments.{name}" for name in FORMULAS)], "runtime_types.typechecked")
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C and hand that down: what tests start and interrupt would never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Fixtures of tests/browser.py, for every folder of tests.
 __all__ = ["chromium", "open_page", "serve"]
 

@@ -59,6 +59,7 @@ def _atoms(*by: str, **where: Any) -> Plot:
 
 PLOTS: dict[str, Plot] = {
     "conformers": Plot("distance_error", "error of distances up to three bonds (Å)"),
+    "conformers_told": Plot("hands_wrong", "wrong hands (%)", factor=100),
     "curvatures": Plot("out of plane", "curvature out of plane, in % of that of bonds", ("energy",), rows=summary),
     "druglike": ATOMS,
     "druglike_sparse": ATOMS,
