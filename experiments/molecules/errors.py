@@ -102,7 +102,11 @@ def time_at(schedule: Schedule, sigma: float) -> float:
     """The time at which the noise over the signal is this large, angstrom."""
     if isinstance(schedule, Karras):
         return sigma
-    return brentq(lambda t: float(noise_over_signal(schedule, torch.tensor(t, dtype=torch.float64))) - sigma, 0.0, 1.0)
+
+    def beyond(t: float) -> float:
+        return float(noise_over_signal(schedule, torch.tensor(t, dtype=torch.float64, device="cpu"))) - sigma
+
+    return brentq(beyond, 0.0, 1.0)
 
 
 @torch.no_grad()

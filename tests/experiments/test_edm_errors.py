@@ -64,18 +64,26 @@ def test_heights_are_all_that_the_second_energy_has_more():
     torch.testing.assert_close(both.energy()(x, y), pair.energy()(x, y) + more)
 
 
+def test_the_louder_energy_is_as_large_as_that_with_heights(generator):
+    molecules = errors.probe_of("qm9", (1, 7), (3, 29), 200).molecules
+    mask, y = molecules.numbers != 0, molecules.positions.double()
+    x = y + 0.3 * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+    heights, loud = (float(LOSSES[f"energy_{name}"].energy()(x, y, mask).mean()) for name in ("heights", "loud"))
+    assert loud == pytest.approx(heights, rel=0.1)
+
+
 def test_a_cell_for_every_relay_and_figures_of_errors_where_both_are_one(tmp_path):
     settings = edm_errors.SETTINGS["smoke"]
     found = edm_errors.cells(settings, 2)
     assert len(found) == 2 * len(edm_errors.RELAYS) == len({tuple(cell.values()) for cell in found})
     rows = []
-    for cell in found[:4]:
+    for cell in found[:5]:
         folder = tmp_path / "work" / f"{cell['above']}-{cell['below']}"
         folder.mkdir(parents=True)
         rows.append({"cell": cell, "result": edm_errors.run_cell(settings, cell, folder, ())})
-    assert ["out_of_plane@0.1" in row["result"] for row in rows] == [True, True, True, False]
+    assert ["out_of_plane@0.1" in row["result"] for row in rows] == [True, True, True, True, False]
     text = edm_errors.EXPERIMENT.table({"summary": edm_errors.summarise(rows)})
-    assert text.count("\n") == 5
+    assert text.count("\n") == 6
     assert "out of plane (Å)" in text
     # Each network is trained once, whatever it relays.
     assert len(list((tmp_path / "paper_trainings").iterdir())) == len(edm_errors.LOSSES)

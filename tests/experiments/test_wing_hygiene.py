@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.molecules import conformers, paper, springs
+from experiments.molecules import conformers, edm_errors, errors, paper, springs
 from experiments.molecules import small as molecules
 from experiments.molecules.paper_tables import SETTINGS
 
@@ -43,10 +44,24 @@ def predicted(seed):
     return lambda: conformers.predict(network, data, seed)
 
 
+def told(seed):
+    network, data = conformers.make_network(replace(CONFORMERS, told=True), 0), conformers.held_out_set(CONFORMERS)
+    return lambda: conformers.predict(network, data, seed, told=True)
+
+
+def once(seed):
+    one, other = (paper.make_predictor(PAPER, "edm", n) for n in (0, 1))
+    probed = errors.probe_of("qm9", (1, 5), (3, 29), 5).molecules
+    relay = edm_errors.Relay(one, other, 0.2)
+    return lambda: torch.cat([errors.denoised_once(relay, probed, noise, int(seed)) for noise in (0.1, 0.5)])
+
+
 CASES = {
     "small": small,
     "paper": papers,
     "conformers": predicted,
+    "told conformers": told,
+    "denoised once": once,
     "half": lambda seed: lambda: molecules.training_molecules(SMALL, 0.5).index,
     "half of the paper's": lambda seed: lambda: paper.TrainingSet(PAPER, 0.5).rows,
     "drawn": lambda seed: lambda: springs.draw("test", type(seed)(3), seed).index,
