@@ -138,6 +138,8 @@ def written_out(network: EquivariantTransformer, x, features, sigma, pairs=None)
         v = v + message
         first, second = block.vector_pairs(v).chunk(2, -1)
         products = (first * second).sum(0) / math.sqrt(h.shape[-1])
+        if block.calm:
+            products = products.sign() * (products.abs() + (products.square() + 1).sqrt()).log()
         update, gate = block.mixed(F.silu(block.hidden(torch.cat([block.mixing_norm(h), products], -1)))).chunk(2, -1)
         h, v = h + update, v + gate * first
     h = network.final_norm(h)
@@ -151,7 +153,10 @@ def written_out(network: EquivariantTransformer, x, features, sigma, pairs=None)
     return NetworkOutput(torch.stack([network.vector_out(v[a])[:, 0] for a in range(3)], -1) + along, network.logits(h))
 
 
-def test_network_is_what_its_formulas_say(network, molecules, generator):
+@pytest.mark.parametrize("calm", [False, True])
+def test_network_is_what_its_formulas_say(network, molecules, calm):
+    for block in network.blocks:
+        block.calm = calm
     out = network(**molecules)
     for b, n in ((0, 7), (1, 4), (2, 1)):
         x, features = (molecules[key][b, :n] for key in ("positions", "features"))
