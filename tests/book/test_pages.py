@@ -75,7 +75,9 @@ def test_page(name, book, open_page):
     for picture in page.locator("article img").all():
         picture.scroll_into_view_if_needed()
         page.wait_for_function("(image) => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
-        assert picture.get_attribute("alt") is not None
+        alt = picture.get_attribute("alt")
+        assert alt, "a picture has no words"
+        assert "_images/" not in alt, f"a file's name is no description: {alt}"
     for view in page.locator(".elf-molecule").all():
         check_molecule(view)
     page.evaluate("() => window.scrollTo(0, 0)")

@@ -48,6 +48,11 @@ def _draws(source: str) -> bool:
     return any(isinstance(call, ast.Attribute) and call.attr in DRAWING for call in calls)
 
 
+def test_every_figure_says_in_words_what_it_shows(book):
+    shown = [(cell.id, out) for cell in _code(book) for out in cell.outputs if "image/png" in out.get("data", {})]
+    assert not [name for name, out in shown if len(out.metadata.get("image/png", {}).get("alt", "")) < 20]
+
+
 def test_no_visible_cell_is_long(book):
     lengths = {cell.id: len(cell.source.splitlines()) for cell in _visible(book)}
     assert not {name: length for name, length in lengths.items() if length > LINES}

@@ -17,7 +17,7 @@ from typeset import STRAY, prose_in
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.book.sources import with_dropdowns  # noqa: E402
+from tools.book.sources import for_sphinx  # noqa: E402
 
 FILES = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "jupyter_book").glob("*.md")])
 
@@ -25,7 +25,7 @@ FILES = sorted([*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "jupyter_book").
 def _texts(path: Path) -> list[str]:
     if path.suffix == ".md":
         return [path.read_text(encoding="utf-8")]
-    cells = json.loads(with_dropdowns(path.read_text(encoding="utf-8")))["cells"]
+    cells = json.loads(for_sphinx(path.read_text(encoding="utf-8")))["cells"]
     return [cell["source"] for cell in cells if cell["cell_type"] == "markdown"]
 
 

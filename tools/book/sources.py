@@ -69,7 +69,7 @@ def assemble(goal: Path, url: str) -> None:
             folder.put(name, fill(path.read_text(encoding="utf-8"), url) if text else path.read_bytes())
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     for path in notebooks:
-        folder.put(f"notebooks/{path.name}", with_dropdowns(path.read_text(encoding="utf-8")))
+        folder.put(f"notebooks/{path.name}", for_sphinx(path.read_text(encoding="utf-8")))
     for name, text in pages.generated(ROOT, notebooks).items():
         folder.put(name, text)
     for path in sorted(path for suffix in ("png", "svg") for path in (ROOT / "benchmarks").glob(f"*.{suffix}")):
@@ -98,13 +98,20 @@ def fill(text: str, url: str) -> str:
     return text.replace("{{binder}}", binder).replace("{{clone}}", url or "<this repository>")
 
 
-def with_dropdowns(notebook: str) -> str:
-    """A notebook whose folded hints are Sphinx's, so that their formulas are typeset; in JupyterLab they are HTML."""
+def for_sphinx(notebook: str) -> str:
+    """A notebook as the site's builder needs it; JupyterLab has HTML and the outputs' own metadata for both.
+
+    Folded hints are Sphinx's, so that their formulas are typeset; figures' alternative texts are options of the cell,
+    as MyST-NB takes the width alone from an output, and puts the name of the file in the text's place.
+    """
     content = json.loads(notebook)
     hint = re.compile(r"<details>\s*<summary>(.*?)</summary>\s*(.*?)\s*</details>", re.DOTALL)
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = hint.sub(r"\n::::{dropdown} \1\n\2\n::::\n", "".join(cell["source"]))
+        shown = [output.get("metadata", {}).get("image/png", {}) for output in cell.get("outputs", [])]
+        if texts := [options["alt"] for options in shown if "alt" in options]:
+            cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(texts)}}
     return json.dumps(content, ensure_ascii=False)
 
 
