@@ -95,7 +95,10 @@ def test_heights_bring_edm_within_the_spread_of_mse():
     assert mean(mse) - mean(mended) < stdev(mse) + stdev(mended)
     assert min(mended) > max(edm("energy", "energy", factor=100)) + 10
     rates = load_result("edm_errors")["settings"]["table2"]["learning_rates"]["edm"]
-    assert rates["energy_heights"] == rates["energy"]
+    assert rates["energy_loud"] == rates["energy_heights"] == rates["energy"]
+    loud = edm("energy_loud", "energy_loud", factor=100)
+    assert max(loud) < min(mended)
+    assert f"as loud as that, has {said(loud, 1)} %" in TEXT
 
 
 def test_spins_are_worse_where_labels_are_compared_and_better_where_the_energy_is_asked():
