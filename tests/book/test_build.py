@@ -93,9 +93,12 @@ def test_after_the_first_fetch_npm_is_not_needed(site, monkeypatch):
         assert assets.files(name)
 
 
-def test_the_widgets_library_is_free_of_schemas_that_need_eval():
+def test_the_widgets_library_is_free_of_schemas_that_need_eval_and_of_fonts(site):
     with pytest.raises(assets.AssetError, match="0 modules"):
-        assets.without_eval(b"something else")
+        assets.reduced(b"something else")
+    script = (site / "_static/third_party/html-manager.js").read_text()
+    assert "@font-face" not in script
+    assert "Font Awesome 5 Free" in script  # the rules that name it are harmless
 
 
 def test_papers_numbers_stand_beside_ours():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browser import serving
+from browser import LATE_FRAMES, serving
 from figures import check_figures
 
 PAGE = "notebooks/02_gradient_fields.html"
@@ -97,3 +97,15 @@ def test_a_module_that_does_not_come_leaves_words(book, open_page):
     page.goto(f"{book}/index.html")
     page.get_by_role("alert").wait_for()
     assert "This figure did not load." in page.get_by_role("alert").inner_text()
+
+
+def test_icons_that_come_late_ask_for_no_font(book, open_page):
+    """Until the theme draws an icon, the widgets' library would ask for fonts that are not in the site."""
+    asked = list[str]()
+    page = open_page("about:blank")
+    page.on("request", lambda request: asked.append(request.url))
+    page.add_init_script(f"({LATE_FRAMES})(150)")
+    page.goto(f"{book}/{MANY}")
+    check_figures(page)
+    assert any("html-manager" in url for url in asked)
+    assert [url for url in asked if re.search(r"@jupyter-widgets/.*\.(woff2?|ttf|eot|svg)", url)] == []

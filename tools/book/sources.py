@@ -133,7 +133,7 @@ def _scripts(folder: Folder) -> None:
     library = "offline/third_party"
     for name in PUBLISHED:
         for path, content in assets.files(name).items():
-            folder.put(f"{library}/{path}", assets.without_eval(content) if path == "html-manager.js" else content)
+            folder.put(f"{library}/{path}", assets.reduced(content) if path == "html-manager.js" else content)
     static = ROOT / "elf" / "viz" / "labextensions" / "elf-3dmol" / "static"
     for path in sorted(static.iterdir()):
         folder.put(f"{library}/{path.name}", path.read_bytes())
