@@ -47,6 +47,7 @@ EXPERIMENTS: dict[str, str] = {
     "table5": "experiments.spins.table5",
     "table5_aligned": "experiments.spins.table5_aligned",
     "table5_settings": "experiments.spins.table5_settings",
+    "temperatures": "experiments.molecules.temperatures",
     "two_gifts": f"{_GIFTS}:two_gifts",
     "two_gifts_long": f"{_GIFTS}:two_gifts_long",
     "two_gifts_mended": f"{_GIFTS}:two_gifts_mended",

@@ -33,6 +33,7 @@ from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment
 from experiments.framework.tables import mean_table, rounded, summarise_by
+from experiments.molecules import heated
 from experiments.molecules.losses import FAR, LOSSES
 
 
@@ -48,6 +49,7 @@ class Data(NamedTuple):
 DATA = {
     "qm9": Data(qm9.load, ELEMENTS, bonds.QM9, 1.5),
     "druglike": Data(druglike.load, (1, 6, 7, 8, 9, 16, 17, 35), bonds.GEOM, 2.5),
+    **{f"qm9_{kelvin}K": Data(partial(heated.load, kelvin), ELEMENTS, bonds.QM9, 1.5) for kelvin in heated.KELVIN},
 }
 
 

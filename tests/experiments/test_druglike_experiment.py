@@ -39,7 +39,8 @@ def test_each_scale_has_its_own_recipe():
 
 
 def test_the_size_of_the_data_is_the_one_that_is_told():
-    for name, own in small.DATA.items():
+    for name in ("qm9", "druglike"):
+        own = small.DATA[name]
         molecules = own.load(split="train", heavy_atoms=(1, 7) if name == "qm9" else None, atoms=(5, 60))
         mask = molecules.numbers != 0
         rms = center(molecules.positions, mask).square().sum().div(3 * mask.sum()).sqrt()

@@ -50,6 +50,11 @@ def _score_orders(result: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str
     ]
 
 
+def _kelvins(result: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    cells = sorted(result["cells"], key=lambda cell: cell["cell"]["temperature"])
+    return [({"kelvin": f"{c['cell']['temperature']} K", "loss": c["cell"]["loss"]}, c["result"]) for c in cells]
+
+
 ATOMS = Plot("atom_stability", "stable atoms (%)", factor=100)
 
 
@@ -113,6 +118,7 @@ PLOTS: dict[str, Plot] = {
     "table5": Plot("energy", "energy above the ground state (J)"),
     "table5_aligned": Plot("energy", "energy above the ground state (J)"),
     "table5_settings": Plot("energy", "energy above the ground state (J)", ("part", "loss")),
+    "temperatures": Plot("relaxed_atoms", "stable atoms after relaxing (%)", ("kelvin", "loss"), 100, rows=_kelvins),
     "two_gifts": _atoms("network", "loss"),
     "two_gifts_long": _atoms("network", "loss"),
     "two_gifts_mended": _atoms("network", "loss"),
