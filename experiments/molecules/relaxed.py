@@ -44,7 +44,8 @@ def bonded(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) 
 
 
 def perceived(positions: Float[Tensor, "atoms 3"], numbers: Int[Tensor, " atoms"]) -> Mol:
-    """A molecule, padded or not, with the bonds of the distances, orders without charges, sanitised.
+    """A molecule, padded or not, with the bonds of the distances, orders without charges, sanitised; open valences and
+    pieces stay as they are.
 
     Raises:
         ValueError: no orders of bonds fit, or RDKit refuses the molecule.

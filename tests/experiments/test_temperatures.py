@@ -182,6 +182,8 @@ def test_a_lost_hydrogen_is_missing_and_a_near_one_has_one_neighbour():
         assert int(relaxed.bonded(moved, z).sum()) == 2 * bonds
         hot = SimpleNamespace(positions=moved[None], numbers=z[None], smiles=["CC"])
         assert relaxed.is_itself(hot, 0) == (bonds == 7)
+        hydrogens = [atom.GetTotalNumHs() for atom in relaxed.perceived(moved, z).GetAtoms()]
+        assert hydrogens == [0] * 8  # implicit ones: none
     between = x.clone()
     carbons = (z == 6).nonzero()[:, 0]
     between[hydrogen] = x[carbons].mean(dim=0) + torch.tensor([0.01, 0.02, 0.0]).double()
@@ -206,6 +208,10 @@ def test_figures_of_a_strained_molecule_are_its_energy_and_its_bonds():
     cold = relaxed.relaxed_figures(minimum[None], z[None])
     assert cold["kelvin"] == pytest.approx(0, abs=1e-3)
     assert metrics.stability(minimum[None], z[None]).molecule_fraction == cold["relaxed_molecules"] == 1
+    charged = qm9.find("NC(=[NH2+])C([O-])=O")
+    refused = relaxed.relaxed_figures(charged.positions, charged.numbers)
+    assert metrics.stability(charged.positions, charged.numbers).atom_fraction > 0.5
+    assert (refused["unreadable"], refused["relaxed_atoms"], refused["relaxed_molecules"]) == (1, 0, 0)
     nothing = relaxed.relaxed_figures(lone[None], z[None])
     assert (nothing["relaxed_atoms"], nothing["kelvin"], nothing["bond_error"]) == (0, None, None)
 
