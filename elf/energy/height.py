@@ -77,10 +77,10 @@ def _energies(neighbours: int, prediction: Coordinates, target: Coordinates, mas
     samples, atoms, dim = prediction.shape
     # Coordinates as rows, (prediction or target, 3, atoms, samples); what is flat lies in space.
     planes = torch.stack([(x if dim == 3 else pad(x, (0, 1))).permute(2, 1, 0) for x in (prediction, target)])
-    with torch.no_grad():
-        unit, own = length_units(planes, mask)
-        bases = near_bases((planes[1, :dim] / own).detach(), mask, neighbours)
-    planes = (planes / (own if unit is own else torch.stack((unit, own))[:, None, None])).view(6, -1)
+    unit, own = length_units(planes.detach(), mask)
+    planes = planes / (own if unit is own else torch.stack((unit, own))[:, None, None])
+    bases = near_bases(planes[1, :dim].detach(), mask, neighbours)
+    planes = planes.view(6, -1)
     # Where the target's base is a point, its weight is zero; this keeps the derivatives of 1 / area finite there.
     least = torch.finfo(prediction.dtype).tiny ** 0.3
     value = prediction.new_zeros(samples * atoms)

@@ -47,10 +47,12 @@ def near_bases(
     """
     dim, atoms, samples = target.shape
     asked, every = min(atoms - 1, neighbours), partial(torch.arange, dtype=torch.long, device=target.device)
-    x, *rest = (row[:, None] - row for row in target)
-    squared = x.mul_(x)
-    for y in rest:
-        squared = torch.addcmul(squared, y, y)
+    first, *rest = target
+    squared = first[:, None] - first
+    squared = squared.mul_(squared)  # square_ warns under vmap
+    for row in rest:  # one array of differences at a time, which the next one finds in the cache
+        difference = row[:, None] - row
+        squared = torch.addcmul(squared, difference, difference)
     squared.diagonal().fill_(FAR)
     if mask is not None:
         absent = FAR * (~mask.mT).to(target.dtype)
@@ -64,8 +66,7 @@ def near_bases(
     present = near[:asked] if mask is None else near[:asked].masked_fill(near[:asked] >= FAR, 0)
     last = present.amax(0).clamp_min_(torch.finfo(near.dtype).tiny)
     share = near.div_(last).sqrt_().sub_(REACH).div_(1 - REACH).clamp(0, 1)
-    again = share * share
-    share = torch.addcmul(3 * again, again, share, value=-2)
+    share = share.mul(-2).add_(3).mul_(share).mul_(share)
 
     nodes = (index.view(-1, atoms, samples) * samples).add_(every(samples))
     tables = (_chains if known else _chains.__wrapped__)(len(near), dim)
