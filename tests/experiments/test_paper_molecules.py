@@ -361,16 +361,16 @@ def test_other_trainings_have_other_folders():
 
 
 def test_the_committed_table_says_what_the_notebook_says():
-    """Laptop scale: the energy first in both GDMs, without overlap, and last in EDM; no stable molecule anywhere."""
+    """Laptop scale: the energy first in both GDMs, within the spread, and last in EDM; next to no stable molecule."""
     rows = {(row["model"], row["loss"]): row for row in load_result("table2")["summary"]}
     assert all(row["n"] == 3 for row in rows.values())
+    names = ("mse", "mae", "kabsch", "energy")
     for model in ("gdm", "gdm-aug"):
+        assert max(names, key=lambda name: rows[model, name]["atom_stability"]["mean"]) == "energy"
         ours, theirs = rows[model, "energy"]["atom_stability"], rows[model, "mse"]["atom_stability"]
-        assert ours["mean"] - ours["std"] > theirs["mean"] + theirs["std"]
-    assert (
-        min("mse", "mae", "kabsch", "energy", key=lambda name: rows["edm", name]["atom_stability"]["mean"]) == "energy"
-    )
-    assert all(row["molecule_stability"]["mean"] == 0 for (model, _), row in rows.items() if model != "data")
+        assert ours["mean"] < theirs["mean"] + theirs["std"]
+    assert min(names, key=lambda name: rows["edm", name]["atom_stability"]["mean"]) == "energy"
+    assert all(row["molecule_stability"]["mean"] < 0.01 for (model, _), row in rows.items() if model != "data")
 
 
 def test_the_share_of_the_data_is_a_column_where_it_varies():

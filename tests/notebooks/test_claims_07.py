@@ -140,3 +140,19 @@ def test_the_rate_is_the_best_for_mse_on_the_plain_network():
     for loss in LOSSES:
         assert 3 < rates["equivariant", loss, 0.004] - rates["equivariant", loss, 0.002] < 4.5
     assert {c["cell"]["seed"] for c in load_result("gift_rates")["cells"]} == {10}
+
+
+def test_edm_with_the_right_weight_is_still_behind():
+    cells = load_result("table2")["cells"]
+    atoms = {
+        loss: [
+            100 * c["result"]["atom_stability"]
+            for c in cells
+            if (c["cell"]["model"], c["cell"]["loss"]) == ("edm", loss)
+        ]
+        for loss in ("energy", "mse")
+    }
+    assert (
+        f"EDM has {said(atoms['energy'], 1)} % stable atoms with the energy and {said(atoms['mse'], 1)} with MSE"
+        in TEXT
+    )

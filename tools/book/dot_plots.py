@@ -118,7 +118,7 @@ PLOTS: dict[str, Plot] = {
     "table5": Plot("energy", "energy above the ground state (J)"),
     "table5_aligned": Plot("energy", "energy above the ground state (J)"),
     "table5_settings": Plot("energy", "energy above the ground state (J)", ("part", "loss")),
-    "temperatures": Plot("relaxed_atoms", "stable atoms after relaxing (%)", ("kelvin", "loss"), 100, rows=_kelvins),
+    "temperatures": Plot("atom_stability", "stable atoms (%)", ("kelvin", "loss"), 100, rows=_kelvins),
     "two_gifts": _atoms("network", "loss"),
     "two_gifts_long": _atoms("network", "loss"),
     "two_gifts_mended": _atoms("network", "loss"),
