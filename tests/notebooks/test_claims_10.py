@@ -80,6 +80,20 @@ def test_gdm_leads_within_the_spread_and_edm_not_at_all():
     assert max(whole) <= 0.005
 
 
+def test_springs_and_shares_say_as_little():
+    springs = [said(stable_atoms("table4", loss=x), 1) for x in ("energy", "inverse_square", "inverse", "constant")]
+    words = "{} % with exponential springs, {} with inverse square, {} with inverse and {} with constant ones"
+    assert words.format(*springs) in TEXT
+    shares = [said(stable_atoms("figure4", loss=loss, share=0.125), 1) for loss in ("energy", "mse")]
+    assert "with an eighth of the molecules {} with the energy, {} with MSE".format(*shares) in TEXT
+    for name in ("table4", "figure4"):
+        settings = load_result(name)["settings"]
+        assert settings["features_over"] == "edm"
+    for loss in ("energy", "mse"):
+        some, whole = (stable_atoms("figure4", loss=loss, share=share) for share in (0.125, 1.0))
+        assert abs(mean(some) - mean(whole)) < stdev(whole)
+
+
 def edm(above: str, below: str, figure: str = "atom_stability", factor: float = 1.0) -> list[float]:
     cells = load_result("edm_errors")["cells"]
     return [factor * c["result"][figure] for c in cells if (c["cell"]["above"], c["cell"]["below"]) == (above, below)]
