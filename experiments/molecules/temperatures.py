@@ -110,7 +110,7 @@ COLUMNS = {
     "bond_error": ("bonds from relaxed (Å)", 3, 1),
     "kelvin": ("temperature (K)", 0, 1),
     "itself": ("read as itself (%)", 1, 100),
-    "equipartition": ("energy (k_B T / 2 a mode)", 2, 1),
+    "equipartition": ("energy (kT / 2 a mode)", 2, 1),
 }
 """Figure -> its heading, digits, factor."""
 
