@@ -160,8 +160,9 @@ RATES["gdm"] |= {"mse": 4e-3, "sparse": 1e-3, "energy": 1e-3}
 RATES["gdm-aug"] |= {"mse": 4e-3, "mae": 1e-3, "sparse": 1e-3, "energy": 1e-3, "inverse_square": 1e-3}
 RATES["edm"] |= {"mse": 8e-3, "mae": 8e-3, "kabsch": 8e-3, "energy": 4e-3, "energy_heights": 4e-3, "energy_loud": 4e-3}
 """Of the laptop scale's short runs, for each model and loss: the best in stable atoms of one network each, of three
-rates up to 0.004 for GDM ("gdm_rates"; 15.6 to 22.8 %, so chance has its part) and of five up to 0.016 for EDM
-("edm_rates", where the last two have the energy's); springs of other laws: "paper_spring_rates"."""
+rates up to 0.004 for GDM ("gdm_rates"; 15.6 to 22.8 %, so chance has its part, and what was best at an edge was not
+followed) and of five up to 0.016 for EDM ("edm_rates", where the last two have the energy's); springs of other laws:
+"paper_spring_rates"."""
 
 
 def scales(
