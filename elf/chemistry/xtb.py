@@ -1,4 +1,4 @@
-"""GFN2-xTB energies, the report card's reference "gfn2" where the extra `xtb` (tblite) is installed."""
+"""GFN2-xTB energies and gradients; the report card's reference "gfn2" where the extra `xtb` (tblite) is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ BOHR, HARTREE = 0.529177210903, 627.5094740631
 
 # Plain `Tensor` annotations: the checks below speak to the user.
 def gfn2_energy(numbers: Tensor, positions: Tensor, charge: int = 0) -> Float[Tensor, " shapes"]:
-    """Energies of a molecule's shapes in kcal/mol, float64 (C. Bannwarth et al., JCTC 15, 1652, 2019).
+    """Energies of a molecule's shapes in kcal/mol, float64: the first of `gfn2_energy_and_gradient`."""
+    return gfn2_energy_and_gradient(numbers, positions, charge)[0]
+
+
+def gfn2_energy_and_gradient(
+    numbers: Tensor, positions: Tensor, charge: int = 0
+) -> tuple[Float[Tensor, " shapes"], Float[Tensor, "shapes atoms 3"]]:
+    """Energies in kcal/mol and gradients in kcal/mol/angstrom, float64 (C. Bannwarth et al., JCTC 15, 1652, 2019).
 
     Args:
         numbers: atomic numbers, (atoms,).
@@ -32,13 +39,16 @@ def gfn2_energy(numbers: Tensor, positions: Tensor, charge: int = 0) -> Float[Te
         raise ValueError(f"numbers has shape {z.shape}; it should be ({x.shape[1]},), positions (shapes, atoms, 3)")
     from tblite.interface import Calculator
 
-    bohr, energies = x.detach().cpu().double().numpy() / BOHR, []
+    bohr, energies, gradients = x.detach().cpu().double().numpy() / BOHR, [], []
     molecule = Calculator("GFN2-xTB", z, bohr[0], charge=charge)
     molecule.set("verbosity", 0)
     for shape in bohr:
         molecule.update(shape)
-        energies.append(float(molecule.singlepoint().get("energy")))
-    return HARTREE * torch.tensor(energies, dtype=torch.float64, device="cpu")
+        result = molecule.singlepoint()
+        energies.append(float(result.get("energy")))
+        gradients.append(result.get("gradient").tolist())
+    energy, gradient = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (energies, gradients))
+    return HARTREE * energy, HARTREE / BOHR * gradient
 
 
 def reference_named(name: str, numbers: Sequence[Tensor] | None) -> Callable[[int, Tensor], Tensor]:

@@ -100,6 +100,7 @@ NAMES = {
     "kabsch": "Kabsch",
     "ising": "true energy",
     "mmff94": "MMFF94",
+    "gfn2": "GFN2-xTB",
     "gdm": "GDM",
     "gdm-aug": "GDM-aug",
     "edm": "EDM",

@@ -2,8 +2,9 @@
 
 No training. At the force field's minimum of QM9 molecules, every internal coordinate q has a direction of Cartesian
 space, the unit vector along its gradient (Wilson's), and every energy a Hessian H: the curvature is u^T H u. The scale
-of a loss is arbitrary, so what counts is the curvature of one kind over that of bonds. The yardstick is MMFF94. A pair
-energy does not feel a flat group bend to second order, whatever its springs: see `elf.HeightEnergy`.
+of a loss is arbitrary, so what counts is the curvature of one kind over that of bonds. The yardstick is MMFF94; beside
+it, where tblite is installed, stands GFN2-xTB, along the same coordinates at its own minimum. A pair energy does not
+feel a flat group bend to second order, whatever its springs: see `elf.HeightEnergy`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from elf.chemistry.stereo import GraphedMolecules
 from elf.chemistry.vibrations import rigid_motions
 from elf.energy import Energy, HeightEnergy, PairEnergy
 from elf.scales import nearest
-from experiments.framework.experiment import Callbacks, Cell, Experiment
+from experiments.framework.experiment import Callbacks, Cell, Experiment, cell_slug
 from experiments.framework.tables import text_table
 from experiments.molecules.errors import FLAT, heights
 from experiments.molecules.losses import RootPairEnergy, pair_hessian, staircase
 from experiments.molecules.springs import bootstrap_interval, draw
+from experiments.molecules.tight_binding import quantum_minimum, tblite_version
 
 EXPONENTIAL = springs.Exponential(k=5.0)
 SPRINGS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -128,31 +130,47 @@ def run_cell(settings: Settings, cell: Cell, workdir: Path, callbacks: Callbacks
 
     Returns:
         "molecules"; "coordinates": kind -> how many; "curvature": energy -> kind -> the mean over molecules of a
-        molecule's mean (kcal/mol/angstrom^2 for "mmff94", the loss's own unit else); "share": the same over that of
-        bonds in the same molecule, as mean with a 95 % bootstrap interval over molecules.
+        molecule's mean (kcal/mol/angstrom^2 for "mmff94" and "gfn2", the loss's own unit else); "share": the same over
+        that of bonds in the same molecule, as mean with a 95 % bootstrap interval over molecules.
+        Of a cell with energy "gfn2" also "tblite", its version, and "lost", the molecules without a minimum that has
+        their bonds; where tblite is not installed "left_out", the reason, alone.
     """
+    own: dict[str, Any] = {}
+    if quantum := cell.get("energy") == "gfn2":
+        try:
+            own = {"tblite": tblite_version(), "lost": []}
+        except ModuleNotFoundError as error:
+            return {"left_out": str(error)}
     graphed = GraphedMolecules.of(draw("test", settings.molecules, cell["seed"]))
     counts = dict.fromkeys(KINDS, 0)
     curvature: dict[str, dict[str, list[float]]] = {}
     share: dict[str, dict[str, list[float]]] = {}
     for i in range(len(graphed)):
-        field = ForceField(to_rdkit(graphed.molecules, i))
+        mol = to_rdkit(graphed.molecules, i)
+        field = ForceField(mol)
         minimum = field.minimise(field.positions)
         coordinates = internal_coordinates(minimum, graphed.orders[i])
+        if not quantum:
+            at, found = minimum, {"mmff94": field.hessian(minimum), **hessians(minimum)}
+        elif here := quantum_minimum(mol, minimum, coordinates["stretch"]):
+            at, found = here[0], {"gfn2": here[1]}
+        else:
+            own["lost"].append(i)
+            continue
         moves = {
-            kind: torch.stack([direction(kind, atoms, minimum) for atoms in rows])
+            kind: torch.stack([direction(kind, atoms, at) for atoms in rows])
             for kind, rows in coordinates.items()
             if rows
         }
         for kind, rows in moves.items():
             counts[kind] += len(rows)
-        for name, hessian in {"mmff94": field.hessian(minimum), **hessians(minimum)}.items():
+        for name, hessian in found.items():
             means = {k: float(torch.einsum("qi,ij,qj->q", u, hessian, u).mean()) for k, u in moves.items()}
             for kind, mean in means.items():
                 curvature.setdefault(name, {}).setdefault(kind, []).append(mean)
                 share.setdefault(name, {}).setdefault(kind, []).append(mean / means["stretch"])
-    return {
-        "molecules": len(graphed),
+    return own | {
+        "molecules": len(graphed) - len(own.get("lost", ())),
         "coordinates": counts,
         "curvature": _each(lambda means: _digits(sum(means) / len(means)), curvature),
         "share": _each(_interval, share),
@@ -176,38 +194,37 @@ def _interval(values: Sequence[float]) -> dict[str, float]:
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The mean over seeds of each share, in per cent of the bonds'; kinds that a seed's molecules lack are left out."""
-    shares = [row["result"]["share"] for row in rows]
-    return [
-        {
-            "energy": name,
-            **{
-                kind: _digits(100 * sum(share[name][kind]["mean"] for share in shares) / len(shares))
-                for kind in KINDS
-                if all(kind in share[name] for share in shares)
-            },
+    found = []
+    for name in ("mmff94", "gfn2", "mse", "kabsch", *SPRINGS, *SUMS, "root of exponential"):
+        results = [row["result"] for row in rows]
+        shares = [result["share"][name] for result in results if name in result.get("share", ())]
+        means = {
+            kind: _digits(100 * sum(share[kind]["mean"] for share in shares) / len(shares))
+            for kind in KINDS
+            if shares and all(kind in share for share in shares)
         }
-        for name in ("mmff94", "mse", "kabsch", *SPRINGS, *SUMS, "root of exponential")
-    ]
+        found += [{"energy": name, **means}] if means else []
+    return found
 
 
 def table(result: dict[str, Any]) -> str:
-    """Curvature in per cent of that of bonds."""
-    return text_table(
-        [
-            {"energy": row["energy"], **{kind: f"{row[kind]:.3g}" if kind in row else "-" for kind in KINDS}}
-            for row in result["summary"]
-        ]
-    )
+    """Curvature in per cent of that of bonds; under it, which cells were left out, and why."""
+    rows = [
+        {"energy": row["energy"], **{kind: f"{row[kind]:.3g}" if kind in row else "-" for kind in KINDS}}
+        for row in result["summary"]
+    ]
+    cells = [(row["cell"], row["result"]["left_out"]) for row in result["cells"] if "left_out" in row["result"]]
+    return "\n".join([text_table(rows), *(f"Left out: {cell_slug(cell)}. {reason}" for cell, reason in cells)])
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:
-    """One for each seed."""
-    return [{"seed": seed} for seed in range(seeds)]
+    """One for each seed; and one with GFN2-xTB alone, which takes longest and needs an extra."""
+    return [{**own, "seed": seed} for own in ({}, {"energy": "gfn2"}) for seed in range(seeds)]
 
 
 EXPERIMENT = Experiment(
     name="curvatures",
-    title="Curvature along internal coordinates, in per cent of that of bonds: energies and MMFF94",
+    title="Curvature along internal coordinates, in per cent of that of bonds: energies, MMFF94 and GFN2-xTB",
     settings=partial(nearest, SETTINGS),
     cells=cells,
     run_cell=run_cell,

@@ -29,7 +29,8 @@ class Springs:
         self.positions = positions
 
     def singlepoint(self):
-        return {"energy": 0.5 * np.sum((self.positions[0] - self.positions[1]) ** 2)}
+        apart = self.positions[0] - self.positions[1]
+        return {"energy": 0.5 * np.sum(apart**2), "gradient": np.stack([apart, -apart, *0 * self.positions[2:]])}
 
 
 @pytest.fixture
@@ -48,6 +49,19 @@ def test_angstrom_become_bohr_and_hartree_become_kilocalories(stand_in):
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, 0.5 * 627.5095 * length * WATER.new_tensor([1.0, 4.0]), rtol=1e-5, atol=0)
     assert Springs.made == [("GFN2-xTB", [8, 1, 1], 1)]
+
+
+def test_gradients_are_slopes_of_the_energies(stand_in):
+    energies, gradients = xtb.gfn2_energy_and_gradient(NUMBERS, torch.stack((WATER, 2 * WATER)))
+    assert torch.equal(energies, xtb.gfn2_energy(NUMBERS, torch.stack((WATER, 2 * WATER))))
+    torch.testing.assert_close(gradients, _slopes(torch.stack((WATER, 2 * WATER))), atol=1e-4, rtol=0)
+
+
+def _slopes(shapes):
+    """Of the energy, by central differences."""
+    steps = 1e-4 * torch.eye(9, dtype=torch.float64).view(9, 3, 3)
+    ends = [xtb.gfn2_energy(NUMBERS, (shapes[:, None] + sign * steps).flatten(0, 1)) for sign in (1, -1)]
+    return ((ends[0] - ends[1]) / 2e-4).view(shapes.shape)
 
 
 def test_the_report_card_takes_it_by_name_and_hides_padding(stand_in):
@@ -75,3 +89,8 @@ if find_spec("tblite"):  # an extra of its own, in no lock
         found = xtb.gfn2_energy(NUMBERS, torch.stack((WATER, 1.1 * WATER)))
         assert float(found[0]) / xtb.HARTREE == pytest.approx(-5.070, abs=0.002)
         assert found[1] > found[0] + 5
+
+    def test_its_gradients_are_slopes_of_its_energies():
+        shapes = torch.stack((WATER, 1.1 * WATER))
+        found = xtb.gfn2_energy_and_gradient(NUMBERS, shapes)[1]
+        torch.testing.assert_close(found, _slopes(shapes), atol=0.02, rtol=0)

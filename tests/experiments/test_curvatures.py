@@ -141,7 +141,7 @@ def test_what_is_a_line_depends_on_the_angle_alone(cosine, straight, lengths):
 
 
 def test_the_summary_is_the_mean_over_seeds_in_per_cent():
-    names = ("mmff94", "mse", "kabsch", *curvatures.SPRINGS, *curvatures.SUMS, "root of exponential")
+    names = ("mmff94", "gfn2", "mse", "kabsch", *curvatures.SPRINGS, *curvatures.SUMS, "root of exponential")
     rows = [
         {"result": {"share": {name: {"stretch": {"mean": 1.0}, "bend": {"mean": bend}} for name in names}}}
         for bend in (0.125, 0.375)
