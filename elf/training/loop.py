@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from elf.processes import keep_freed_memory
 from elf.training.checkpoint import load_run, save_run, split_state
 from elf.training.guards import Interrupts, Randomness
 from elf.training.settings import WHERE, FitSettings, learning_rate_at, with_fabric_options
@@ -77,6 +78,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def set_up(model: nn.Module, settings: FitSettings) -> Run:
     """Everything that a training needs, on its device, before the first step."""
+    keep_freed_memory()
     fabric = make_fabric(settings)
     wrapped = fabric.setup_module(model)
     ema_model = None
