@@ -248,6 +248,8 @@ def test_a_kite_folds_over_its_diagonal(printed):
     assert kept == [edge for edge in complete(range(4)) if edge != (0, 2)]
     assert len(kept) == 2 * 4 - 3
     assert verdict(kept, 4, 2) == "rigid, not globally"
+    for page in (NOTEBOOK, NOTEBOOK.parents[1] / "README.md"):  # so the sentence to take home asks for more
+        assert "O(n) distances, if the graph is globally rigid" in page.read_text(encoding="utf-8")
     assert f"all six: ways to wobble 0, energy of the folded shape {changes[0, 2] ** 2:.2f}" in printed
 
 
