@@ -71,6 +71,7 @@ def png(fig: Figure, *, dpi: int = DPI, tight: bool = True, colors: int = 256) -
     large, small = io.BytesIO(), io.BytesIO()
     # "tight" because constrained layout alone can cut a title off where axes have equal aspect.
     options: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08} if tight else {}
+    options["pil_kwargs"] = {"compress_level": 0}  # it is only read again, below
     fig.savefig(large, format="png", dpi=dpi, facecolor=PAPER, edgecolor="none", **options)
     with Image.open(large) as picture:
         reduced = picture.convert("RGB").quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
