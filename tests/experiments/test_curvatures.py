@@ -162,4 +162,7 @@ def test_the_committed_table_says_that_pair_energies_hardly_feel_flat_groups_ben
     assert truth < rows["exponential + 0.1 heights"]["out of plane"] < 1.5 * truth
     assert rows["mse"]["out of plane"] == pytest.approx(100)
     text = find("curvatures").table(result)
-    assert text.splitlines()[2].startswith("| mmff94")
+    assert [line.split()[1] for line in text.splitlines()[2:4]] == ["mmff94", "gfn2"]
+    counts = [cell["result"]["coordinates"]["stretch"] for cell in result["cells"]]
+    assert len(counts) == 6
+    assert all(few > 0.98 * many for many, few in zip(counts[:3], counts[3:], strict=True))

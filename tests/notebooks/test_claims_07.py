@@ -8,6 +8,7 @@ import pytest
 from reading import notebook, printed, prose
 
 from experiments import load_result
+from experiments.molecules.springs import draw
 
 TEXT = prose(notebook("07_molecules"))
 LOSSES = ("mse", "kabsch", "energy")
@@ -86,6 +87,30 @@ def test_a_tenth_of_a_height_is_what_the_force_field_asks_for():
     assert 0.25 < out["exponential"] / out["mmff94"] < 0.45
     for kind in ("bend", "single-bond torsion"):
         assert abs(rows["exponential"][kind] / rows["mmff94"][kind] - 1) < 0.2
+
+
+def test_quantum_chemistry_asks_for_a_little_less():
+    result = load_result("curvatures")
+    rows = {row["energy"]: row for row in result["summary"]}
+    quantum, field, blind = rows["gfn2"], rows["mmff94"], rows["exponential"]
+    for kind in ("out of plane", "double-bond torsion"):
+        assert 0.8 < quantum[kind] / field[kind] < 0.9
+        assert blind[kind] < 0.6 * quantum[kind]
+    assert f"({quantum['out of plane']:.0f} % out of plane, {quantum['double-bond torsion']:.0f} about" in TEXT
+    assert max(abs(quantum[kind] - field[kind]) for kind in ("bend", "single-bond torsion")) < 3
+    assert "the rest is within three points" in TEXT
+    out = {c: rows[f"exponential + {c:g} heights"]["out of plane"] / quantum["out of plane"] for c in (0.1, 1.0, 10.0)}
+    assert min(out, key=lambda c: abs(out[c] - 1)) == 0.1
+    assert 1.4 < out[0.1] < 1.6
+    assert "nearest to it, too, though half again too stiff" in TEXT
+    lost = [(c["cell"]["seed"], i) for c in result["cells"] for i in c["result"].get("lost", ())]
+    assert len(lost) == 1
+    assert sum(c["result"]["molecules"] for c in result["cells"] if c["cell"].get("energy") == "gfn2") == 179
+    assert "One of the 180 molecules is missing: a zwitterion" in TEXT
+    ((seed, i),) = lost
+    charges = draw("test", 60, seed).smiles[i]
+    assert "+" in charges
+    assert "-]" in charges
 
 
 def test_the_mended_energy_was_trained_on_the_reported_seeds():
