@@ -121,7 +121,8 @@ def tag(name: str, values: Tensor, tone: str = "ink", unit: str = "", top: float
     most = float(each.max()) if top is None else top
     if not most > 0:
         raise ValueError(f"top is {most}; it should be above zero")
-    return {"name": name, "tone": tone, "unit": unit, "values": [float(f"{float(v):.6g}") for v in each], "top": most}
+    numbers = [float(f"{float(v):.6g}") if abs(v) > 1e-12 * most else 0.0 for v in each]  # no rounding error as a price
+    return {"name": name, "tone": tone, "unit": unit, "values": numbers, "top": most}
 
 
 class Knobs(Sketch):

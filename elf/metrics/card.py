@@ -90,7 +90,7 @@ class ReportCard(Card):
             ("free modes beyond rigid motions", str(free), "some shapes cost nothing" if free else ""),
             ("targets with a soft mode", f"{self.soft_share:.0%}", "a mode below 1 % of the median"),
             ("condition number", f"{self.condition:.0f}", "stiffest over softest mode"),
-            ("gradient grows as displacement to the", f"{self.growth:.2f}", bounded),
+            ("gradient grows as displacement to the", f"{round(self.growth, 2) + 0.0:.2f}", bounded),
             ("steepest where atoms meet", f"{self.steepest:.3g}", "explodes" if self.steepest > 1e3 else ""),
             ("gradient jumps where atoms meet", str(self.kink), "a kink" if self.kink else "smooth"),
         ]

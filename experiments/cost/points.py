@@ -202,13 +202,19 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
+def _plain(value: float, digits: int) -> str:
+    """So many significant digits and no power of ten: 4,700 and not 4.7e+03."""
+    return f"{float(f'{value:.{digits}g}'):,.0f}" if value >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
 def table(result: dict[str, Any]) -> str:
     """Milliseconds and megabytes; "not run" with what was expected."""
 
     def describe(row: dict[str, Any]) -> str:
         if "milliseconds" in row:
-            return f"{row['milliseconds']:.3g} ms, {row['bytes'] / 1e6:.3g} MB"
-        return f"not run: {row['expected_milliseconds'] / 1e3:.2g} s, {row['expected_bytes'] / 1e9:.2g} GB expected"
+            return f"{_plain(row['milliseconds'], 3)} ms, {_plain(row['bytes'] / 1e6, 3)} MB"
+        expected = _plain(row["expected_milliseconds"] / 1e3, 2), _plain(row["expected_bytes"] / 1e9, 2)
+        return "not run: {} s, {} GB expected".format(*expected)
 
     lines: dict[int, dict[str, object]] = {}
     for row in result["summary"]:

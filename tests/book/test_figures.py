@@ -70,6 +70,16 @@ def test_a_figure_has_the_grounds_colour_and_words_of_enough_contrast(dark, figu
     assert min(_contrast(color, ground) for color in colors) >= 4.5
 
 
+@pytest.mark.parametrize("part", [".elf-frames img", ".text_html > table"])
+def test_on_a_dark_page_of_the_site_neither_sliders_pictures_nor_tables_are_slabs(part, book, open_page):
+    place = open_page(f"{book}/notebooks/05_rigidity.html", dark=True).locator(f".cell_output {part}").first
+    place.scroll_into_view_if_needed()
+    with Image.open(io.BytesIO(place.screenshot())) as shot:
+        picture = shot.convert("L")
+    assert max(picture.crop((0, 0, 4, 4)).tobytes()) < 60
+    assert picture.getextrema()[1] > 120  # what is drawn or written is light
+
+
 @pytest.mark.parametrize("wide", [500, 890])
 def test_on_a_phone_words_keep_their_size_and_the_page_does_not_scroll_sideways(wide, figure_page):
     page = figure_page(False, width=390, wide=wide)

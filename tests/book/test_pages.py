@@ -20,6 +20,9 @@ from tools.book import sources  # noqa: E402
 SCREENSHOTS = ROOT / "build" / "screenshots"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TALLEST = 12_000  # of a screenshot, in pixels: Chromium draws no larger ones
+CUT = """() => [...document.querySelectorAll(".bd-article div.highlight pre")]
+  .filter((text) => text.offsetParent && text.scrollWidth > text.clientWidth + 1)
+  .map((text) => text.textContent.slice(0, 60))"""
 
 
 def _docnames(entries: list[dict]) -> list[str]:
@@ -80,6 +83,8 @@ def test_page(name, book, open_page):
         assert "_images/" not in alt, f"a file's name is no description: {alt}"
     for view in page.locator(".elf-molecule").all():
         check_molecule(view)
+    if name.startswith("notebooks/"):
+        assert not page.evaluate(CUT), "code, or what it prints, is wider than its place beside both sidebars"
     page.evaluate("() => window.scrollTo(0, 0)")
     _screenshot(page, name, "light")
 

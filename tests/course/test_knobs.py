@@ -112,6 +112,11 @@ def test_bad_values_are_refused():
     assert widget.at == [1, 1]
 
 
+def test_what_is_a_rounding_error_beside_the_full_bar_is_zero():
+    values = torch.tensor([1.47e-31, -3e-15, 1e-9, 60.0], dtype=torch.float64)
+    assert tag("share", values, top=100)["values"] == [0.0, 0.0, 1e-9, 60.0]
+
+
 def test_words_and_still_picture():
     widget = knobs()
     assert widget.alt == "Stretched water. stretch 2, push b: price 1.6 Å, other 1.4."

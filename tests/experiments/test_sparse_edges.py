@@ -275,8 +275,11 @@ def test_the_cost_table_says_what_was_measured_and_what_was_expected():
     summary = [
         {"loss": "mse", "points": 30, "milliseconds": 0.25, "bytes": 3e6},
         {"loss": "plain", "points": 30, "expected_milliseconds": 4000.0, "expected_bytes": 5e9},
+        {"loss": "mse", "points": 3000, "milliseconds": 2509.4, "bytes": 1.45e3},
+        {"loss": "plain", "points": 3000, "expected_milliseconds": 1.83e6, "expected_bytes": 4.71e15},
     ]
-    line = loss_cost.table({"summary": summary}).splitlines()[2]
-    assert [text.strip() for text in line.split("|")[1:-1]] == [
-        "30", "0.25 ms, 3 MB", "not run: 4 s, 5 GB expected",
-    ]  # fmt: skip
+    lines = loss_cost.table({"summary": summary}).splitlines()[2:]
+    assert [[text.strip() for text in line.split("|")[1:-1]] for line in lines] == [
+        ["30", "0.25 ms, 3 MB", "not run: 4 s, 5 GB expected"],
+        ["3000", "2,510 ms, 0.00145 MB", "not run: 1,800 s, 4,700,000 GB expected"],
+    ]

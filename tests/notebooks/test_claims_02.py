@@ -84,6 +84,13 @@ def test_the_rigid_share_depends_on_the_turn(cells, degrees, share):
     assert f"{degrees:.1f}: '{share:.0%}'" in cells["share-code"].outputs[0].text
 
 
+def test_the_rigid_share_is_greatest_at_some_twenty_degrees_and_a_half_at_ninety(text):
+    shares = {degrees: share_of(degrees, 500) for degrees in (10, 20, 40, 90)}
+    assert shares[10] < shares[20] > shares[40] > shares[90]
+    assert shares[90] == pytest.approx(0.5, abs=0.02)
+    assert "Beyond some 20 degrees the share falls again" in text
+
+
 def test_half_is_reached_at_about_three_degrees_by_the_count_of_directions(text):
     ring, radii = along_normal(molecule("benzene"))
     directions = 3 * len(ring) - 3  # of centred noise; three of them are turns
