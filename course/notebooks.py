@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ HEADLINE = "HEADLINE: "
 Watcher = Callable[[int, int], None]
 MOST_JOBS = 4
 """Notebooks at the same time where nobody says how many: each takes about a gigabyte of memory."""
+_STILL = ".jp-OutputArea-child:has(.widget-subarea > *) + .jp-OutputArea-child .elf-still { display: none; }"
 _STATED = re.compile(r"\*\*Run time:\*\* about (\d+) s\b")
 _Cells = SimpleQueue[tuple[str, int, int]]
 _cells: _Cells | None = None
@@ -120,8 +123,6 @@ def execute(
     Raises:
         NotebookError: a cell raised, ran out of time, or killed its kernel.
     """
-    from nbconvert import HTMLExporter
-
     notebook: Any = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -144,12 +145,36 @@ def execute(
         output.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, output / path.name)
     seconds = time.perf_counter() - start
+    (output / f"{path.stem}.html").write_text(page_of(notebook, path.stem), encoding="utf-8")
+    return NotebookRun(path.stem, seconds, headline(notebook))
+
+
+def page_of(notebook: Any, name: str) -> str:
+    """An executed notebook as HTML, without its removed cells.
+
+    Its widgets come alive where the network lets their scripts come; until then, and offline, their still pictures
+    stand in their places.
+    """
+    from nbconvert import HTMLExporter
+
+    shown = copy.deepcopy(notebook)
+    for cell in shown.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [one for output in cell.outputs for one in (output, *_still(output))]
     unseen = {"enabled": True, "remove_cell_tags": {"remove-cell"}}
     exporter = HTMLExporter(template_name="lab", config=Config({"TagRemovePreprocessor": unseen}))
     exporter.log.setLevel(logging.ERROR)
-    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
-    (output / f"{path.stem}.html").write_text(html, encoding="utf-8")
-    return NotebookRun(path.stem, seconds, headline(notebook))
+    return exporter.from_notebook_node(shown, resources={"metadata": {"name": name}})[0]
+
+
+def _still(output: Any) -> list[Any]:
+    """What follows a widget: its picture, hidden once something is drawn in the widget's place."""
+    data = output.get("data", {})
+    if not {"application/vnd.jupyter.widget-view+json", "image/png"} <= data.keys():
+        return []
+    words = escape(output.metadata.get("image/png", {}).get("alt", ""))
+    picture = f'<img class="elf-still" alt="{words}" src="data:image/png;base64,{data["image/png"]}">'
+    return [nbformat.v4.new_output("display_data", {"text/html": f"<style>{_STILL}</style>{picture}"})]
 
 
 def _execute_cells(client: NotebookClient, name: str, env: dict[str, str], watch: Watcher) -> None:

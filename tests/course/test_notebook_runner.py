@@ -48,6 +48,26 @@ def test_a_removed_cell_runs_and_is_not_in_the_page(folder):
     assert "HEADLINE" not in page
 
 
+def test_offline_a_widget_s_place_holds_its_still_picture_until_the_widget_comes(chromium):
+    path = Path(notebooks.__file__).resolve().parents[1] / "notebooks" / "02_gradient_fields.ipynb"
+    context = chromium.new_context(offline=True)
+    page = context.new_page()
+    page.set_content(notebooks.page_of(nbformat.read(path, 4), path.stem), wait_until="domcontentloaded")
+    views = page.locator("script[type='application/vnd.jupyter.widget-view+json']")
+    stills = page.locator("img.elf-still")
+    assert views.count() == stills.count() > 2
+    for still in stills.all():
+        assert still.bounding_box()["height"] > 50
+        assert len(still.get_attribute("alt")) > 20
+    place = "(script) => script.insertAdjacentHTML('beforebegin', '<div class=widget-subarea></div>')"
+    views.first.evaluate(place)
+    assert stills.first.is_visible()  # the widgets' library came, the widget's own script did not
+    page.locator(".widget-subarea").evaluate("(place) => place.append(document.createElement('p'))")
+    assert not stills.first.is_visible()
+    assert stills.nth(1).is_visible()
+    context.close()
+
+
 def test_runs_in_order_collects_headlines_and_leaves_the_sources_alone(folder, said):
     first = _write(folder / "00_first.ipynb", "import os\nprint('HEADLINE: scale', os.environ['ELF_SCALE'])")
     second = _write(folder / "01_second.ipynb", "import sys\nprint('HEADLINE: python', sys.executable)")
