@@ -80,6 +80,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "a plain and an equivariant network, five times as long",
         {"losses": THREE, "steps": (12_000,), "samples": 1000},
     ),
+    "two_gifts_longest": (
+        "a plain and an equivariant network, twenty-five times as long",
+        {"losses": ("mse", MENDED_BEST), "steps": (60_000,), "samples": 1000},
+    ),
     "mended_energies": (
         "pair energies that feel flat groups bend, on seeds of their own",
         {"losses": (*THREE, *MENDED), "steps": (2400,), "first_seed": 10},
