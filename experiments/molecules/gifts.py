@@ -77,13 +77,16 @@ a tenth smaller."""
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "two_gifts": ("a plain and an equivariant network, with every loss", {"losses": THREE, "steps": (2400,)}),
     "two_gifts_long": (
-        "a plain and an equivariant network, five times as long",
-        {"losses": THREE, "steps": (12_000,), "samples": 1000},
+        "the plain network, five times as long",
+        {"networks": ("plain",), "losses": (*THREE, MENDED_BEST), "steps": (12_000,), "samples": 1000},
     ),
-    "two_gifts_longest": (
-        "a plain and an equivariant network, twenty-five times as long",
-        {"losses": ("mse", MENDED_BEST), "steps": (60_000,), "samples": 1000},
-    ),
+    **{
+        f"longest_{network}": (
+            f"the {network} network, twenty-five times as long",
+            {"networks": (network,), "losses": ("mse", MENDED_BEST), "steps": (60_000,), "samples": 1000},
+        )
+        for network in NETWORKS
+    },
     "mended_energies": (
         "pair energies that feel flat groups bend, on seeds of their own",
         {"losses": (*THREE, *MENDED), "steps": (2400,), "first_seed": 10},
@@ -115,9 +118,12 @@ def settings_of(name: str, scale: str) -> Settings:
     else:
         own = {**own, "steps": recipe.steps}
         own.pop("samples", None)
-    networks = {"smoke": TINY, "gpu": WIDE, "paper": WIDE}.get(scale, NETWORKS)
+    sizes = {"smoke": TINY, "gpu": WIDE, "paper": WIDE}.get(scale, NETWORKS)
+    networks = {name: sizes[name] for name in own.pop("networks", sizes)}
     tests = {"reference": 20, "probed": 40} if scale == "smoke" else {}
-    return Settings(**{"recipe": recipe, "networks": networks, "rates": RATES, **tests, **own})
+    return Settings(
+        **{"recipe": recipe, "networks": networks, "rates": {name: RATES[name] for name in networks}, **tests, **own}
+    )
 
 
 def recipe_of(settings: Settings, network: str) -> small.Settings:

@@ -78,6 +78,15 @@ def test_what_a_variant_has_of_its_own_is_at_laptop_scale():
     assert (smoke.probed, smoke.reference, paper.probed) == (40, 20, 300)
 
 
+def test_long_runs_are_of_one_network():
+    for name, network in (("two_gifts_long", "plain"), ("longest_plain", "plain"), ("longest_equivariant",) * 2):
+        settings = gifts.settings_of(name, "laptop")
+        assert [*settings.networks, *settings.rates] == 2 * [network.removeprefix("longest_")]
+        assert {cell["network"] for cell in gifts.cells(settings, 1)} == set(settings.networks)
+    assert gifts.settings_of("longest_plain", "laptop").steps == (60_000,)
+    assert gifts.settings_of("two_gifts_long", "smoke").networks == {"plain": gifts.TINY["plain"]}
+
+
 def test_leads_pairs_networks_of_the_same_seed():
     def cell(network: str, loss: str, seed: int, value: float) -> dict:
         return {"cell": {"network": network, "loss": loss, "seed": seed}, "result": {"atom_stability": value}}
