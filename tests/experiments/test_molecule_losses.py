@@ -42,10 +42,11 @@ def test_losses_are_alike_in_size_on_noisy_molecules(generator):
     size = {
         name: make()(data.positions + noise, data.positions, data.mask).mean().item() for name, make in LOSSES.items()
     }
-    loud = ("half_kabsch", "fifth_kabsch")  # between the pair energy and Kabsch
+    loud = ("half_kabsch", "fifth_kabsch", "half_heights")  # between the pair energy and Kabsch
     for name in {"sparse", "sparse_inverse", "short", "inverse_square", "inverse", "constant", *MENDED} - {*loud}:
         assert size[name] == pytest.approx(size["energy"], rel=0.15)
     assert size["kabsch"] < size["half_kabsch"] < size["fifth_kabsch"] < size["energy"]
+    assert size["half_heights"] == pytest.approx((size["heights_0.1"] + size["kabsch"]) / 2)
     for name in ("mse", "kabsch"):
         assert 0.3 < size[name] / size["energy"] < 1
 
