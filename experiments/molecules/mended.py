@@ -56,5 +56,6 @@ def against_mse(cells: Cells, network: str, loss: str, spread: Mapping[str, floa
     ours, theirs = means
     noise = {figure: value / len(seeds) ** 0.5 for figure, value in spread.items()}
     worse = [f for f, sign in BETTER.items() if sign * (ours[f] - theirs[f]) < -noise[f]]
-    ratios = (ours[figure] / theirs[figure] for figure in ("mmd_bond", "out_of_plane@0.1"))
-    return Verdict(ours["atom_stability"] - theirs["atom_stability"], *ratios, tuple(worse))
+    lead = ours["atom_stability"] - theirs["atom_stability"]
+    bonds, flat = (ours[figure] / theirs[figure] for figure in ("mmd_bond", "out_of_plane@0.1"))
+    return Verdict(lead, bonds, flat, tuple(worse))
