@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from experiments.molecules.gifts import enough
+
 BETTER: dict[str, int] = {
     **dict.fromkeys(("atom_stability", "molecule_stability", "stable_connected", "connected", "validity"), 1),
     **dict.fromkeys(("mmd_bond", "mmd_angle", "mmd_dihedral", "fcd"), -1),
@@ -35,10 +37,10 @@ class Verdict(NamedTuple):
         return self.atoms > 0 and self.bonds < 1 and self.flat <= 1.2 and not self.worse
 
 
-def figures(cells: Cells, network: str, loss: str) -> dict[int, Mapping[str, float]]:
-    """The results of one kind of network, by seed."""
+def figures(cells: Cells, network: str, loss: str) -> dict[int, Mapping[str, Any]]:
+    """The results of one kind of network, by seed; None for what rests on too few molecules."""
     kind = {"network": network, "loss": loss}.items()
-    return {cell["cell"]["seed"]: cell["result"] for cell in cells if kind <= cell["cell"].items()}
+    return {cell["cell"]["seed"]: enough(cell)["result"] for cell in cells if kind <= cell["cell"].items()}
 
 
 def spread(cells: Cells, network: str) -> dict[str, float]:
@@ -49,13 +51,14 @@ def spread(cells: Cells, network: str) -> dict[str, float]:
 
 
 def against_mse(cells: Cells, network: str, loss: str, spread: Mapping[str, float]) -> Verdict:
-    """What a loss does beside MSE, means over pairs of networks of the same seed."""
+    """What a loss does beside MSE, means over pairs of networks of the same seed; figures that one of them lacks (see
+    `enough`) are not judged."""
     own, mse = figures(cells, network, loss), figures(cells, network, "mse")
     seeds = own.keys() & mse.keys()
-    means = [{figure: mean(runs[seed][figure] for seed in seeds) for figure in BETTER} for runs in (own, mse)]
-    ours, theirs = means
+    judged = [f for f in BETTER if all(runs[seed][f] is not None for runs in (own, mse) for seed in seeds)]
+    ours, theirs = ({f: mean(runs[seed][f] for seed in seeds) for f in judged} for runs in (own, mse))
     noise = {figure: value / len(seeds) ** 0.5 for figure, value in spread.items()}
-    worse = [f for f, sign in BETTER.items() if sign * (ours[f] - theirs[f]) < -noise[f]]
+    worse = [f for f in judged if BETTER[f] * (ours[f] - theirs[f]) < -noise[f]]
     lead = ours["atom_stability"] - theirs["atom_stability"]
     bonds, flat = (ours[figure] / theirs[figure] for figure in ("mmd_bond", "out_of_plane@0.1"))
     return Verdict(lead, bonds, flat, tuple(worse))

@@ -10,7 +10,7 @@ from experiments.molecules import mended
 
 
 def cell(loss: str, seed: int, network: str = "plain", **changed: float) -> dict[str, Any]:
-    result = {**dict.fromkeys(mended.BETTER, 0.5), **changed}
+    result = {**dict.fromkeys(mended.BETTER, 0.5), "strain": None, "strained": 0, "molecules": 100, **changed}
     return {"cell": {"network": network, "loss": loss, "seed": seed}, "result": result}
 
 
@@ -39,6 +39,12 @@ def test_more_pairs_narrow_the_spread_and_only_pairs_count():
     cells += [cell("root", 4, fcd=99.0), cell("root", 0, network="equivariant", fcd=99.0)]
     assert mended.against_mse(cells, "plain", "root", SPREAD).worse == ("fcd",)
     assert mended.against_mse(cells[:1] + cells[4:5], "plain", "root", SPREAD).worse == ()
+
+
+def test_what_rests_on_too_few_molecules_is_not_judged():
+    for molecules, named in ((100, ("fcd",)), (50, ())):
+        cells = [cell("mse", 0), cell("root", 0, fcd=9.0, molecules=molecules)]
+        assert mended.against_mse(cells, "plain", "root", SPREAD).worse == named
 
 
 def test_leads_ratios_and_what_was_asked():
