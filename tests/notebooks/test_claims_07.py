@@ -19,8 +19,8 @@ def figure(key: str, network: str, loss: str, factor: float = 1.0, result: str =
     return [factor * c["result"][key] for c in load_result(result)["cells"] if at <= c["cell"].items()]
 
 
-def mended(key: str, network: str, factor: float = 1.0) -> list[float]:
-    return figure(key, network, "heights_0.1", factor, "two_gifts_mended")
+def mended(key: str, network: str, factor: float = 1.0, loss: str = "heights_0.1") -> list[float]:
+    return figure(key, network, loss, factor, "two_gifts_mended")
 
 
 def drugs(key: str, loss: str, factor: float = 1.0) -> list[float]:
@@ -120,8 +120,13 @@ def test_the_mended_energy_was_trained_on_the_reported_seeds():
     assert len(seeds) >= 3
     assert f"{len(seeds)} networks each (`elf reproduce two_gifts_mended --scale laptop --seeds {len(seeds)}`)" in TEXT
     for network in ("plain", "equivariant"):
-        assert said(mended("atom_stability", network, 100), 1) in TEXT
-        assert said(mended("out_of_plane@0.1", network), 3) in TEXT
+        for loss in ("heights_0.1", "half_heights"):
+            assert said(mended("atom_stability", network, 100, loss), 1) in TEXT
+            assert said(mended("out_of_plane@0.1", network, 1, loss), 3) in TEXT
+    for loss in ("heights_0.1", "half_heights"):
+        assert said(mended("mmd_angle", "equivariant", 1, loss), 2) in TEXT
+    strain = [mean(mended("restart_strain@0.2", "equivariant", 1, loss)) for loss in ("heights_0.1", "half_heights")]
+    assert "{:.1f} and {:.1f} kcal/mol of strain".format(*strain) in TEXT
 
 
 def test_drug_like_molecules_gain_most():
