@@ -71,15 +71,3 @@ def test_modules_of_packages_load_on_first_use(path: str) -> None:
 def test_unknown_module_of_a_package() -> None:
     with pytest.raises(AttributeError, match=r"module 'elf\.data' has no attribute 'qm10'"):
         _ = elf.data.qm10
-
-
-def test_training_waits_for_nothing_that_it_does_not_use() -> None:
-    """Fabric asks for the version of torchmetrics, whose import (scipy.stats, seconds) no training needs."""
-    out = run(
-        "import sys\n"
-        "from elf.training import FitSettings\n"
-        "from elf.training.loop import make_fabric\n"
-        "make_fabric(FitSettings(steps=1, learning_rate=0.1, accelerator='cpu'))\n"
-        "print(*sorted({'torchmetrics', 'scipy.stats'} & set(sys.modules)))"
-    )
-    assert out.split() == []

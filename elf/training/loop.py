@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,16 +31,8 @@ Callback = Callable[[TrainState], object]
 
 def make_fabric(settings: FitSettings) -> Any:
     """A launched Lightning Fabric for the settings, silent but for warnings."""
-    # Imported here: it takes seconds, and whoever only reads results needs none of it. Half of them were torchmetrics'
-    # (and scipy.stats'), which Fabric imports to ask for a version that only its SpikeDetection wants to know.
-    unasked = "torchmetrics" not in sys.modules
-    if unasked:
-        sys.modules["torchmetrics"] = None  # type: ignore[assignment]  # Python's way to say that there is none
-    try:
-        from lightning_fabric import Fabric
-    finally:
-        if unasked:
-            del sys.modules["torchmetrics"]
+    # Imported here: it takes seconds, and whoever only reads results needs none of it.
+    from lightning_fabric import Fabric
     from lightning_fabric.utilities.warnings import PossibleUserWarning
 
     # Its notes on precision and ranks go to stderr, which a committed notebook should not have.
