@@ -38,7 +38,7 @@ from elf.training.checkpoint import WEIGHTS_FORMAT
 
 STEPS, BATCH = 500, 16
 """Half a minute on two cores with drug-like molecules."""
-NETWORK = {"channels": 64, "heads": 4, "layers": 4}
+NETWORK = {"channels": 64, "heads": 4, "layers": 4, "calm": True}
 LEARNING_RATE, EMA_DECAY, GRADIENT_CLIP, WARMUP = 2e-3, 0.998, 1.0, 100
 SAMPLER_STEPS, CHURN = 50, 0.4
 PICTURED = 8

@@ -27,6 +27,7 @@ SMILES = [
     *("CS(=O)(=O)Nc1ccccc1", "C[NH2+]CC(=O)[O-]", "CN1CCCC1c1cccnc1", "CCO", "CC(O)CN"),
 ]
 SMALL = {"channels": 16, "heads": 2, "layers": 1}
+NETWORK = workflow.NETWORK
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,14 @@ def test_every_loss_trains(loss, elf, drugs, tmp_path, monkeypatch):
     status, out, err = elf("train", drugs, "--loss", loss, "--steps", 2)
     assert (status, err) == (0, [])
     assert out[-1].endswith(f"elf sample {Path('runs') / f'drugs.{loss}'}")
+
+
+def test_the_network_is_one_that_throws_no_atom_in_long_trainings():
+    about = {"size": 1.5, "elements": [1, 6], "seed": 0, "network": NETWORK}
+    assert all(block.calm for block in workflow._denoiser(about).network.blocks)
+    # The weights of older runs are of networks that were not, and say nothing of it.
+    about["network"] = {name: value for name, value in NETWORK.items() if name != "calm"}
+    assert not any(block.calm for block in workflow._denoiser(about).network.blocks)
 
 
 def test_heights_are_the_pairs_and_the_heights_per_atom():

@@ -198,8 +198,8 @@ class EquivariantTransformer(_Transformer):
         size: root-mean-square coordinate of clean data, angstrom (sigma_data).
         pair_features: size of the feature vector of a pair of atoms, such as its bond; 0 for none.
         calm: whether inner products of vectors enter by their inverse hyperbolic sine. As they are, the vectors of each
-            round grow with the cube of those before: nothing to denoisers, whose input is near the answer, but long
-            trainings from nothing but noise meet an atom now and then that is thrown a thousand angstrom.
+            round grow with the cube of those before, and long trainings meet an atom now and then that is thrown: most
+            often from nothing but noise, but denoisers too (fifteen batches of 60,000 with MSE; an energy refused one).
     """
 
     def __init__(

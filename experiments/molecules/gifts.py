@@ -83,7 +83,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         f"longest_{network}": (
             f"the {network} network, twenty-five times as long",
-            {"networks": (network,), "losses": ("mse", MENDED_BEST), "steps": (60_000,), "samples": 1000},
+            {
+                "networks": (network,),
+                "losses": ("mse", MENDED_BEST),
+                "steps": (60_000,),
+                "samples": 1000,
+                "calm": network == "equivariant",
+            },
         )
         for network in NETWORKS
     },
@@ -112,7 +118,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def settings_of(name: str, scale: str) -> Settings:
     """The settings of one of the `VARIANTS`."""
     own = dict(VARIANTS[name][1])
-    recipe = replace(nearest(small.SETTINGS, scale), turned=True)
+    recipe = replace(nearest(small.SETTINGS, scale), turned=True, calm=own.pop("calm", False))
     if scale == "laptop":
         recipe = replace(recipe, samples=own.pop("samples", recipe.samples))
     else:

@@ -61,7 +61,7 @@ class Settings:
         steps, losses, learning_rates, shares: a cell for each combination; a share of 1/2 trains on half of the data.
         samples: molecules drawn from each trained network.
         data: one of `DATA`; heavy_atoms, atoms: inclusive ranges of the molecules taken from it.
-        network: one of `NETWORKS`, with `channels`, `heads` and `layers`.
+        network: one of `NETWORKS`, with `channels`, `heads` and `layers`, and `calm` where it is equivariant.
         turned: whether every molecule is turned at random before it is noised, as a network without symmetry needs.
         sampler_steps, sampler_churn, closed_shell: see `elf.generative.samplers.sample_molecules`.
         log_mean, log_std: noise levels in training are exp(N(log_mean, log_std^2)) angstrom.
@@ -77,6 +77,7 @@ class Settings:
     atoms: tuple[int, int] = (5, 29)
     batch_size: int = 32
     network: str = "equivariant"
+    calm: bool = False
     turned: bool = False
     channels: int = 64
     heads: int = 4
@@ -203,9 +204,11 @@ NETWORKS = {"equivariant": EquivariantTransformer, "plain": PlainTransformer}
 
 def make_denoiser(settings: Settings, seed: int) -> KarrasDenoiser:
     """An untrained network; the same seed gives the same weights."""
+    own = {"calm": settings.calm} if settings.network == "equivariant" else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = NETWORKS[settings.network](
+            **own,
             features=len(DATA[settings.data].elements),
             channels=settings.channels,
             heads=settings.heads,

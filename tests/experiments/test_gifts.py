@@ -84,6 +84,10 @@ def test_long_runs_are_of_one_network():
         assert [*settings.networks, *settings.rates] == 2 * [network.removeprefix("longest_")]
         assert {cell["network"] for cell in gifts.cells(settings, 1)} == set(settings.networks)
     assert gifts.settings_of("longest_plain", "laptop").steps == (60_000,)
+    for name, calm in (("longest_equivariant", True), ("two_gifts", False)):
+        for scale in ("smoke", "laptop"):
+            model = small.make_denoiser(gifts.recipe_of(gifts.settings_of(name, scale), "equivariant"), 0)
+            assert all(block.calm == calm for block in model.network.blocks)
     assert gifts.settings_of("two_gifts_long", "smoke").networks == {"plain": gifts.TINY["plain"]}
 
 
