@@ -16,11 +16,12 @@ from elf import cli, evaluation, springs, workflow
 from elf.chemistry import read, write
 from elf.chemistry.bonds import GEOM
 from elf.data.molecules import Molecules, SmilesList
-from elf.energy import HeightEnergy, PairEnergy
+from elf.energy import AlignedHarmonic, HeightEnergy, PairEnergy
 from elf.files import load_tensors
 from elf.metrics import molecules as metrics
 from elf.training import save_weights
 from elf.training.checkpoint import FORMAT, WEIGHTS_FORMAT
+from experiments.molecules.losses import LOSSES
 
 SMILES = [
     *("CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Nc1ccc(O)cc1", "NC(=O)c1cccnc1", "CC(N)Cc1ccccc1", "CNCCCl"),
@@ -221,6 +222,10 @@ def test_heights_are_the_pairs_and_the_heights_per_atom():
     pairs, heights = PairEnergy(springs.Exponential(k=5.0)), HeightEnergy(k=0.1)
     wanted = (pairs(prediction, target, mask) + heights(prediction, target, mask)) / mask.sum(1)
     torch.testing.assert_close(workflow.LOSSES["heights"]()(prediction, target, mask), wanted)
+    kabsch = AlignedHarmonic()(prediction, target, mask) / mask.sum(1)
+    mended = workflow.LOSSES["mended"]()(prediction, target, mask)
+    torch.testing.assert_close(mended, 0.435 * wanted + 0.5 * kabsch)
+    torch.testing.assert_close(mended, LOSSES["half_heights"]()(prediction, target, mask))
     assert (workflow.LOSSES["heights"]()(-target, target, mask) > 0.1).all()
     assert (workflow.LOSSES["energy"]()(-target, target, mask) < 1e-6).all()
 
