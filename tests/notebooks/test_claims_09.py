@@ -163,8 +163,8 @@ def test_the_card_of_pairs_complains_of_flat_molecules_and_heights_mend_it():
     assert int(pairs.split()[0]) == 12 - 3  # benzene
     assert heights == "0"
     _, pairs, heights = card["sees a reflection"]
-    assert pairs.endswith("no")
-    assert heights.endswith("yes")
+    assert pairs.endswith("(no)")
+    assert heights.endswith("(yes)")
 
 
 def test_the_three_commands_ran():
