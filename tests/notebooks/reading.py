@@ -42,11 +42,10 @@ def widget(book: Any, id: str) -> dict[str, Any]:
     return book.metadata.widgets[VIEW.replace("view", "state")]["state"][view["model_id"]]["state"]
 
 
-def _functions(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     for child in table.get_children():
-        if child.get_name() not in AT_ONCE:
-            yield child
-        yield from _functions(child)
+        yield child
+        yield from _scopes(child)
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:
@@ -54,7 +53,10 @@ def _names(source: str) -> tuple[set[str], set[str]]:
     table = symtable.symtable(source, "cell", "exec")
     bound = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
     used = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
-    later = {s.get_name() for f in _functions(table) for s in f.get_symbols() if s.is_global()}
+    later: set[str] = set()
+    for scope in _scopes(table):
+        taken = {s.get_name() for s in scope.get_symbols() if s.is_global()}
+        (used if scope.get_name() in AT_ONCE else later).update(taken)
     return bound, (used - bound) | later
 
 
@@ -65,5 +67,6 @@ def ambiguous_names(book: Any) -> list[str]:
     for id, (bound, _) in names.items():
         for name in bound:
             where[name].append(id)
-    needed = [(id, name) for id, (_, needs) in names.items() for name in needs if not hasattr(builtins, name)]
+    given = {*dir(builtins), "display"}
+    needed = [(id, name) for id, (_, needs) in names.items() for name in needs - given]
     return [f"{id} needs {name} of {where[name]}" for id, name in needed if len(where[name]) != 1]

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from reading import FOLDER, ambiguous_names, code, notebook, printed, prose
+from reading import FOLDER, code, notebook, printed, prose
 
 from course.widgets.playground import polygon, rotate
 
@@ -44,10 +44,6 @@ def test_the_time_of_the_course_is_that_of_the_readme_and_no_machine_s_guess(boo
 
 def test_the_answer_is_drawn_in_the_middle_of_the_data(book):
     assert "answer - answer.mean(0)" in code(book)["cell-16"]
-
-
-def test_cells_can_be_run_again(book):
-    assert not ambiguous_names(book)
 
 
 # The same points as complex numbers, so that a turn is a multiplication and nothing of elf is asked.

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from reading import ambiguous_names, code, notebook, printed, prose, widget
+from reading import code, notebook, printed, prose, widget
 
 import elf
 
@@ -193,7 +193,3 @@ def test_the_slip_in_the_notation_costs_a_turned_bond_all_of_its_square(book):
     of_difference = (abs(turned - bond) - 0) ** 2  # a bond whose target has no length
     said = f"pair: E(prediction, target) = 0.00, E(prediction - target, 0) = {of_difference:.2f}"
     assert said in printed(book)
-
-
-def test_cells_can_be_run_again(book):
-    assert not ambiguous_names(book)

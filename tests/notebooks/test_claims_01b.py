@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from reading import ambiguous_names, notebook, printed, prose, widget
+from reading import notebook, printed, prose, widget
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -142,7 +142,3 @@ def test_a_triangle_has_as_many_stiff_directions_as_its_hessian_has_rank(name, r
     assert int(torch.linalg.matrix_rank(hessian, tol=1e-6)) == rank
     said = re.search(rf"{name}: ([\d.]+) stiff directions of 6", printed(book))
     assert float(said[1]) == pytest.approx(rank, abs=5 * rank * math.sqrt(2 / (rank * 2000)))
-
-
-def test_cells_can_be_run_again(book):
-    assert not ambiguous_names(book)

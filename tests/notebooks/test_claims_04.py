@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from reading import ambiguous_names, notebook, prose, widget
+from reading import notebook, prose, widget
 from scipy.spatial.transform import Rotation
 
 from elf.data import qm9
@@ -133,10 +133,6 @@ def test_every_picture_of_the_slider_has_the_radius_of_the_mean():
         theta, radius = map(float, re.search(r"Theta (\S+) pi: .* draws radius (\S+),", words).groups())
         angles = math.pi * theta * np.linspace(-1, 1, 20001)
         assert radius == pytest.approx(3 * abs(np.exp(1j * angles).mean()), abs=0.1)
-
-
-def test_cells_can_be_run_again_in_any_order():
-    assert not ambiguous_names(BOOK)
 
 
 def test_the_message_of_assert_invariant_is_shown_whole():

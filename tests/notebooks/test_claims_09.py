@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from reading import ambiguous_names, notebook, printed, prose
+from reading import notebook, printed, prose
 from scipy.optimize import minimize
 
 import elf
@@ -182,10 +182,6 @@ def test_visible_cells_are_short_and_folded_ones_are_marked():
         elif "solution" not in tags:
             assert len(cell.source.splitlines()) <= 15, cell.id
             assert max(map(len, cell.source.splitlines())) <= 88, cell.id
-
-
-def test_cells_run_again_after_all_of_them_do_the_same():
-    assert not ambiguous_names(BOOK)
 
 
 def test_seeds_and_their_choice_are_said():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from reading import ambiguous_names
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -40,6 +41,11 @@ def test_is_valid_and_names_the_kernel_that_everyone_has(path, book):
 def test_every_code_cell_was_executed_from_top_to_bottom(book):
     counts = [cell.execution_count for cell in _code(book)]
     assert counts == list(range(1, len(counts) + 1))
+
+
+def test_cells_can_be_run_again_after_all_of_them(book):
+    """A name stands for one thing, so that a reader who goes back to a cell gets what it gave before."""
+    assert not ambiguous_names(book)
 
 
 def test_no_error_and_no_warning_is_committed(book):
