@@ -6,6 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LEAST = 30
+"""Molecules that a figure of a subset (valid, strained ones) should be taken from."""
+
+
+def enough(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without the figures that rest on fewer than `LEAST` molecules."""
+    result = dict(row["result"])
+    if result["strained"] < LEAST:
+        result["strain"] = None
+    if result["validity"] * result["molecules"] < LEAST:
+        result["fcd"] = None
+    return {**row, "result": result}
+
 
 def mean_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (n - 1); a single value has spread 0.0, which says nothing about it.

@@ -23,10 +23,10 @@ from elf.metrics import chemnet
 from elf.metrics import molecules as metrics
 from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment
-from experiments.framework.tables import format_mean, rounded, summarise_by, text_table
+from experiments.framework.tables import LEAST, format_mean, rounded, summarise_by, text_table
 from experiments.molecules import small
 from experiments.molecules.errors import error_figures, probe_of
-from experiments.molecules.gifts import COLUMNS, LEAST, NETWORKS, TINY
+from experiments.molecules.gifts import COLUMNS, NETWORKS, TINY
 from experiments.molecules.paper_tables import TABLE_1
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -22,14 +22,11 @@ from scipy.stats import bootstrap
 from elf.metrics import molecules as metrics
 from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment
-from experiments.framework.tables import mean_table, rounded, summarise_by
+from experiments.framework.tables import enough, mean_table, rounded, summarise_by
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.errors import error_figures, probe_of, restart_figures
 from experiments.molecules.losses import MENDED
-
-LEAST = 30
-"""Molecules that a figure of a subset (valid, strained ones) should be taken from."""
 
 
 @dataclass(frozen=True)
@@ -181,16 +178,6 @@ COLUMNS = {
 
 KEYS = ("network", "loss", "steps", "learning_rate")
 """What tells the rows of the table apart."""
-
-
-def enough(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row without the figures that rest on fewer than `LEAST` molecules."""
-    result = dict(row["result"])
-    if result["strained"] < LEAST:
-        result["strain"] = None
-    if result["validity"] * result["molecules"] < LEAST:
-        result["fcd"] = None
-    return {**row, "result": result}
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,11 +4,12 @@ and no figure worse by more than the spread. See "mended_energies" in `experimen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from experiments.molecules.gifts import enough
+from experiments.framework.experiment import load_result
+from experiments.framework.tables import enough
 
 BETTER: dict[str, int] = {
     **dict.fromkeys(("atom_stability", "molecule_stability", "stable_connected", "connected", "validity"), 1),
@@ -37,6 +38,11 @@ class Verdict(NamedTuple):
         return self.atoms > 0 and self.bonds < 1 and self.flat <= 1.2 and not self.worse
 
 
+def drawn(figures: Iterable[str]) -> list[str]:
+    """Those of the figures that judge drawn molecules, and not single steps of denoising or restarts."""
+    return [figure for figure in figures if "@" not in figure]
+
+
 def figures(cells: Cells, network: str, loss: str) -> dict[int, Mapping[str, Any]]:
     """The results of one kind of network, by seed; None for what rests on too few molecules."""
     kind = {"network": network, "loss": loss}.items()
@@ -62,3 +68,10 @@ def against_mse(cells: Cells, network: str, loss: str, spread: Mapping[str, floa
     lead = ours["atom_stability"] - theirs["atom_stability"]
     bonds, flat = (ours[figure] / theirs[figure] for figure in ("mmd_bond", "out_of_plane@0.1"))
     return Verdict(lead, bonds, flat, tuple(worse))
+
+
+def confirmed(loss: str = "half_heights") -> dict[str, Verdict]:
+    """Network -> what became of the winner on the reported seeds ("two_gifts_mended") beside MSE ("two_gifts")."""
+    by_chance = load_result("two_gifts")["cells"]
+    cells = [*by_chance, *load_result("two_gifts_mended")["cells"]]
+    return {name: against_mse(cells, name, loss, spread(by_chance, name)) for name in ("plain", "equivariant")}

@@ -25,8 +25,7 @@ from elf.metrics.molecules import canonical_smiles, evaluate
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment, Row
-from experiments.framework.tables import mean_table, rounded, summarise_by, text_table
-from experiments.molecules.gifts import LEAST
+from experiments.framework.tables import LEAST, mean_table, rounded, summarise_by, text_table
 from experiments.molecules.jodo.data import Graphs, charges_of, load
 from experiments.molecules.jodo.diffusion import (
     BOND_WEIGHT,
@@ -341,7 +340,7 @@ GRAPH_COLUMNS = {
 
 
 def enough(row: Row) -> Row:
-    """The row without the figures that rest on fewer than `gifts.LEAST` molecules."""
+    """The row without the figures that rest on fewer than `LEAST` molecules."""
     result = dict(row["result"])
     for figure, share in (("fcd", "validity"), ("graph_fcd", "graph_validity"), ("graph_contradicted", "graph_right")):
         if result[share] * result["molecules"] < LEAST:
