@@ -186,3 +186,33 @@ def test_edm_with_the_right_weight_is_still_behind():
         f"EDM has {said(atoms['energy'], 1)} % stable atoms with the energy and {said(atoms['mse'], 1)} with MSE"
         in TEXT
     )
+
+
+def test_on_the_plain_network_the_lead_lasts_and_its_price_too():
+    def long(key: str, loss: str, factor: float = 1.0) -> list[float]:
+        cells = sorted(load_result("two_gifts_long")["cells"], key=lambda c: c["cell"]["seed"])
+        assert all(c["cell"]["steps"] == 12_000 and c["result"]["molecules"] == 1000 for c in cells)
+        return [factor * c["result"][key] for c in cells if c["cell"]["loss"] == loss]
+
+    for key, digits, factor in (
+        ("atom_stability", 1, 100),
+        ("molecule_stability", 1, 100),
+        ("fcd", 1, 1),
+        ("mmd_angle", 2, 1),
+        ("mmd_dihedral", 3, 1),
+        ("out_of_plane@0.1", 3, 1),
+    ):
+        energy, mse = (long(key, loss, factor) for loss in ("energy", "mse"))
+        assert len(energy) == len(mse) == 3
+        assert said(energy, digits) in TEXT
+        assert said(mse, digits) in TEXT
+        if key.endswith("stability"):
+            assert min(energy) > max(mse)  # so in every pair
+        else:
+            better = mean(energy) < mean(mse)
+            assert better == (key == "fcd")
+            assert abs(mean(energy) - mean(mse)) > stdev(mse)
+    lead = mean(long("atom_stability", "energy", 100)) - mean(long("atom_stability", "mse", 100))
+    assert f"{lead:.1f} points where it was 11" in TEXT
+    assert f"the plain network still gains {lead:.0f} points, and more than twice the stable molecules" in TEXT
+    assert mean(long("molecule_stability", "energy")) > 2 * mean(long("molecule_stability", "mse"))
