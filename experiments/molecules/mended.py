@@ -33,9 +33,14 @@ class Verdict(NamedTuple):
     worse: tuple[str, ...]
 
     @property
+    def leads(self) -> bool:
+        """Ahead in atoms and bonds, and within 20 % out of plane."""
+        return self.atoms > 0 and self.bonds < 1 and self.flat <= 1.2
+
+    @property
     def mends(self) -> bool:
-        """Whether it is all that was asked: ahead in atoms and bonds, nowhere behind, within 20 % out of plane."""
-        return self.atoms > 0 and self.bonds < 1 and self.flat <= 1.2 and not self.worse
+        """Whether it is all that was asked: it leads, and is nowhere behind."""
+        return self.leads and not self.worse
 
 
 def drawn(figures: Iterable[str]) -> list[str]:

@@ -14,6 +14,13 @@ def cell(loss: str, seed: int, network: str = "plain", **changed: float) -> dict
     return {"cell": {"network": network, "loss": loss, "seed": seed}, "result": result}
 
 
+def test_distances_and_errors_should_be_small_and_shares_large():
+    small = {figure for figure, sign in mended.BETTER.items() if sign == -1}
+    assert {figure for figure in mended.BETTER if figure.startswith(("mmd", "fcd")) or "@0.1" in figure} == small
+    assert len(small) == 9
+    assert {*mended.BETTER.values()} == {1, -1}
+
+
 SPREAD = dict.fromkeys(mended.BETTER, 0.1)
 
 
