@@ -46,7 +46,9 @@ def test_losses_are_alike_in_size_on_noisy_molecules(generator):
     for name in {"sparse", "sparse_inverse", "short", "inverse_square", "inverse", "constant", *MENDED} - {*loud}:
         assert size[name] == pytest.approx(size["energy"], rel=0.15)
     assert size["kabsch"] < size["half_kabsch"] < size["fifth_kabsch"] < size["energy"]
-    assert size["half_heights"] == pytest.approx((size["heights_0.1"] + size["kabsch"]) / 2)
+    for name, share, other in (("half", 0.5, "energy"), ("fifth", 0.2, "energy"), ("half", 0.5, "heights_0.1")):
+        mixed = size["half_heights" if other == "heights_0.1" else f"{name}_kabsch"]
+        assert mixed == pytest.approx(share * size["kabsch"] + (1 - share) * size[other])
     for name in ("mse", "kabsch"):
         assert 0.3 < size[name] / size["energy"] < 1
 
