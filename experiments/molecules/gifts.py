@@ -77,6 +77,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "the plain network, five times as long",
         {"networks": ("plain",), "losses": ("mse", "energy"), "steps": (12_000,), "samples": 1000},
     ),
+    "two_gifts_long_mended": (
+        "the plain network, five times as long, with the other two losses",
+        {"networks": ("plain",), "losses": ("kabsch", MENDED_BEST), "steps": (12_000,), "samples": 1000},
+    ),
+    "two_gifts_long_equivariant": (
+        "the equivariant network, five times as long",
+        {
+            "networks": ("equivariant",),
+            "losses": (*THREE, MENDED_BEST),
+            "steps": (12_000,),
+            "samples": 1000,
+            "calm": True,
+        },
+    ),
     **{
         f"longest_{network}": (
             f"the {network} network, twenty-five times as long",

@@ -121,6 +121,8 @@ PLOTS: dict[str, Plot] = {
     "temperatures": Plot("atom_stability", "stable atoms (%)", ("kelvin", "loss"), 100, rows=_kelvins),
     "two_gifts": _atoms("network", "loss"),
     "two_gifts_long": _atoms("network", "loss"),
+    "two_gifts_long_mended": _atoms("network", "loss"),
+    "two_gifts_long_equivariant": _atoms("network", "loss"),
     "longest_plain": _atoms("network", "loss"),
     "longest_equivariant": _atoms("network", "loss"),
     "two_gifts_mended": _atoms("network", "loss"),
