@@ -145,3 +145,25 @@ def dots(ax: Axes, rows: Mapping[str, Sequence[float]], colors: Mapping[str, str
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(axis="x")
+
+
+def lines(ax: Axes, found: Mapping[float, Sequence[float]], color: str, *, shift: float = 1.0, **kwargs: Any) -> float:
+    """Draw the numbers at each place, one for each run, as dots, and a line through their means; `kwargs` are its.
+
+    Args:
+        found: place on the x axis -> the numbers there.
+        shift: the dots stand at `shift` times their place, so that those of several lines do not hide each other.
+
+    Returns:
+        The last mean.
+
+    Raises:
+        ValueError: a place without a number, or no place.
+    """
+    means = {place: sum(values) / len(values) for place, values in found.items() if len(values)}
+    if len(means) < len(found) or not found:
+        raise ValueError(f"found is {dict(found)!r}; it should have places, with at least one number at each")
+    ax.plot(list(means), list(means.values()), color=color, **kwargs)
+    for place, values in found.items():
+        ax.plot([shift * place] * len(values), values, "o", color=color, markersize=4, markeredgewidth=0)
+    return list(means.values())[-1]

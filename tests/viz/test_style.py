@@ -121,3 +121,17 @@ def test_dots_stand_at_their_values_from_top_to_bottom_with_a_bar_at_the_mean():
     with pytest.raises(ValueError, match=r"rows\['none'\] is empty; it should have at least one number"):
         style.dots(plt.figure().gca(), {"none": []})
     plt.close("all")
+
+
+def test_lines_join_the_means_of_dots_that_stand_at_their_values():
+    ax = plt.figure().gca()
+    assert style.lines(ax, {1.0: [2.0, 4.0], 10.0: [7.0]}, "#123456", shift=1.5, linestyle="--") == 7.0
+    line, *dots = ax.get_lines()
+    assert line.get_xydata().tolist() == [[1.0, 3.0], [10.0, 7.0]]
+    assert line.get_linestyle() == "--"
+    assert [part.get_xydata().tolist() for part in dots] == [[[1.5, 2.0], [1.5, 4.0]], [[15.0, 7.0]]]
+    assert {part.get_color() for part in ax.get_lines()} == {"#123456"}
+    for nothing in ({}, {1.0: []}):
+        with pytest.raises(ValueError, match="at least one number"):
+            style.lines(ax, nothing, "#123456")
+    plt.close(ax.figure)
