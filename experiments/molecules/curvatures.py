@@ -9,7 +9,7 @@ feel a flat group bend to second order, whatever its springs: see `elf.HeightEne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -30,7 +30,7 @@ from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment, cell_slug
 from experiments.framework.tables import text_table
 from experiments.molecules.errors import FLAT, heights
-from experiments.molecules.losses import RootPairEnergy, pair_hessian, staircase
+from experiments.molecules.losses import MENDED, RootPairEnergy, pair_hessian, staircase
 from experiments.molecules.springs import bootstrap_interval, draw
 from experiments.molecules.tight_binding import quantum_minimum, tblite_version
 
@@ -46,6 +46,12 @@ SUMS: dict[str, Energy] = {
     f"exponential + {c:g} heights": PairEnergy(EXPONENTIAL) + HeightEnergy(c) for c in (0.1, 1.0, 10.0)
 }
 ROOT = RootPairEnergy(EXPONENTIAL, 1.0)
+CANDIDATES = ("half_kabsch", "fifth_kabsch", "inverse_heights", "fitted_heights", "half_heights")
+"""Of `MENDED` those that have a row of that name. The others' row is another's: of "heights_0.1" it is "exponential +
+0.1 heights", and so on; of "root" "root of exponential"; of "window_0.2" and its like, below their border of noise,
+"exponential"."""
+NAMES = ("mse", "kabsch", *SPRINGS, *SUMS, "root of exponential", *CANDIDATES)
+"""The energies of the table, below MMFF94 and GFN2-xTB."""
 KINDS = ("stretch", "bend", "single-bond torsion", "double-bond torsion", "out of plane")
 TORSIONS = {1: KINDS[2], 2: KINDS[3]}
 """Order of the bond in the middle -> kind; none about triple bonds."""
@@ -118,6 +124,12 @@ def hessians(minimum: Float[Tensor, "atoms 3"]) -> dict[str, Float[Tensor, "coor
     found |= {name: pair_hessian(spring, minimum[None], mask)[0] for name, spring in SPRINGS.items()}
     for name, energy in {**SUMS, "root of exponential": ROOT}.items():
         found[name] = torch.autograd.functional.hessian(partial(_energy_at, energy, minimum), minimum.flatten())
+    internal = torch.eye(n, dtype=torch.float64, device=minimum.device) - rigid.T @ rigid
+    for name in CANDIDATES:
+        here = partial(_energy_at, MENDED[name](), minimum)
+        # Kabsch's alignment carries no gradient; and what is per atom there is the whole molecule's here.
+        bent = internal @ torch.autograd.functional.hessian(here, minimum.flatten()) @ internal
+        found[name] = len(minimum) * bent
     return found
 
 
@@ -195,7 +207,7 @@ def _interval(values: Sequence[float]) -> dict[str, float]:
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The mean over seeds of each share, in per cent of the bonds'; kinds that a seed's molecules lack are left out."""
     found = []
-    for name in ("mmff94", "gfn2", "mse", "kabsch", *SPRINGS, *SUMS, "root of exponential"):
+    for name in ("mmff94", "gfn2", *NAMES):
         results = [row["result"] for row in rows]
         shares = [result["share"][name] for result in results if name in result.get("share", ())]
         means = {

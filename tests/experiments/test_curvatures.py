@@ -16,7 +16,8 @@ from elf.chemistry.vibrations import remove_rigid_motions, rigid_motions
 from elf.data import qm9
 from elf.energy import HeightEnergy, PairEnergy
 from experiments.framework.experiment import find, load_result
-from experiments.molecules import curvatures
+from experiments.molecules import curvatures, gifts
+from experiments.molecules.losses import MENDED
 
 FLAT = torch.tensor([[0.0, 0.0, 0.0], [1.3, 0.0, 0.0], [-0.7, 1.2, 0.0], [-0.7, -1.1, 0.0]], dtype=torch.float64)
 """An atom in the plane of its three neighbours."""
@@ -97,9 +98,31 @@ def test_a_flat_group_bends_for_nothing_under_every_pair_energy():
     found = {name: float(u @ h @ u) for name, h in curvatures.hessians(FLAT).items()}
     for name in curvatures.SPRINGS:
         assert abs(found[name]) < 1e-9
+    assert found["half_kabsch"] == pytest.approx(found["kabsch"] / 2, rel=1e-6)
     assert found["root of exponential"] == pytest.approx(2 * math.sqrt(curvatures.ROOT.softest), rel=1e-6)
     assert found["exponential + 10 heights"] == pytest.approx(100 * found["exponential + 0.1 heights"], rel=1e-6)
     assert found["exponential + 0.1 heights"] > 0.1
+
+
+def test_every_candidate_has_a_row_that_is_the_mix_of_the_others(graphed):
+    """The losses themselves, beside what their names say, made of the rows that were there before them."""
+    assert {*curvatures.CANDIDATES, "root", "heights_0.1", "heights_1", "heights_10"} == {
+        name for name in MENDED if not name.startswith("window")
+    }
+    assert gifts.MENDED_BEST in curvatures.CANDIDATES
+    field = ForceField(to_rdkit(graphed.molecules, 0))
+    found = curvatures.hessians(field.minimise(field.positions))
+    assert list(found) == list(curvatures.NAMES)
+    heights = found["exponential + 1 heights"] - found["exponential"]
+    mixes = {
+        "half_kabsch": (found["exponential"] + found["kabsch"]) / 2,
+        "fifth_kabsch": 0.8 * found["exponential"] + 0.2 * found["kabsch"],
+        "half_heights": 0.5 * 0.87 * found["exponential + 0.1 heights"] + 0.5 * found["kabsch"],
+        "inverse_heights": 0.44 * (1.13 * found["inverse"] + heights),
+        "fitted_heights": 0.445 * (0.0064 * found["fitted"] + heights),
+    }
+    for name, mix in mixes.items():
+        torch.testing.assert_close(found[name], mix, atol=1e-6, rtol=1e-6, msg=name)
 
 
 def test_shares_are_of_the_bonds_of_the_same_molecule(tmp_path):
@@ -141,7 +164,7 @@ def test_what_is_a_line_depends_on_the_angle_alone(cosine, straight, lengths):
 
 
 def test_the_summary_is_the_mean_over_seeds_in_per_cent():
-    names = ("mmff94", "gfn2", "mse", "kabsch", *curvatures.SPRINGS, *curvatures.SUMS, "root of exponential")
+    names = ("mmff94", "gfn2", *curvatures.NAMES)
     rows = [
         {"result": {"share": {name: {"stretch": {"mean": 1.0}, "bend": {"mean": bend}} for name in names}}}
         for bend in (0.125, 0.375)
