@@ -7,17 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEAST = 30
-"""Molecules that a figure of a subset (valid, strained ones) should be taken from."""
+"""Molecules that a figure of a subset (valid, relaxed ones) should be taken from."""
+OF_SOME: dict[str, tuple[str, ...]] = {
+    "fcd": ("validity",),
+    "uniqueness": ("validity",),
+    "novelty": ("validity", "uniqueness"),
+    "graph_fcd": ("graph_validity",),
+    "graph_uniqueness": ("graph_validity",),
+    "graph_novelty": ("graph_validity", "graph_uniqueness"),
+    "graph_contradicted": ("graph_right",),
+    "bond_error": ("relaxed",),
+    "kelvin": ("relaxed",),
+}
+"""Figure of some of the molecules -> the shares whose product says of how many: of all "molecules" the valid ones, of
+these the distinct ones."""
 
 
 def enough(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row without the figures that rest on fewer than `LEAST` molecules."""
+    """The row with None for the figures that rest on fewer than `LEAST` molecules: those of `OF_SOME`, and "strain",
+    which is that of the "strained"."""
     result = dict(row["result"])
-    if result["strained"] < LEAST:
-        result["strain"] = None
-    if result["validity"] * result["molecules"] < LEAST:
-        result["fcd"] = None
-    return {**row, "result": result}
+    few = [figure for figure, shares in OF_SOME.items() if figure in result and _counted(row["result"], shares) < LEAST]
+    if result.get("strained", LEAST) < LEAST:
+        few.append("strain")
+    return {**row, "result": result | dict.fromkeys(few)}
+
+
+def _counted(result: Mapping[str, Any], shares: Sequence[str]) -> float:
+    """The molecules of these shares; a result that does not say how many there are is not judged."""
+    if not {"molecules", *shares} <= result.keys():
+        return math.inf
+    # Shares are rounded to five digits: 30 of 900 should be 30. Where nothing is valid, the share of distinct is None.
+    return round(result["molecules"] * math.prod(result[share] or 0 for share in shares))
 
 
 def mean_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -36,6 +57,8 @@ def mean_spread(values: Sequence[float]) -> tuple[float, float]:
 def summarise_by(rows: Sequence[Mapping[str, Any]], *keys: str, digits: int = 6) -> list[dict[str, Any]]:
     """One row for each distinct value of the cells' `keys`, in order of appearance, averaged over the rest (seeds).
 
+    A figure that rests on too few molecules in one of the group's results (see `enough`) is left out.
+
     Args:
         rows: {"cell": ..., "result": ..., ...} of finished cells.
         keys: names in "cell" that tell the groups apart.
@@ -46,7 +69,7 @@ def summarise_by(rows: Sequence[Mapping[str, Any]], *keys: str, digits: int = 6)
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row["cell"][key] for key in keys), []).append(row["result"])
+        groups.setdefault(tuple(row["cell"][key] for key in keys), []).append(enough(row)["result"])
     summary = []
     for group, results in groups.items():
         names = [name for name in results[0] if all(_is_number(result.get(name)) for result in results)]

@@ -3,7 +3,7 @@
 The recipe of `experiments.molecules.small`, with every molecule turned at random before it is noised, for both
 networks. They cost about the same a step (the plain one has 667,000 weights, the equivariant one 381,000). The unit is
 the trained network: seeds are paired, so that networks of one seed and architecture start from the same weights and see
-the same molecules, noise and rotations. Figures of fewer than `LEAST` molecules are not printed.
+the same molecules, noise and rotations. Figures of fewer than thirty molecules are not printed.
 
 The learning rates come from "gift_rates", the mended energy from "mended_energies": on other seeds than the reported.
 """
@@ -22,7 +22,7 @@ from scipy.stats import bootstrap
 from elf.metrics import molecules as metrics
 from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment
-from experiments.framework.tables import enough, mean_table, rounded, summarise_by
+from experiments.framework.tables import mean_table, rounded, summarise_by
 from experiments.molecules import small
 from experiments.molecules.distribution_figures import distribution_figures
 from experiments.molecules.errors import error_figures, probe_of, restart_figures
@@ -195,8 +195,8 @@ KEYS = ("network", "loss", "steps", "learning_rate")
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over networks; see `LEAST`."""
-    return summarise_by([enough(row) for row in rows], *KEYS)
+    """Mean and standard deviation over networks."""
+    return summarise_by(rows, *KEYS)
 
 
 def leads(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from elf.metrics import molecules as metrics
 from experiments.framework.experiment import Callbacks, Cell, Experiment
-from experiments.framework.tables import mean_table, rounded, summarise_by
+from experiments.framework.tables import enough, mean_table, rounded, summarise_by
 from experiments.molecules import heated, small
 from experiments.molecules.gifts import recipe_of, settings_of
 from experiments.molecules.relaxed import is_itself, relaxed_figures
@@ -116,20 +116,29 @@ COLUMNS = {
 """Figure -> its heading, digits, factor."""
 
 
-def by_temperature(result: Mapping[str, Any], figure: str = "relaxed_atoms") -> dict[str, dict[int, list[float]]]:
-    """Loss, or "data" -> temperature in kelvin -> the figure of each run, in the order of the seeds."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for row in sorted(result["cells"], key=lambda row: (row["cell"]["temperature"], row["cell"]["seed"])):
+Runs = dict[int, list[float | None]]
+
+
+def by_temperature(result: Mapping[str, Any], figure: str = "relaxed_atoms") -> dict[str, Runs]:
+    """Loss, or "data" -> temperature in kelvin -> the figure of each run, in the order of the seeds; None where it is
+    one of too few molecules (see `enough`)."""
+    found: dict[str, Runs] = {}
+    for row in sorted(map(enough, result["cells"]), key=lambda row: (row["cell"]["temperature"], row["cell"]["seed"])):
         kelvins = found.setdefault(row["cell"]["loss"], {})
         kelvins.setdefault(row["cell"]["temperature"], []).append(row["result"][figure])
     return found
 
 
 def leads(result: Mapping[str, Any], figure: str = "relaxed_atoms", loss: str = "energy") -> dict[int, list[float]]:
-    """Temperature -> by how much the loss leads MSE in the figure, for each seed: networks that started alike."""
+    """Temperature -> by how much the loss leads MSE in the figure, for each seed: networks that started alike. Pairs of
+    which one has no figure are left out."""
     found = by_temperature(result, figure)
     return {
-        kelvin: [one - other for one, other in zip(values, found["mse"][kelvin], strict=True)]
+        kelvin: [
+            one - other
+            for one, other in zip(values, found["mse"][kelvin], strict=True)
+            if one is not None and other is not None
+        ]
         for kelvin, values in found[loss].items()
     }
 

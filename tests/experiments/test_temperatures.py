@@ -261,6 +261,31 @@ def test_leads_are_of_networks_that_started_alike():
     assert found == {0: pytest.approx([0.2, 0.3]), 300: pytest.approx([-0.1, 0.2])}
 
 
+def test_a_temperature_of_few_relaxed_molecules_is_none_and_leaves_its_pair_out():
+    rows = [
+        {
+            "cell": {"temperature": 300, "loss": loss, "steps": 1200, "seed": seed},
+            "result": {"molecules": 500, "relaxed": n / 500, "relaxed_atoms": 0.1, "kelvin": kelvin, "bond_error": 0.2},
+        }
+        for loss, figures in {"mse": [(29, 9000.0), (40, 8000.0)], "energy": [(60, 7000.0), (55, 6000.0)]}.items()
+        for seed, (n, kelvin) in enumerate(figures)
+    ]
+    assert temperatures.by_temperature({"cells": rows}, "kelvin") == {
+        "mse": {300: [None, 8000]},
+        "energy": {300: [7000, 6000]},
+    }
+    assert temperatures.leads({"cells": rows}, "kelvin") == {300: [-2000]}
+    assert temperatures.leads({"cells": rows}) == {300: [0, 0]}
+    mse, energy = find("temperatures").summarise(rows)
+    assert "kelvin" not in mse
+    assert "bond_error" not in mse
+    assert mse["relaxed_atoms"]["mean"] == 0.1
+    assert energy["kelvin"]["mean"] == 6500
+    lines = find("temperatures").table({"summary": [mse, energy]}).splitlines()
+    place = [word.strip() for word in lines[0].split("|")].index("temperature (K)")
+    assert [line.split("|")[place].strip() for line in lines[2:]] == ["-", "6500 ± 707 (2)"]
+
+
 def test_perceived_molecules_are_sane_rdkit_molecules():
     molecule = qm9.find("CC(=O)N")
     mol = relaxed.perceived(molecule.positions[0], molecule.numbers[0])

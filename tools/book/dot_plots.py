@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from experiments.framework.tables import name_in_words
+from experiments.framework.tables import enough, name_in_words
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ PLOTS: dict[str, Plot] = {
 
 def values(result: dict[str, Any], plot: Plot) -> dict[str, list[float]]:
     """Row of the picture -> its dots, one a run."""
-    pairs = plot.rows(result) if plot.rows else [(cell["cell"], cell["result"]) for cell in result["cells"]]
+    pairs = plot.rows(result) if plot.rows else [(cell["cell"], enough(cell)["result"]) for cell in result["cells"]]
     found: dict[str, list[float]] = {}
     for cell, figures in pairs:
         value = figures.get(plot.figure)

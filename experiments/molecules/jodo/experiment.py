@@ -25,7 +25,7 @@ from elf.metrics.molecules import canonical_smiles, evaluate
 from elf.scales import nearest
 from elf.training import FitSettings, TrainRecord, fit, save_weights
 from experiments.framework.experiment import Callbacks, Cell, Experiment, Row
-from experiments.framework.tables import LEAST, mean_table, rounded, summarise_by, text_table
+from experiments.framework.tables import mean_table, rounded, summarise_by, text_table
 from experiments.molecules.jodo.data import Graphs, charges_of, load
 from experiments.molecules.jodo.diffusion import (
     BOND_WEIGHT,
@@ -339,18 +339,9 @@ GRAPH_COLUMNS = {
 """Figure -> its heading, digits, factor: what the bonds that were drawn say, and `poses`."""
 
 
-def enough(row: Row) -> Row:
-    """The row without the figures that rest on fewer than `LEAST` molecules."""
-    result = dict(row["result"])
-    for figure, share in (("fcd", "validity"), ("graph_fcd", "graph_validity"), ("graph_contradicted", "graph_right")):
-        if result[share] * result["molecules"] < LEAST:
-            result[figure] = None
-    return {**row, "result": result}
-
-
 def summarise(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over networks; see `enough`."""
-    return summarise_by([enough(row) for row in rows], *KEYS)
+    """Mean and standard deviation over networks."""
+    return summarise_by(rows, *KEYS)
 
 
 def table(result: dict[str, Any]) -> str:
