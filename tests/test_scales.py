@@ -1,4 +1,10 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 
 from elf.scales import SCALES, current_scale, pick
 
@@ -32,3 +38,33 @@ def test_pick_falls_back_to_the_nearest_smaller_scale(
     for scale, value in zip(SCALES, expected, strict=True):
         monkeypatch.setenv("ELF_SCALE", scale)
         assert pick(**given) == value
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+@pytest.mark.parametrize("scale", SCALES)
+def test_live_grows_on_cuda_and_no_other_scale_looks(monkeypatch: pytest.MonkeyPatch, scale: str, cuda: bool) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(scale) or cuda)
+    monkeypatch.setenv("ELF_SCALE", scale)
+    expected = {"smoke": 0, "live": 9 if cuda else 1, "laptop": 1, "gpu": 1, "paper": 3}[scale]
+    assert pick(smoke=0, live=1, live_cuda=9, paper=3) == expected
+    assert asked == (["live"] if scale == "live" else [])
+
+
+def test_without_a_setting_for_cuda_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELF_SCALE", "live")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
+    assert pick(smoke=0, live=1) == 1
+
+
+def test_a_setting_of_nothing_for_cuda_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELF_SCALE", "live")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick(smoke=3, live=1, live_cuda=0) == 0
+
+
+def test_to_ask_for_a_scale_does_not_load_pytorch() -> None:
+    code = "import sys; from elf.scales import pick; pick(smoke=0, live=1); print('torch' in sys.modules)"
+    environment = {**os.environ, "ELF_SCALE": "live", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
