@@ -19,7 +19,7 @@ def figure(key: str, network: str, loss: str, factor: float = 1.0, result: str =
     return [factor * c["result"][key] for c in load_result(result)["cells"] if at <= c["cell"].items()]
 
 
-def mended(key: str, network: str, factor: float = 1.0, loss: str = "heights_0.1") -> list[float]:
+def mended(key: str, network: str, factor: float = 1.0, loss: str = "half_heights") -> list[float]:
     return figure(key, network, loss, factor, "two_gifts_mended")
 
 
@@ -68,11 +68,11 @@ def test_flat_groups_are_what_it_pays_with():
     worst = {loss: mean(figure("out_of_plane@0.1", "equivariant", loss)) for loss in ("mse", "energy")}
     bonds = {loss: mean(figure("bond@0.1", "equivariant", loss)) for loss in ("mse", "energy")}
     assert f"**{worst['energy'] / worst['mse']:.1f} times worse out of plane**" in TEXT
-    assert f"Bonds are {100 * (1 - bonds['energy'] / bonds['mse']):.0f} % better" in TEXT
+    assert f"bonds are {100 * (1 - bonds['energy'] / bonds['mse']):.0f} % better" in TEXT
     for network in ("plain", "equivariant"):
         angles = {loss: figure("mmd_angle", network, loss) for loss in ("mse", "energy")}
         assert mean(angles["energy"]) > mean(angles["mse"])
-        assert f"({said(angles['energy'], 2)} against {said(angles['mse'], 2)})" in TEXT
+        assert f"{said(angles['energy'], 2)} against {said(angles['mse'], 2)}" in TEXT
     strain = {loss: mean(figure("restart_strain@0.2", "equivariant", loss)) for loss in LOSSES}
     assert f"{strain['energy']:.1f} kcal/mol (MMFF94, medians, means over 5 networks)" in TEXT
     assert f"MSE's {strain['mse']:.1f} and Kabsch's {strain['kabsch']:.1f}" in TEXT
@@ -96,17 +96,14 @@ def test_quantum_chemistry_asks_for_a_little_less():
     for kind in ("out of plane", "double-bond torsion"):
         assert 0.8 < quantum[kind] / field[kind] < 0.9
         assert blind[kind] < 0.6 * quantum[kind]
-    assert f"({quantum['out of plane']:.0f} % out of plane, {quantum['double-bond torsion']:.0f} about" in TEXT
+    assert f"asks for a little less than the force field ({quantum['out of plane']:.0f} %)" in TEXT
     assert max(abs(quantum[kind] - field[kind]) for kind in ("bend", "single-bond torsion")) < 3
-    assert "the rest is within three points" in TEXT
     out = {c: rows[f"exponential + {c:g} heights"]["out of plane"] / quantum["out of plane"] for c in (0.1, 1.0, 10.0)}
     assert min(out, key=lambda c: abs(out[c] - 1)) == 0.1
     assert 1.4 < out[0.1] < 1.6
-    assert "nearest to it, too, though half again too stiff" in TEXT
     lost = [(c["cell"]["seed"], i) for c in result["cells"] for i in c["result"].get("lost", ())]
     assert len(lost) == 1
     assert sum(c["result"]["molecules"] for c in result["cells"] if c["cell"].get("energy") == "gfn2") == 179
-    assert "One of the 180 molecules is missing: a zwitterion" in TEXT
     ((seed, i),) = lost
     charges = draw("test", 60, seed).smiles[i]
     assert "+" in charges
@@ -120,13 +117,11 @@ def test_the_mended_energy_was_trained_on_the_reported_seeds():
     assert len(seeds) >= 3
     assert f"{len(seeds)} networks each (`elf reproduce two_gifts_mended --scale laptop --seeds {len(seeds)}`)" in TEXT
     for network in ("plain", "equivariant"):
-        for loss in ("heights_0.1", "half_heights"):
-            assert said(mended("atom_stability", network, 100, loss), 1) in TEXT
-            assert said(mended("out_of_plane@0.1", network, 1, loss), 3) in TEXT
-    for loss in ("heights_0.1", "half_heights"):
-        assert said(mended("mmd_angle", "equivariant", 1, loss), 2) in TEXT
-    strain = [mean(mended("restart_strain@0.2", "equivariant", 1, loss)) for loss in ("heights_0.1", "half_heights")]
-    assert "{:.1f} and {:.1f} kcal/mol of strain".format(*strain) in TEXT
+        assert said(mended("atom_stability", network, 100), 1) in TEXT
+    flat = {loss: figure("out_of_plane@0.1", "equivariant", loss)[:3] for loss in ("mse", "energy")}
+    flat["half_heights"] = mended("out_of_plane@0.1", "equivariant")
+    assert all(said(values, 3) in TEXT for values in flat.values())
+    assert mean(flat["half_heights"]) < 1.2 * mean(flat["mse"])
 
 
 def test_drug_like_molecules_gain_most():
@@ -157,35 +152,6 @@ def test_what_is_printed_is_what_the_leads_are():
     lines = printed(notebook("07_molecules"))
     gain = mean(figure("atom_stability", "plain", "energy", 100)) - mean(figure("atom_stability", "plain", "mse", 100))
     assert f"plain, energy against MSE: {gain:+5.1f} points" in lines
-
-
-def test_the_rate_is_the_best_for_mse_on_the_plain_network():
-    rates = {
-        (c["cell"]["network"], c["cell"]["loss"], c["cell"]["learning_rate"]): 100 * c["result"]["atom_stability"]
-        for c in load_result("gift_rates")["cells"]
-    }
-    assert rates["plain", "mse", 0.002] > max(rates["plain", "mse", rate] for rate in (0.001, 0.004))
-    for loss in ("kabsch", "energy"):
-        assert 1 < rates["plain", loss, 0.004] - rates["plain", loss, 0.002] < 3
-    for loss in LOSSES:
-        assert 3 < rates["equivariant", loss, 0.004] - rates["equivariant", loss, 0.002] < 4.5
-    assert {c["cell"]["seed"] for c in load_result("gift_rates")["cells"]} == {10}
-
-
-def test_edm_with_the_right_weight_is_still_behind():
-    cells = load_result("table2")["cells"]
-    atoms = {
-        loss: [
-            100 * c["result"]["atom_stability"]
-            for c in cells
-            if (c["cell"]["model"], c["cell"]["loss"]) == ("edm", loss)
-        ]
-        for loss in ("energy", "mse")
-    }
-    assert (
-        f"EDM has {said(atoms['energy'], 1)} % stable atoms with the energy and {said(atoms['mse'], 1)} with MSE"
-        in TEXT
-    )
 
 
 def test_on_the_plain_network_the_lead_lasts_and_its_price_too():

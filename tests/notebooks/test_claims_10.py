@@ -11,7 +11,6 @@ from reading import notebook, printed, prose
 
 from experiments import load_result
 from experiments.claims import CLAIMS
-from experiments.molecules import mended
 from experiments.molecules.paper_tables import TABLE_4, TABLE_8
 
 BOOK = notebook("10_the_paper_rerun")
@@ -117,119 +116,22 @@ def test_whoever_finishes_decides_and_flat_groups_are_why():
     for loss in ("mse", "energy", "energy_heights"):
         assert said(edm(loss, loss, "out_of_plane@0.1"), 3) in TEXT
     # An atom and the mean of three neighbours, each with noise of 0.1 angstrom across the plane.
-    assert f"the noise alone makes {0.1 * (1 + 3 / 9) ** 0.5:.3f}" in TEXT
+    assert f"by geometry, noise alone lifts a flat atom by {0.1 * (1 + 3 / 9) ** 0.5:.3f} Å" in TEXT
     assert mean(edm("energy", "energy", "out_of_plane@0.1")) > 0.95 * 0.1 * (4 / 3) ** 0.5
 
 
-def test_heights_bring_edm_within_the_spread_of_mse():
+def test_heights_close_most_of_edms_gap_and_not_all():
     mended, mse = (edm(loss, loss, factor=100) for loss in ("energy_heights", "mse"))
     assert f"{said(mended, 1)} % stable atoms" in TEXT
-    assert mean(mse) - mean(mended) < stdev(mse) + stdev(mended)
+    gaps = [mean(mse) - mean(other) for other in (edm("energy", "energy", factor=100), mended)]
+    assert "The gap to MSE shrinks from {:.0f} points to {:.0f}, and stays in every pair".format(*gaps) in TEXT
+    assert all(a > b for a, b in zip(mse, mended, strict=True))
     assert min(mended) > max(edm("energy", "energy", factor=100)) + 10
     rates = load_result("edm_errors")["settings"]["table2"]["learning_rates"]["edm"]
     assert rates["energy_loud"] == rates["energy_heights"] == rates["energy"]
     loud = edm("energy_loud", "energy_loud", factor=100)
     assert max(loud) < min(mended)
     assert f"as loud as that, has {said(loud, 1)} %" in TEXT
-
-
-TRIED = load_result("mended_energies")["cells"]
-AGAIN = load_result("two_gifts")["cells"] + load_result("two_gifts_mended")["cells"]
-DRAWN = mended.drawn(mended.BETTER)
-
-
-def verdict(cells: list[dict], network: str, loss: str) -> mended.Verdict:
-    return mended.against_mse(cells, network, loss, mended.spread(load_result("two_gifts")["cells"], network))
-
-
-def test_flatness_is_paid_in_stable_atoms_but_by_the_last_row():
-    losses = {c["cell"]["loss"] for c in TRIED} - {"mse"}
-    assert len(losses) == 14
-    assert {c["cell"]["seed"] for c in TRIED} == {10}
-    found = {(n, x): verdict(TRIED, n, x) for n in ("plain", "equivariant") for x in losses}
-    for network in ("plain", "equivariant"):
-        flat = [x for x in losses if found[network, x].flat <= 1 and x != "kabsch"]
-        assert {"heights_1", "heights_10", "inverse_heights", "fitted_heights"} == {*flat}
-        assert all(100 * found[network, x].atoms < 1 for x in flat)
-        assert found[network, "fitted_heights"].atoms == pytest.approx(-0.04, abs=0.005)
-        assert all(found[network, f"window_{border}"].flat > 1.7 for border in (0.2, 0.5, 0.7))
-        near = {x for x in losses - {"kabsch"} if found[network, x].atoms > 0 and found[network, x].flat < 1.33}
-        assert near - {"root", "heights_1"} == {"half_kabsch", "heights_0.1", "half_heights"}
-        assert found[network, "half_heights"].flat <= 1.2
-    assert 100 * found["plain", "heights_10"].atoms == pytest.approx(-27.5, abs=0.5)
-    assert "ten cost 28 points on the plain network" in TEXT
-
-
-def test_the_last_row_holds_on_other_seeds():
-    plain, equivariant = mended.confirmed().values()
-    assert (plain, equivariant) == (
-        verdict(AGAIN, "plain", "half_heights"),
-        verdict(AGAIN, "equivariant", "half_heights"),
-    )
-    assert len(DRAWN) == 10
-    assert len(mended.BETTER) == 17
-    assert plain.mends
-    assert plain.bonds == pytest.approx(0.8, abs=0.03)
-    assert equivariant.flat <= 1.2
-    assert equivariant.atoms > 0.03
-    assert not {*equivariant.worse} & {*DRAWN}
-    assert {*equivariant.worse} == {"1-4@0.1", "aligned@0.1", "out_of_plane@0.1"}
-    whole = verdict([c for c in AGAIN if c["cell"]["seed"] < 3], "plain", "energy").atoms
-    assert 1 - plain.atoms / whole == pytest.approx(1 / 3, abs=0.05)
-    for figure in ("1-4@0.1", "aligned@0.1"):
-        runs = [mended.figures(AGAIN, "equivariant", loss) for loss in ("half_heights", "mse")]
-        ours, theirs = (mean(run[seed][figure] for seed in range(3)) for run in runs)
-        assert ours / theirs == pytest.approx(1.05, abs=0.005)
-    for network, figure, digits, factor in (
-        ("plain", "atom_stability", 1, 100),
-        ("equivariant", "atom_stability", 1, 100),
-        ("equivariant", "mmd_angle", 2, 1),
-        ("equivariant", "fcd", 1, 1),
-    ):
-        for loss in ("half_heights", "mse"):
-            runs = mended.figures(AGAIN, network, loss)
-            assert said([factor * runs[seed][figure] for seed in range(3)], digits) in TEXT
-
-
-def hot(figure: str, factor: float = 100) -> dict[tuple[str, int], list[float]]:
-    cells = load_result("temperatures")["cells"]
-    found: dict[tuple[str, int], list[float]] = {}
-    for cell in sorted(cells, key=lambda cell: cell["cell"]["seed"]):
-        key = cell["cell"]["loss"], cell["cell"]["temperature"]
-        found.setdefault(key, []).append(factor * cell["result"][figure])
-    return found
-
-
-def test_the_lead_shrinks_with_the_temperature_and_stays():
-    drawn, kelvins = hot("atom_stability"), (0, 300, 1000, 3000)
-    leads = {k: [a - b for a, b in zip(drawn["energy", k], drawn["mse", k], strict=True)] for k in kelvins}
-    assert all(len(values) == 3 and min(values) > 0 for values in leads.values())
-    at = [f"{mean(leads[k]):.1f}" for k in kelvins]
-    assert "{} points of stable atoms at 0 K, {} at 300, {} at 1000 and {} at 3000 K".format(*at) in TEXT
-    data = [f"{mean(drawn['data', k]):.0f}" for k in kelvins]
-    assert "of the data's own atoms {}, {}, {} and {} % are stable".format(*data) in TEXT
-    share = {
-        loss: [f"{100 * mean(drawn[loss, k]) / mean(drawn['data', k]):.0f}" for k in kelvins]
-        for loss in ("energy", "mse")
-    }
-    assert "the energy has {}, {}, {} and {} %, MSE {}, {}, {} and {}".format(*share["energy"], *share["mse"]) in TEXT
-    assert {
-        cell["result"]["heated"] for cell in load_result("temperatures")["cells"] if "heated" in cell["result"]
-    } == {2992}
-
-
-def test_relaxing_is_too_strict_for_these_networks_but_not_for_the_data():
-    able, stable, kelvin = hot("relaxed"), hot("relaxed_atoms"), hot("kelvin", 1)
-    assert f"({mean(stable['data', 3000]):.0f} % of the atoms are stable then)" in TEXT
-    kelvins = (0, 300, 1000, 3000)
-    bounds = [f(mean(able[loss, k]) for k in kelvins) for loss in ("energy", "mse") for f in (min, max)]
-    words = "{:.0f} to {:.0f} % of the molecules drawn with the energy and {:.0f} to {:.0f} % with MSE".format(*bounds)
-    assert words in TEXT
-    for k in kelvins:
-        pairs = [a > b for a, b in zip(stable["energy", k], stable["mse", k], strict=True)]
-        assert pairs.count(True) == (3 if k >= 1000 else 2)
-    means = [mean(kelvin[loss, k]) for k in kelvins for loss in ("energy", "mse")]
-    assert f"as {round(min(means), -2):,.0f} to {round(max(means), -2):,.0f} K would lift it" in TEXT
 
 
 def test_spins_are_worse_where_labels_are_compared_and_better_where_the_energy_is_asked():
