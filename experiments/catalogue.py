@@ -52,6 +52,7 @@ EXPERIMENTS: dict[str, str] = {
     "two_gifts_long": f"{_GIFTS}:two_gifts_long",
     "two_gifts_long_mended": f"{_GIFTS}:two_gifts_long_mended",
     "two_gifts_long_equivariant": f"{_GIFTS}:two_gifts_long_equivariant",
+    "longest_drawn": "experiments.molecules.longest",
     "longest_plain": f"{_GIFTS}:longest_plain",
     "longest_equivariant": f"{_GIFTS}:longest_equivariant",
     "two_gifts_mended": f"{_GIFTS}:two_gifts_mended",

@@ -23,7 +23,6 @@ from elf.scales import nearest
 from experiments.framework.experiment import Callbacks, Cell, Experiment, losses_and_seeds
 from experiments.framework.published import Published
 from experiments.framework.tables import mean_table, rounded, summarise_by
-from experiments.molecules import gifts
 from experiments.molecules import small as molecules
 from experiments.molecules.distribution_figures import distribution_figures
 
@@ -43,21 +42,6 @@ PUBLISHED: Published[KarrasDenoiser] = Published(
 )
 
 publish, trained = PUBLISHED.publish, PUBLISHED.trained
-
-
-def longest_settings() -> molecules.Settings:
-    """What the network of the longest training was trained with."""
-    return gifts.recipe_of(gifts.settings_of("longest_equivariant", "laptop"), "equivariant")
-
-
-LONGEST: Published[KarrasDenoiser] = Published(
-    "molecules_longest",
-    {gifts.MENDED_BEST: f"longest_equivariant.laptop/*,loss={gifts.MENDED_BEST},*,seed=0"},
-    "elf reproduce longest_equivariant --scale laptop --seeds 1",
-    lambda: molecules.make_denoiser(longest_settings(), 0),
-)
-"""The best network that comes with the repository. Its rule was set before it was trained: the mended energy, the
-equivariant network, 60,000 steps, seed 0, averaged weights after the last step."""
 
 
 @dataclass(frozen=True)

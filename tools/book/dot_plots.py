@@ -123,6 +123,7 @@ PLOTS: dict[str, Plot] = {
     "two_gifts_long": _atoms("network", "loss"),
     "two_gifts_long_mended": _atoms("network", "loss"),
     "two_gifts_long_equivariant": _atoms("network", "loss"),
+    "longest_drawn": ATOMS,
     "longest_plain": _atoms("network", "loss"),
     "longest_equivariant": _atoms("network", "loss"),
     "two_gifts_mended": _atoms("network", "loss"),
