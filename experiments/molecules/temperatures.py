@@ -6,7 +6,7 @@ is not so, and nothing tells the loss. The same molecules at four temperatures o
 `experiments.molecules.gifts`, half as long. EDM's bond table is made for minima, and finds most hot molecules unstable,
 the data first: so it is also relaxed before it is judged (`experiments.molecules.relaxed`), and the data themselves,
 put through the same, say what can be reached. That was to be the figure; it turned out too strict for networks of this
-size, a tenth of whose molecules can be relaxed, and notebook 10 compares atoms as drawn with the data's own.
+size, a tenth of whose molecules can be relaxed, and notebook 10b compares atoms as drawn with the data's own.
 """
 
 from __future__ import annotations

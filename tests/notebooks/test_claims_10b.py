@@ -47,6 +47,16 @@ def test_flatness_is_paid_in_stable_atoms_but_by_the_last_row():
     assert f"itself leads MSE by no more than {100 * found['equivariant', 'energy'].atoms:.1f} points" in TEXT
 
 
+def test_the_winner_is_stiffer_than_the_force_field():
+    rows = {row["energy"]: row for row in load_result("curvatures")["summary"]}
+    winner, field, half = (rows[name] for name in ("half_heights", "mmff94", "half_kabsch"))
+    kinds = [kind for kind in field if kind != "energy" and kind != "stretch"]
+    assert len(kinds) == 4
+    assert all(winner[kind] > field[kind] for kind in kinds)
+    assert f"({winner['out of plane']:.0f} against {field['out of plane']:.0f} % of bonds out of plane)" in TEXT
+    assert f"half Kabsch without heights, {half['out of plane']:.0f} %, is nearer" in TEXT
+
+
 def test_the_last_row_holds_on_other_seeds():
     plain, equivariant = mended.confirmed().values()
     assert (plain, equivariant) == (
@@ -116,7 +126,10 @@ def test_relaxing_is_too_strict_for_these_networks_but_not_for_the_data():
     for k in kelvins:
         pairs = [a > b for a, b in zip(stable["energy", k], stable["mse", k], strict=True)]
         assert pairs.count(True) == (3 if k >= 1000 else 2)
-    means = [mean(kelvin[loss, k]) for k in kelvins for loss in ("energy", "mse")]
+    rows = [row for row in load_result("temperatures")["summary"] if row["loss"] != "data" and "kelvin" in row]
+    of = [(row["loss"], row["temperature"]) for row in rows]
+    assert sorted(of) == [*(("energy", k) for k in kelvins), ("mse", 0), ("mse", 1000)]
+    means = [mean(kelvin[key]) for key in of]
     assert f"as {round(min(means), -2):,.0f} to {round(max(means), -2):,.0f} K would lift it" in TEXT
 
 
