@@ -75,8 +75,14 @@ def against_mse(cells: Cells, network: str, loss: str, spread: Mapping[str, floa
     return Verdict(lead, bonds, flat, tuple(worse))
 
 
-def confirmed(loss: str = "half_heights") -> dict[str, Verdict]:
-    """Network -> what became of the winner on the reported seeds ("two_gifts_mended") beside MSE ("two_gifts")."""
-    by_chance = load_result("two_gifts")["cells"]
-    cells = [*by_chance, *load_result("two_gifts_mended")["cells"]]
-    return {name: against_mse(cells, name, loss, spread(by_chance, name)) for name in ("plain", "equivariant")}
+CONFIRMED = {
+    2400: ("two_gifts", "two_gifts_mended"),
+    12_000: ("two_gifts_long", "two_gifts_long_mended", "two_gifts_long_equivariant"),
+}
+"""Steps -> the results that hold the networks of the reported seeds."""
+
+
+def confirmed(loss: str = "half_heights", steps: int = 2400) -> dict[str, Verdict]:
+    """Network -> what became of the winner on the reported seeds beside MSE, whose own networks give the spread."""
+    cells = [cell for name in CONFIRMED[steps] for cell in load_result(name)["cells"]]
+    return {name: against_mse(cells, name, loss, spread(cells, name)) for name in ("plain", "equivariant")}

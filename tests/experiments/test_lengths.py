@@ -39,3 +39,25 @@ def test_the_committed_runs_of_a_network_differ_in_length_and_loss_alone(network
         assert tuple(used["steps"]) == settings.steps
         assert used["recipe"]["calm"] == own.calm if "calm" in used["recipe"] else not own.calm
     assert len(recipes) == 1
+
+
+def test_comparison_prints_every_figure_and_bold_leads(monkeypatch):
+    cells = [cell("mse", 10, seed, 5.0 + seed) for seed in range(3)]
+    cells += [cell("energy", 10, seed, 4.0 + seed - 0.1 * seed**2) for seed in range(3)]
+    cells += [cell("mse", 50, 0, 3.0), cell("energy", 50, 0, 2.5), cell("mse", 90, 0, 1.0, valid=0.1)]
+    monkeypatch.setattr(lengths, "RUNS", {"plain": ("a",)})
+    monkeypatch.setattr(lengths, "load_result", lambda name: {"cells": cells})
+    text = lengths.comparison({"fcd": ("FCD", 10.0)}, {"mse": "MSE", "energy": "pair energy"})
+    assert "<summary>plain network, 10 steps</summary>\n\n|  | MSE | pair energy |\n| --- | --- | --- |" in text
+    low, high = gifts.interval([-10.0, -11.0, -14.0])
+    assert f"| FCD | 60.0 ± 10.0 | 48.3 ± 8.0<br>(**{low:+.1f} to {high:+.1f}**) |" in text
+    assert "| FCD | 30.0 (one network) | 25.0 (one network) |" in text
+    assert "90 steps" not in text  # of one molecule in ten: no figure
+
+
+def test_an_interval_needs_two_pairs_and_holds_zero_where_they_differ():
+    assert gifts.interval([1.0, 2.0, 3.0])[0] > 0
+    low, high = gifts.interval([-1.0, 1.0, 0.5])
+    assert low < 0 < high
+    with pytest.raises(ValueError, match=r"differences is \[1.0\]; it should have two numbers or more"):
+        gifts.interval([1.0])
