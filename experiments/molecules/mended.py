@@ -86,3 +86,19 @@ def confirmed(loss: str = "half_heights", steps: int = 2400) -> dict[str, Verdic
     """Network -> what became of the winner on the reported seeds beside MSE, whose own networks give the spread."""
     cells = [cell for name in CONFIRMED[steps] for cell in load_result(name)["cells"]]
     return {name: against_mse(cells, name, loss, spread(cells, name)) for name in ("plain", "equivariant")}
+
+
+def in_words() -> str:
+    """What became of the winner, at every length and on both networks."""
+    return "; ".join(
+        f"{network}, {steps:,} steps: stable atoms {100 * verdict.atoms:+.1f} points, "
+        f"MMD of bonds {verdict.bonds:.2f} of MSE's, out of plane {verdict.flat:.2f}"
+        for steps in CONFIRMED
+        for network, verdict in confirmed(steps=steps).items()
+    )
+
+
+def holds() -> bool:
+    """Whether it leads everywhere, and of what is drawn at most dihedrals are behind MSE."""
+    verdicts = [verdict for steps in CONFIRMED for verdict in confirmed(steps=steps).values()]
+    return all(verdict.leads and {*drawn(verdict.worse)} <= {"mmd_dihedral"} for verdict in verdicts)

@@ -116,6 +116,11 @@ def test_verdicts_on_drugs_and_heights_agree_with_the_networks_one_by_one():
     claim = BY_WORDS["On drug-like molecules a network without symmetry gains most from the energy."]
     assert (claim.verdict == "holds, small scale") == larger
 
+    sparse = atoms("druglike_sparse", loss="sparse_inverse")
+    claim = BY_WORDS["On drug-like molecules sparse inverse springs beat MSE."]
+    assert (claim.verdict == "holds, small scale") == (mean(sparse) > mean(drugs["mse"]) + stdev(drugs["mse"]))
+    assert len(sparse) == 3
+
     def off_plane(name: str, loss: str) -> float:
         at = {"network": "equivariant", "loss": loss}.items()
         return mean(c["result"]["out_of_plane@0.1"] for c in load_result(name)["cells"] if at <= c["cell"].items())
