@@ -195,3 +195,71 @@ def test_the_rate_is_the_best_for_mse_on_the_plain_network():
     for loss in ("mse", "kabsch", "energy"):
         assert 3 < rates["equivariant", loss, 0.004] - rates["equivariant", loss, 0.002] < 4.5
     assert {c["cell"]["seed"] for c in load_result("gift_rates")["cells"]} == {10}
+
+
+LONG = [cell for name in mended.CONFIRMED[12_000] for cell in load_result(name)["cells"]]
+
+
+def long(network: str, loss: str, figure: str, factor: float = 1.0) -> list[float]:
+    runs = mended.figures(LONG, network, loss)
+    return [factor * runs[seed][figure] for seed in range(3)]
+
+
+def test_the_plain_network_at_twelve_thousand_steps():
+    short = {loss: mended.figures(AGAIN, "plain", loss) for loss in ("mse", "energy")}
+    early = mean(
+        100 * (short["energy"][seed]["atom_stability"] - short["mse"][seed]["atom_stability"]) for seed in range(3)
+    )
+    mse = long("plain", "mse", "atom_stability", 100)
+    leads = {x: mean(long("plain", x, "atom_stability", 100)) - mean(mse) for x in ("kabsch", "energy", "half_heights")}
+    assert f"leads MSE by {leads['energy']:.0f} points of stable atoms ({early:.0f} at 2,400)" in TEXT
+    assert f"Kabsch leads by {leads['kabsch']:.1f} points" in TEXT
+    assert leads["half_heights"] > 0.9 * leads["energy"]
+    whole = {loss: long("plain", loss, "stable_connected") for loss in ("mse", "energy")}
+    assert min(whole["energy"]) > 2 * max(whole["mse"])
+    chance = mended.spread(LONG, "plain")
+    worse = {x: mended.against_mse(LONG, "plain", x, chance).worse for x in ("energy", "half_heights")}
+    assert {*mended.drawn(worse["energy"])} == {"mmd_angle", "mmd_dihedral"}
+    assert "out_of_plane@0.1" in worse["energy"]
+    assert worse["half_heights"] == ("mmd_dihedral",)
+    dihedrals = [said(long("plain", loss, "mmd_dihedral"), 3) for loss in ("half_heights", "mse")]
+    assert "({} against {})".format(*dihedrals) in TEXT
+
+
+def test_the_equivariant_network_at_twelve_thousand_steps_and_at_sixty():
+    for figure, digits, factor in (
+        ("atom_stability", 1, 100),
+        ("mmd_bond", 2, 1),
+        ("stable_connected", 1, 100),
+        ("mmd_dihedral", 3, 1),
+    ):
+        ours, mse = (long("equivariant", loss, figure, factor) for loss in ("half_heights", "mse"))
+        assert f"{said(ours, digits)} against {said(mse, digits)}" in TEXT
+        sign = mended.BETTER[figure] * (-1 if figure == "mmd_dihedral" else 1)
+        assert all(sign * (a - b) > 0 for a, b in zip(ours, mse, strict=True))
+    found = mended.confirmed(steps=12_000)["equivariant"]
+    assert {*found.worse} == {"mmd_dihedral", "aligned@0.1", "out_of_plane@0.1"}
+    aligned = [mean(long("equivariant", loss, "aligned@0.1")) for loss in ("half_heights", "mse")]
+    behind = 100 * (found.flat - 1), 100 * (aligned[0] / aligned[1] - 1)
+    assert "flat groups are {:.0f} % behind, and atoms {:.0f} %".format(*behind) in TEXT
+    last = {c["cell"]["loss"]: c["result"] for c in load_result("longest_equivariant")["cells"]}
+    ours, mse = last["half_heights"], last["mse"]
+    assert f"{100 * ours['stable_connected']:.1f} against {100 * mse['stable_connected']:.1f} % stable" in TEXT
+    for words, figure, digits in (("angles", "mmd_angle", 3), ("dihedrals", "mmd_dihedral", 3), ("FCD", "fcd", 1)):
+        assert f"{words} ({ours[figure]:.{digits}f}, MSE {mse[figure]:.{digits}f})" in TEXT
+        assert ours[figure] > mse[figure]
+    assert f"Bonds are still better ({ours['mmd_bond']:.2f}, MSE {mse['mmd_bond']:.2f})" in TEXT
+
+
+def test_the_older_recipe_and_what_calm_changes():
+    runs = sorted(load_result("molecule_checkpoints")["cells"], key=lambda cell: cell["cell"]["seed"])
+    atoms, whole = (
+        {x: [100 * c["result"][f] for c in runs if c["cell"]["loss"] == x] for x in ("energy", "mse")}
+        for f in ("atom_stability", "molecule_stability")
+    )
+    assert f"{said(atoms['energy'], 1)} % stable atoms against {said(atoms['mse'], 1)}" in TEXT
+    assert f"{said(whole['energy'], 1)} against {said(whole['mse'], 1)} %" in TEXT
+    assert [round(a - b) for a, b in zip(whole["energy"], whole["mse"], strict=True)][:2] == [8, -6]
+    calm = long("equivariant", "mse", "atom_stability", 100)
+    assert f"({said(calm, 1)} and {said(atoms['mse'], 1)} % stable atoms)" in TEXT
+    assert abs(mean(calm) - mean(atoms["mse"])) < stdev(atoms["mse"])
