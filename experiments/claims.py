@@ -379,9 +379,9 @@ CLAIMS: tuple[Claim, ...] = (
         "two_gifts_mended", 3, "small", "ours; the amount is a force field's, see `elf reproduce curvatures`",
     ),
     Claim(
-        "beyond", "molecules", "Half of that and half Kabsch leads MSE; of what is drawn at most dihedrals are behind.",
+        "beyond", "molecules", "Half of that, half Kabsch leads MSE; of what is drawn, dihedrals, strain may lag.",
         "-", mended.in_words, mended.holds,
-        "two_gifts_mended", 3, "small", "ours; behind in dihedrals after 12,000 steps; and see notebook 10b",
+        "two_gifts_mended", 3, "small", "ours; behind in dihedrals, strain at 12,000 steps; and see notebook 10b",
     ),
     Claim(
         "beyond", "molecules", "On a network without symmetry the lead lasts, and is one in stable molecules.",

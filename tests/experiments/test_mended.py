@@ -10,14 +10,16 @@ from experiments.molecules import mended
 
 
 def cell(loss: str, seed: int, network: str = "plain", **changed: float) -> dict[str, Any]:
-    result = {**dict.fromkeys(mended.BETTER, 0.5), "strain": None, "strained": 0, "molecules": 100, **changed}
+    result = {**dict.fromkeys(mended.BETTER, 0.5), "strained": 50, "molecules": 100, **changed}
     return {"cell": {"network": network, "loss": loss, "seed": seed}, "result": result}
 
 
 def test_distances_and_errors_should_be_small_and_shares_large():
     small = {figure for figure, sign in mended.BETTER.items() if sign == -1}
-    assert {figure for figure in mended.BETTER if figure.startswith(("mmd", "fcd")) or "@0.1" in figure} == small
-    assert len(small) == 9
+    assert {
+        figure for figure in mended.BETTER if figure.startswith(("mmd", "fcd", "strain")) or "@0.1" in figure
+    } == small
+    assert len(small) == 10
     assert {*mended.BETTER.values()} == {1, -1}
 
 
@@ -52,6 +54,15 @@ def test_what_rests_on_too_few_molecules_is_not_judged():
     for molecules, named in ((100, ("fcd",)), (50, ())):
         cells = [cell("mse", 0), cell("root", 0, fcd=9.0, molecules=molecules)]
         assert mended.against_mse(cells, "plain", "root", SPREAD).worse == named
+
+
+def test_strain_is_judged_where_all_networks_have_it():
+    cells = [cell("mse", 0), cell("mse", 1), cell("root", 0, strain=9.0), cell("root", 1, strain=9.0)]
+    assert mended.spread(cells, "plain").keys() == mended.BETTER.keys()
+    assert mended.against_mse(cells, "plain", "root", mended.spread(cells, "plain")).worse == ("strain",)
+    few = [*cells[1:], cell("mse", 0, strained=29)]
+    assert mended.spread(few, "plain").keys() == mended.BETTER.keys() - {"strain"}
+    assert mended.against_mse(few, "plain", "root", mended.spread(few, "plain")).worse == ()
 
 
 def test_leads_ratios_and_what_was_asked():

@@ -192,7 +192,7 @@ def test_what_is_left_after_sixty_thousand_steps_is_one_network_each():
     assert f"against {whole['mse']:.1f} %" in TEXT
     assert whole["half_heights"] - whole["mse"] < 2 * 1.6  # two standard errors of a draw of 1,000, and more of two
     drawn = [100 * c["result"]["stable_connected"] for c in load_result("longest_drawn")["cells"]]
-    assert f"Of its molecules {mean(drawn):.0f} % are stable in one piece (three draws of 1,000" in TEXT
+    assert f"Of its molecules {mean(drawn):.0f} % are stable in one piece (three further draws of 1,000" in TEXT
 
 
 def test_sparse_inverse_springs_gain_nothing_on_drug_like_molecules():
