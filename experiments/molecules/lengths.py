@@ -14,7 +14,7 @@ from experiments.framework.tables import enough
 from experiments.molecules.gifts import interval
 
 RUNS = {
-    "plain": ("two_gifts", "two_gifts_mended", "two_gifts_long", "two_gifts_long_mended"),
+    "plain": ("two_gifts", "two_gifts_mended", "two_gifts_long", "two_gifts_long_mended", "longest_plain"),
     "equivariant": ("two_gifts", "two_gifts_mended", "two_gifts_long_equivariant", "longest_equivariant"),
 }
 """Network -> the results that hold its runs."""

@@ -188,6 +188,8 @@ def test_what_is_left_after_sixty_thousand_steps_is_one_network_each():
     cells = load_result("longest_equivariant")["cells"]
     whole = {c["cell"]["loss"]: 100 * c["result"]["stable_connected"] for c in cells}
     assert len(cells) == len(whole) == 2
+    plain = {c["cell"]["loss"]: 100 * c["result"]["stable_connected"] for c in load_result("longest_plain")["cells"]}
+    assert f"it is {plain['half_heights']:.1f} against {plain['mse']:.1f} % (mended, MSE)" in TEXT
     assert f"with one network each, there is no more to see: {whole['half_heights']:.1f} against" in TEXT
     assert f"against {whole['mse']:.1f} %" in TEXT
     assert whole["half_heights"] - whole["mse"] < 2 * 1.6  # two standard errors of a draw of 1,000, and more of two

@@ -271,3 +271,18 @@ def test_the_older_recipe_and_what_calm_changes():
     calm = long("equivariant", "mse", "atom_stability", 100)
     assert f"({said(calm, 1)} and {said(atoms['mse'], 1)} % stable atoms)" in TEXT
     assert abs(mean(calm) - mean(atoms["mse"])) < stdev(atoms["mse"])
+
+
+def test_the_plain_network_at_sixty_thousand_steps():
+    last = {c["cell"]["loss"]: c["result"] for c in load_result("longest_plain")["cells"]}
+    ours, mse = last["half_heights"], last["mse"]
+    whole, atoms = ([100 * run[f] for run in (ours, mse)] for f in ("stable_connected", "atom_stability"))
+    words = "has {:.1f} against MSE's {:.1f} % stable in one piece, {:.1f} against {:.1f} % stable atoms"
+    assert words.format(*whole, *atoms) in TEXT
+    assert f"less strain ({ours['strain']:.1f}, MSE {mse['strain']:.1f} kcal/mol)" in TEXT
+    for figure, digits, level in (("mmd_angle", 2, "0.17"), ("fcd", 1, "3.1")):
+        assert {f"{run[figure]:.{digits}f}" for run in (ours, mse)} == {level}
+    assert f"dihedrals behind ({ours['mmd_dihedral']:.3f}, MSE {mse['mmd_dihedral']:.3f})" in TEXT
+    early = {x: mean(long("plain", x, "stable_connected", 100)) for x in ("half_heights", "mse")}
+    assert whole[0] - whole[1] > 1.3 * (early["half_heights"] - early["mse"])
+    assert 2 < atoms[0] - atoms[1] < 5
