@@ -90,7 +90,9 @@ def test_no_link_goes_through_the_root_of_the_server(pages):
 
 def test_is_small(site):
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
-    assert size < 28_000_000  # a MB a notebook, most of the rest the libraries that make it work offline
+    notebooks = len([*(site / "notebooks").glob("*.html")])
+    assert notebooks >= 16
+    assert size < 13_000_000 + 1_000_000 * notebooks  # most of the first are the libraries that make it work offline
 
 
 def test_a_broken_link_would_be_seen(tmp_path):
