@@ -114,14 +114,14 @@ def test_the_mended_energy_was_trained_on_the_reported_seeds():
     cells = load_result("two_gifts_mended")["cells"]
     seeds = {c["cell"]["seed"] for c in cells}
     assert seeds <= {c["cell"]["seed"] for c in load_result("two_gifts")["cells"]}
-    assert len(seeds) >= 3
+    assert len(seeds) == 5
     assert f"{len(seeds)} networks each (`elf reproduce two_gifts_mended --scale laptop --seeds {len(seeds)}`)" in TEXT
     for network in ("plain", "equivariant"):
         assert said(mended("atom_stability", network, 100), 1) in TEXT
-    flat = {loss: figure("out_of_plane@0.1", "equivariant", loss)[:3] for loss in ("mse", "energy")}
+    flat = {loss: figure("out_of_plane@0.1", "equivariant", loss) for loss in ("mse", "energy")}
     flat["half_heights"] = mended("out_of_plane@0.1", "equivariant")
     assert all(said(values, 3) in TEXT for values in flat.values())
-    assert mean(flat["half_heights"]) < 1.2 * mean(flat["mse"])
+    assert f"flat groups are {100 * (mean(flat['half_heights']) / mean(flat['mse']) - 1):.0f} % behind" in TEXT
 
 
 def test_drug_like_molecules_gain_most():

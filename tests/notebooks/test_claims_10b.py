@@ -15,7 +15,7 @@ TEXT = prose(BOOK)
 
 
 def said(values: list[float], digits: int) -> str:
-    assert len(values) == 3
+    assert len(values) in (3, 5)
     return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
@@ -67,26 +67,26 @@ def test_the_last_row_holds_on_other_seeds():
     assert len(mended.BETTER) == 18
     assert plain.mends
     assert plain.bonds == pytest.approx(0.8, abs=0.03)
-    assert equivariant.flat <= 1.2
+    assert not equivariant.mends
     assert equivariant.atoms > 0.03
-    assert not {*equivariant.worse} & {*DRAWN}
-    assert {*equivariant.worse} == {"1-4@0.1", "aligned@0.1", "out_of_plane@0.1"}
-    whole = verdict([c for c in AGAIN if c["cell"]["seed"] < 3], "plain", "energy").atoms
+    assert {*equivariant.worse} == {"mmd_dihedral", "1-4@0.1", "aligned@0.1", "out_of_plane@0.1"}
+    whole = verdict(AGAIN, "plain", "energy").atoms
     assert 1 - plain.atoms / whole == pytest.approx(1 / 3, abs=0.05)
-    assert "flat groups are 17 % further out of plane (within the fifth), atoms and 1-4 distances 5 % further" in TEXT
-    for figure, more in (("1-4@0.1", 1.05), ("aligned@0.1", 1.05), ("out_of_plane@0.1", 1.17)):
+    assert "flat groups are 21 % further out of plane, where a fifth was asked, atoms 5 % and 1-4 distances 4 %" in TEXT
+    for figure, more in (("1-4@0.1", 1.04), ("aligned@0.1", 1.05), ("out_of_plane@0.1", 1.21)):
         runs = [mended.figures(AGAIN, "equivariant", loss) for loss in ("half_heights", "mse")]
-        ours, theirs = (mean(run[seed][figure] for seed in range(3)) for run in runs)
+        ours, theirs = (mean(run[seed][figure] for seed in sorted(run)) for run in runs)
         assert ours / theirs == pytest.approx(more, abs=0.005)
     for network, figure, digits, factor in (
         ("plain", "atom_stability", 1, 100),
         ("equivariant", "atom_stability", 1, 100),
         ("equivariant", "mmd_angle", 2, 1),
         ("equivariant", "fcd", 1, 1),
+        ("equivariant", "mmd_dihedral", 3, 1),
     ):
         for loss in ("half_heights", "mse"):
             runs = mended.figures(AGAIN, network, loss)
-            assert said([factor * runs[seed][figure] for seed in range(3)], digits) in TEXT
+            assert said([factor * runs[seed][figure] for seed in sorted(runs)], digits) in TEXT
 
 
 def hot(figure: str, factor: float = 100) -> dict[tuple[str, int], list[float]]:
@@ -164,23 +164,28 @@ def test_errors_against_noise():
 
     def over(network: str, loss: str, figure: str) -> float:
         ours, theirs = (mended.figures(AGAIN, network, name) for name in (loss, "mse"))
-        return mean(ours[seed][figure] / theirs[seed][figure] for seed in range(3))
+        return mean(
+            ours[seed][figure] / theirs[seed][figure] for seed in sorted(mended.figures(AGAIN, network, "half_heights"))
+        )
 
-    for network, low, high in (("plain", 1.5, 1.8), ("equivariant", 1.6, 2.3)):
+    for network, low, high in (("plain", 1.6, 2.0), ("equivariant", 1.6, 2.3)):
         ratios = [over(network, "energy", f"out_of_plane@{level}") for level in levels]
         assert (round(min(ratios), 1), round(max(ratios), 1)) == (low, high)
         assert f"{low} to {high} times" in TEXT
         assert all(over(network, "energy", f"bond@{level}") < 0.9 for level in levels)
         assert all(over(network, "half_heights", f"bond@{level}") < 0.92 for level in levels)
         ratios = [over(network, "half_heights", f"out_of_plane@{level}") for level in levels]
-        assert max(ratios[:3]) < 1.21
+        assert max(ratios[:3]) < (1.05 if network == "plain" else 1.22)
         assert 1.1 < min(ratios[3:]) < max(ratios[3:]) < 1.32
     restarts = {
         loss: mended.figures(AGAIN, "equivariant", loss) for loss in ("mse", "kabsch", "energy", "half_heights")
     }
-    stable = {loss: mean(runs[seed]["restart_stable@0.2"] for seed in range(3)) for loss, runs in restarts.items()}
+    stable = {loss: mean(runs[seed]["restart_stable@0.2"] for seed in sorted(runs)) for loss, runs in restarts.items()}
     assert max(stable, key=stable.get) == "half_heights"
-    strain = {loss: [restarts[loss][seed]["restart_strain@0.2"] for seed in range(3)] for loss in restarts}
+    strain = {
+        loss: [restarts[loss][seed]["restart_strain@0.2"] for seed in sorted(restarts["half_heights"])]
+        for loss in restarts
+    }
     assert all(a < b for a, b in zip(strain["half_heights"], strain["energy"], strict=True))
 
 
