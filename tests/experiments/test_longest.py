@@ -32,6 +32,7 @@ def test_draws_are_its_own_and_counted(tmp_path):
     cells = json.loads(path.read_text())["cells"]
     assert [cell["cell"]["seed"] for cell in cells] == [1, 2]
     assert {cell["result"]["network_evaluations"] for cell in cells} == {5}
+    assert all(0 <= cell["result"]["cpu_seconds"] < 30 for cell in cells)
     assert cells[0]["result"]["atoms"] != cells[1]["result"]["atoms"]
 
 

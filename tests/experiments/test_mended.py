@@ -74,3 +74,18 @@ def test_leads_ratios_and_what_was_asked():
     assert not good._replace(bonds=1.0).mends
     assert not good._replace(atoms=0.0).mends
     assert not good._replace(worse=("fcd",)).mends
+
+
+def test_the_winner_leads_where_every_pair_does(monkeypatch):
+    def results(own: float, bonds: float = 0.4) -> dict[str, Any]:
+        cells = [cell("mse", seed, network=n) for seed in range(3) for n in ("plain", "equivariant")]
+        mend = {"atom_stability": 0.6, "mmd_bond": bonds}
+        cells += [cell("half_heights", seed, network="plain", **mend) for seed in range(3)]
+        cells += [cell("half_heights", seed, network="equivariant", **mend) for seed in range(2)]
+        cells.append(cell("half_heights", 2, network="equivariant", **{**mend, "atom_stability": own}))
+        return {"cells": cells}
+
+    monkeypatch.setattr(mended, "CONFIRMED", {10: ("a",)})
+    for own, bonds, ahead in ((0.6, 0.4, True), (0.5, 0.4, False), (0.6, 0.5, False)):
+        monkeypatch.setattr(mended, "load_result", lambda name, own=own, bonds=bonds: results(own, bonds))
+        assert mended.leads() == ahead
