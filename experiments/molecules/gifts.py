@@ -85,7 +85,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "the equivariant network, five times as long",
         {
             "networks": ("equivariant",),
-            "losses": ("mse", MENDED_BEST),
+            "losses": (*THREE, MENDED_BEST),
             "steps": (12_000,),
             "samples": 1000,
             "calm": True,
