@@ -50,6 +50,7 @@ EXPERIMENTS: dict[str, str] = {
     "temperatures": "experiments.molecules.temperatures",
     "two_gifts": f"{_GIFTS}:two_gifts",
     "two_gifts_long": f"{_GIFTS}:two_gifts_long",
+    "two_gifts_loud": f"{_GIFTS}:two_gifts_loud",
     "two_gifts_long_mended": f"{_GIFTS}:two_gifts_long_mended",
     "two_gifts_long_equivariant": f"{_GIFTS}:two_gifts_long_equivariant",
     "longest_drawn": "experiments.molecules.longest",

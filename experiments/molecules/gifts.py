@@ -112,6 +112,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "a plain and an equivariant network, with the pair energy that feels flat groups bend",
         {"losses": ("heights_0.1", MENDED_BEST), "steps": (2400,)},
     ),
+    "two_gifts_loud": (
+        "MSE and Kabsch, as loud beside the atom types as the pair energy",
+        {"losses": ("mse_loud", "kabsch_loud"), "steps": (2400,)},
+    ),
     "gift_rates": (
         "learning rates for each network and loss, short runs",
         {

@@ -13,6 +13,7 @@ from elf import springs
 from elf.energy import PairEnergy
 from elf.geometry import center, random_rotations
 from experiments.framework.experiment import load_result
+from experiments.molecules import druglike
 from experiments.molecules import small as molecules
 from experiments.molecules.losses import (
     GRAPHS,
@@ -51,6 +52,18 @@ def test_losses_are_alike_in_size_on_noisy_molecules(generator):
         assert mixed == pytest.approx(share * size["kabsch"] + (1 - share) * size[other])
     for name in ("mse", "kabsch"):
         assert 0.3 < size[name] / size["energy"] < 1
+        assert size[f"{name}_loud"] == pytest.approx(size["energy"], rel=0.05)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3])
+def test_losses_of_drug_like_molecules_are_as_loud_as_the_energy_there(sigma, generator):
+    data = molecules.training_molecules(druglike.settings_of("druglike", "laptop").recipe)[torch.arange(0, 8000, 80)]
+    noise = sigma * torch.randn(data.positions.shape, generator=generator) * data.mask[..., None]
+    noisy, target = data.positions + noise, data.positions
+    size = {name: make()(noisy, target, data.mask).mean().item() for name, make in LOSSES.items()}
+    for name in ("sparse", "inverse", "sparse_inverse"):
+        assert abs(size[name] / size["energy"] - 1) > 0.3
+        assert size[f"{name}_even"] == pytest.approx(size["energy"], rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
