@@ -11,6 +11,7 @@ _SMALL, _PAPER = "experiments.molecules.small", "experiments.molecules.paper_tab
 EXPERIMENTS: dict[str, str] = {
     "conformers": f"{_CONFORMERS}:conformers",
     "conformers_told": f"{_CONFORMERS}:conformers_told",
+    "conformers_tenth": f"{_CONFORMERS}:conformers_tenth",
     "curvatures": "experiments.molecules.curvatures",
     "druglike": "experiments.molecules.druglike:druglike",
     "druglike_sparse": "experiments.molecules.druglike:druglike_sparse",

@@ -53,7 +53,8 @@ def comparison(figures: Mapping[str, tuple[str, float]], words: Mapping[str, str
 
     Returns:
         Tables of means ± standard deviations over networks; below each, in brackets, the interval (see
-        `experiments.molecules.gifts.interval`) of the lead over MSE, in bold where it does not hold zero.
+        `experiments.molecules.gifts.interval`) of the lead over MSE, in bold where all pairs
+        agree on who has more.
     """
     found = {(n, f): against_steps(n, f, words) for n in RUNS for f in figures}
     parts = []
@@ -78,6 +79,7 @@ def _entry(own: list[float], mse: list[float], alone: bool) -> str:
     text = f"{fmean(own):.{digits}f} ± {stdev(own):.{digits}f}"
     if alone:
         return text
-    low, high = interval([a - b for a, b in zip(own, mse, strict=True)])
-    bold = "**" if low * high > 0 else ""
+    leads = [a - b for a, b in zip(own, mse, strict=True)]
+    low, high = interval(leads)
+    bold = "**" if min(leads) * max(leads) > 0 else ""
     return f"{text}<br>({bold}{low:+.{digits}f} to {high:+.{digits}f}{bold})"
