@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """Experiment -> its title, and what it has of its own at every scale."""
-LAPTOP: dict[str, dict[str, Any]] = dict.fromkeys(("conformers_told", "conformers_tenth"), {"steps": 2400})
+LAPTOP: dict[str, dict[str, Any]] = {name: {"steps": 2400} for name in ("conformers_told", "conformers_tenth")}
 """What it has of its own at laptop scale. Hands come late. Seen before choosing, on seed 10, with networks that were
 not yet `calm`: after 600 steps heights have 38 % of them wrong (told at centres alone 45, Kabsch so 33) and the energy
 51; after 2,400 heights, told at centres alone, have 5. Told networks are `calm` since that of the energy and seed 0
