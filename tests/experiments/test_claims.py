@@ -111,10 +111,9 @@ def test_verdicts_on_jodo_agree_with_the_networks_one_by_one():
 
 def test_verdicts_on_drugs_and_heights_agree_with_the_networks_one_by_one():
     drugs = {loss: atoms("druglike", loss=loss) for loss in ("mse", "energy")}
-    plain = {loss: atoms("two_gifts", network="plain", loss=loss) for loss in ("mse", "energy")}
-    larger = mean(drugs["energy"]) - mean(drugs["mse"]) > mean(plain["energy"]) - mean(plain["mse"])
-    claim = BY_WORDS["On drug-like molecules a network without symmetry gains most from the energy."]
-    assert (claim.verdict == "holds, small scale") == larger
+    claim = BY_WORDS["On drug-like molecules the energy beats MSE by far, without symmetry in the network."]
+    bar = mean(drugs["mse"]) + stdev(drugs["mse"])
+    assert (claim.verdict == "holds, small scale") == (mean(drugs["energy"]) > bar)
 
     sparse = atoms("druglike_sparse", loss="sparse_inverse")
     claim = BY_WORDS["On drug-like molecules sparse inverse springs beat MSE."]

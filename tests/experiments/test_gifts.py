@@ -99,7 +99,8 @@ def test_leads_pairs_networks_of_the_same_seed():
     cells += [cell("plain", "energy", seed, 0.6 + seed + 0.01 * seed) for seed in (0, 1, 2, 3)]
     cells += [cell("equivariant", "energy", seed, 9.0) for seed in (0, 1, 2)]
     lead = gifts.leads(cells, "atom_stability", "plain", "energy")
-    assert lead["n"] == 3
+    assert lead["n"] == lead["ahead"] == 3
+    assert gifts.leads(cells, "atom_stability", "plain", "mse", other="energy")["ahead"] == 0
     assert lead["mean"] == pytest.approx(0.11)
     assert 0.1 - 1e-9 <= lead["low"] < 0.11 < lead["high"] <= 0.12 + 1e-9
 
