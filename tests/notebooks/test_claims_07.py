@@ -53,6 +53,15 @@ def test_the_plain_network_gains_most_and_the_networks_do_not_overlap():
     assert kabsch < gains["plain"] / 5
 
 
+def test_loudness_is_not_what_helps():
+    loud = {x: figure("atom_stability", "plain", f"{x}_loud", 100, "two_gifts_loud") for x in ("mse", "kabsch")}
+    assert "MSE and Kabsch come to {} and {} % (plain, 3".format(*(said(values, 1) for values in loud.values())) in TEXT
+    for loss, values in loud.items():
+        assert len(values) == 3
+        assert max(values) < min(figure("atom_stability", "plain", "energy", 100)) - 5
+        assert abs(mean(values) - mean(figure("atom_stability", "plain", loss, 100)[:3])) < 1.5
+
+
 def test_molecules_hang_together_and_look_like_the_data():
     """Also the issue's bar: in one piece twice as often, FCD lower by a quarter, no overlap."""
     whole, fcd = ({loss: figure(key, "plain", loss) for loss in LOSSES} for key in ("connected", "fcd"))

@@ -6,10 +6,11 @@ import re
 from statistics import mean, stdev
 
 import pytest
+import torch
 from reading import notebook, printed, prose
 
 from experiments import load_result
-from experiments.molecules import gifts, mended
+from experiments.molecules import gifts, losses, mended
 from experiments.molecules.springs import draw
 
 BOOK = notebook("10b_molecules")
@@ -247,6 +248,25 @@ def test_fcd_of_few_real_molecules_is_what_few_drawn_ones_pay():
     apart = mean(r["fcd"] for r in runs["mse"]) - mean(r["fcd"] for r in runs["energy"])
     assert f"of the {apart:.1f} points between them about one is their number" in TEXT
     assert min(round(c["result"]["validity"] * c["result"]["molecules"]) for c in LONG) == 256
+
+
+def test_loudness_is_not_what_helps_on_either_network():
+    loud = load_result("two_gifts_loud")["cells"]
+    runs = {
+        (loss, network): [100 * run["atom_stability"] for run in mended.figures(loud, network, f"{loss}_loud").values()]
+        for loss in ("mse", "kabsch")
+        for network in ("plain", "equivariant")
+    }
+    words = "MSE makes {} % of the atoms stable on the plain network and {} on the equivariant one, Kabsch {} and {}"
+    assert words.format(*(said(values, 1) for values in runs.values())) in TEXT
+    for (loss, network), values in runs.items():
+        before = mended.figures(AGAIN, network, loss)
+        assert abs(mean(values) - mean(100 * before[seed]["atom_stability"] for seed in range(3))) < 1
+    for loss, factor in (("mse", 2.06), ("kabsch", 2.41)):
+        x, y = torch.randn(2, 1, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        louder = losses.LOSSES[f"{loss}_loud"]()(x, y) / losses.LOSSES[loss]()(x, y)
+        assert louder.item() == pytest.approx(factor)
+        assert f"{factor} times" in TEXT
 
 
 def test_the_rate_is_the_best_for_mse_on_the_plain_network():
