@@ -116,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     fabric.add_argument("--devices", type=_count, help="devices on each node (1)")
     fabric.add_argument("--num-nodes", type=_count, help="nodes (1)")
     fabric.add_argument("--strategy", help="ddp, ... (auto); each process keeps the whole network")
-    fabric.add_argument("--precision", help="32-true, bf16-mixed, ... (32-true)")
+    fabric.add_argument("--precision", help="32-true, bf16-mixed, ... (32-true; at scale gpu bf16-mixed on CUDA)")
+    fabric.add_argument("--compile", action="store_true", default=None, help="compile the network (torch.compile)")
 
     train = command("train", _function_of("elf.workflow"), "train a network on your own molecules")
     train.add_argument("path", type=Path, metavar="file", help="molecules: .sdf, .mol, .xyz, or .smi (SMILES)")

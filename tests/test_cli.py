@@ -173,6 +173,7 @@ def experiments(monkeypatch):
 
 def test_reproduce_hands_its_options_to_the_experiment(experiments, capsys):
     arguments = ["--seeds", "3", "--jobs", "2", "--threads", "1", "--precision", "bf16-mixed", "--num-nodes", "2"]
+    arguments += ["--compile"]
     assert cli.main(["reproduce", "shapes", *arguments, "--only", "loss=mse,energy", "--only", "theta=0.5"]) == 0
     assert experiments == [
         {
@@ -183,7 +184,7 @@ def test_reproduce_hands_its_options_to_the_experiment(experiments, capsys):
             "only": {"loss": ["mse", "energy"], "theta": [0.5]},
             "output": None,
             "workdir": None,
-            "fabric": {"precision": "bf16-mixed", "num_nodes": 2},
+            "fabric": {"num_nodes": 2, "precision": "bf16-mixed", "compile": True},
         }
     ]
     assert "wrote results/shapes.laptop.json" in capsys.readouterr().out

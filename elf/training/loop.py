@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from elf.processes import keep_freed_memory
 from elf.training.checkpoint import load_run, save_run, split_state
 from elf.training.guards import Interrupts, Randomness
-from elf.training.settings import WHERE, FitSettings, learning_rate_at, with_fabric_options
+from elf.training.settings import FABRIC, FitSettings, learning_rate_at, with_fabric_options
 from elf.training.state import Run, TrainRecord, TrainState
 
 SYNC_EVERY = 25
@@ -39,7 +39,7 @@ def make_fabric(settings: FitSettings) -> Any:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)  # what it guesses of the machine, such as a use of SLURM
-        fabric = Fabric(**{name: getattr(settings, name) for name in WHERE})
+        fabric = Fabric(**{name: getattr(settings, name) for name in FABRIC})
     offered = fabric.strategy.precision.precision
     if offered != settings.precision or (fabric.device.type, offered) == ("mps", "64-true"):
         raise ValueError(
@@ -76,11 +76,24 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             copied.set_extra_state(copy.deepcopy(module.get_extra_state()))
 
 
+def compiled(model: nn.Module) -> Any:
+    """The model under torch.compile, for Fabric to set up.
+
+    Batches differ in width, so sizes are left open from the first batch on (`dynamic`). A graph for every width would
+    take a compilation for each, up to torch's limit of eight, and be run uncompiled after that; left to itself, torch
+    fixes the first width and opens the others, so that a resumed training would have another graph for the same step.
+    What cannot be traced runs as it is. The molecule networks trace in one graph, and in another below 16 atoms.
+    """
+    torch.compiler.reset()  # graphs of trainings before this one count against the limit
+    return torch.compile(model, dynamic=True)
+
+
 def set_up(model: nn.Module, settings: FitSettings) -> Run:
     """Everything that a training needs, on its device, before the first step."""
     keep_freed_memory()
     fabric = make_fabric(settings)
-    wrapped = fabric.setup_module(model)
+    # Fabric compiles its own wrapping and leaves the model as it is: names in files stay, and samplers run as before.
+    wrapped = fabric.setup_module(compiled(model) if settings.compile else model)
     ema_model = None
     if settings.ema_decay is not None:
         # Copied now: Fabric may have changed the precision, and DDP broadcast other weights.
@@ -176,7 +189,7 @@ def fit(
         batches: step -> batch, a function of the step alone (see `shuffled_batches`); tensors in dicts, tuples and
             dataclasses are moved to the device.
         settings: see `FitSettings`. Inside `with fabric_options(...)`, which is how the command line says where to
-            compute, its options take the place of the settings' own (accelerator, devices, precision, ...).
+            compute, its options take the place of the settings' own (accelerator, precision, compile, ...).
         checkpoint: file to save to and, with `resume`, to go on from if it is there.
         resume: False starts anew and overwrites the checkpoint.
         callbacks: called with the `TrainState` after every step; their methods `start(state)` and `finish(state)`,

@@ -9,10 +9,12 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from elf.checks import require_count, require_number, require_one_of, require_positive, require_seed
+from elf.checks import require_bool, require_count, require_number, require_one_of, require_positive, require_seed
 
-WHERE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-"""The settings that say where a run is computed; `fabric_options` may override them from outside."""
+FABRIC = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+"""The settings that Fabric takes."""
+WHERE = (*FABRIC, "compile")
+"""The settings that say where and how a run is computed; `fabric_options` may override them from outside."""
 
 _options: ContextVar[dict[str, Any] | None] = ContextVar("elf_fabric_options", default=None)
 
@@ -51,12 +53,14 @@ class FitSettings:
         accelerator, devices, num_nodes, strategy: as in `lightning_fabric.Fabric`.
         precision: one of `PRECISIONS`, as in Fabric. "16-mixed" scales the loss, and needs a GPU; with "bf16-true" the
             average is kept in float32.
+        compile: whether the network is compiled, see `elf.training.loop.compiled`. The same training within rounding;
+            faster on some devices and slower on others, and the first steps take longer.
 
     Numbers may be NumPy's; they are kept as Python's.
 
     Raises:
         ValueError: a number out of range, or another choice than those named; the message names it.
-        TypeError: no number, or no integer, where one is needed.
+        TypeError: no number, no integer, or neither True nor False, where one is needed.
     """
 
     steps: int
@@ -73,6 +77,7 @@ class FitSettings:
     num_nodes: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, require in _REQUIRE.items():
@@ -86,6 +91,7 @@ class FitSettings:
         _need("warmup_steps", self.warmup_steps, self.warmup_steps <= self.steps, f"between 0 and steps={self.steps}")
         object.__setattr__(self, "precision", _ALIASES.get(str(self.precision), self.precision))
         require_one_of("FitSettings.precision", self.precision, PRECISIONS)
+        require_bool("FitSettings.compile", self.compile)
         require_one_of("FitSettings.schedule", self.schedule, ("cosine", "constant"))
         for name in ("accelerator", "strategy"):
             _need(name, getattr(self, name), isinstance(getattr(self, name), str), "a name that Fabric knows")
@@ -131,6 +137,7 @@ def learning_rate_at(step: int, settings: FitSettings) -> float:
 
 def resume_differences(saved: dict[str, Any], settings: FitSettings) -> list[str]:
     """What of the settings would make a resumed run differ from an uninterrupted one."""
+    saved = {"compile": False, **saved}  # no checkpoint named it before there was a choice
     free = ("checkpoint_every", "accelerator", "devices", "num_nodes", "strategy")
     return [
         f"{name}={saved.get(name)!r} in the checkpoint, {value!r} now"

@@ -171,6 +171,14 @@ def versions() -> dict[str, str]:
     }
 
 
+def has_bfloat16(accelerator: str = "auto") -> bool:
+    """Whether such an accelerator means a CUDA device here, and one that computes in bfloat16 itself."""
+    import torch
+
+    cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def device_name(accelerator: str = "auto") -> str:
     """Model of the GPU or CPU that such an accelerator means here."""
     import torch

@@ -26,6 +26,7 @@ from experiments.framework.experiment import (
     address_of,
     cell_slug,
     device_name,
+    has_bfloat16,
     is_first_process,
     load,
     results_folder,
@@ -107,7 +108,8 @@ def reproduce(
         seeds: number of seeds, 0 .. seeds - 1.
         output: the JSON file; default results/NAME.SCALE.json (see `results_folder`).
         workdir: default "runs" in `elf.files.cache_folder`.
-        fabric: where to compute: accelerator, devices, num_nodes, strategy, precision (see `FitSettings`).
+        fabric: where to compute: accelerator, devices, num_nodes, strategy, precision, compile (see `FitSettings`).
+            Without a precision, an experiment's own scale "gpu" takes bf16-mixed on CUDA devices that have it.
         jobs: cells computed at the same time, each in a process of its own.
         threads: torch's threads for each cell; default the experiment's own number, which no machine changes.
         only: run just the cells with these values, such as {"loss": "energy"} or {"seed": [0, 1]}; while other
@@ -161,6 +163,9 @@ def _make_plan(
     address = address_of(name)
     experiment = load(address)
     settings = experiment.settings(scale)
+    # Where the scale is the laptop's under another name, so are precision and results.
+    if scale == "gpu" and settings != experiment.settings("laptop") and has_bfloat16(fabric.get("accelerator", "auto")):
+        fabric = {"precision": "bf16-mixed", **fabric}
     cells = experiment.cells(settings, seeds)
     if len(set(map(cell_slug, cells))) < len(cells):
         raise ValueError(f"cells of {name} share a name; they should differ: {[cell_slug(c) for c in cells]}")
@@ -196,12 +201,12 @@ def _require_options(fabric: dict[str, Any]) -> None:
     from lightning_fabric import Fabric
 
     from elf.training import FitSettings, fabric_options, with_fabric_options
-    from elf.training.settings import WHERE
+    from elf.training.settings import FABRIC
 
     with fabric_options(**fabric):
         settings = with_fabric_options(FitSettings(steps=1, learning_rate=1.0))
     try:
-        Fabric(**{name: getattr(settings, name) for name in WHERE})
+        Fabric(**{name: getattr(settings, name) for name in FABRIC})
     except Exception as error:  # Fabric's errors have no class in common
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the options are {fabric}; they should be ones that this machine has: {reason}") from error
@@ -263,10 +268,13 @@ def _set_aside_before(folder: Path, now: dict[str, Any]) -> Path | None:
 
 
 def _compute(plan: Plan) -> None:
+    from elf.training import FitSettings
+
     done = plan.finished(plan.chosen)
     todo = [cell for cell in plan.chosen if cell not in done]
     title = plan.experiment.title
-    plan.say(f"{title} ({plan.name}, {plan.scale}): {len(plan.chosen)} cells, {len(done)} of them finished before")
+    scale = f"{plan.name}, {plan.scale}, {plan.fabric.get('precision', FitSettings.precision)}"
+    plan.say(f"{title} ({scale}): {len(plan.chosen)} cells, {len(done)} of them finished before")
     begin = time.perf_counter()
     cells = _run_in_pool(plan, todo) if plan.jobs > 1 else (_run_cell(plan, cell) for cell in todo)
     for number, cell in enumerate(cells, start=1):
@@ -358,7 +366,8 @@ def _record(plan: Plan) -> Path:
     whole = [plan.read(cell) for cell in finished]
     rows = [{key: row[key] for key in ("cell", "result", "seconds")} for row in whole]
     threads = sorted({row["threads"] for row in whole})
-    flags = "".join(f" --{key.replace('_', '-')} {value}" for key, value in plan.fabric.items())
+    options = {key.replace("_", "-"): value for key, value in plan.fabric.items() if value is not False}
+    flags = "".join(f" --{key}" if value is True else f" --{key} {value}" for key, value in options.items())
     flags += f" --threads {plan.threads}" if plan.threads != plan.experiment.threads else ""
     result = {
         "name": plan.name,

@@ -60,7 +60,7 @@ def test_result_record(tmp_path, capsys):
     errors = [row["result"]["error"] for row in result["cells"]]
     assert result["summary"][1]["error"]["mean"] == pytest.approx((errors[2] + errors[3]) / 2, rel=1e-5)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "A line is fitted (toy, smoke): 4 cells, 0 of them finished before"
+    assert lines[0] == "A line is fitted (toy, smoke, 32-true): 4 cells, 0 of them finished before"
     assert re.fullmatch(r"\[1/4\] loss=mse,seed=0: [\d.]+ s, about \d+ s left", lines[1])
     assert lines[-4:] == experiments.find("toy").table(result).splitlines()
     assert "±" in lines[-1]

@@ -23,7 +23,7 @@ class Settings:
 
 
 def settings(scale: str) -> Settings:
-    return Settings(steps=int(os.environ.get("TOY_STEPS", {"smoke": 10, "live": 20}.get(scale, 30))))
+    return Settings(steps=int(os.environ.get("TOY_STEPS", {"smoke": 10, "live": 20, "gpu": 40}.get(scale, 30))))
 
 
 def cells(settings: Settings, seeds: int) -> list[dict[str, Any]]:

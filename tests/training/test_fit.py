@@ -367,6 +367,12 @@ def test_settings_that_are_no_numbers_are_refused(name):
                 unchecked(**{**good, name: value})
 
 
+@pytest.mark.parametrize("value", [None, 1, "True", np.True_, torch.tensor(True)], ids=repr)
+def test_compile_is_true_or_false(value):
+    with pytest.raises(TypeError, match=re.escape(f"FitSettings.compile is {value!r}; it should be True or False")):
+        unchecked(steps=10, learning_rate=1e-3, compile=value)
+
+
 @pytest.mark.parametrize("name", ["schedule", "accelerator", "strategy", "precision"])
 def test_settings_that_are_no_names_are_refused(name):
     for value in (None, 3.5, ["auto"], "", "ddp fsdp" if name == "strategy" else 7):

@@ -20,7 +20,7 @@ from toy_training import SETTINGS, noisy_loss, plain_loss, toy_batches, toy_mode
 
 from elf import files
 from elf.training import checkpoint as ckpt
-from elf.training import fit, load_weights, save_weights, shuffled_batches
+from elf.training import fit, load_weights, loop, save_weights, shuffled_batches
 
 SCRIPT = Path(__file__).with_name("toy_training.py")
 
@@ -153,6 +153,19 @@ def test_other_settings(tmp_path, change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         train(dataclasses.replace(SETTINGS, **change), checkpoint=path)
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_from_before_there_was_compile_is_of_one_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "compiled", lambda model: model)
+    path = tmp_path / "run.safetensors"
+    train(checkpoint=path)
+    assert files.load_tensors(path, ckpt.FORMAT)[1]["settings"]["compile"] is False
+    tensors, about = files.load_tensors(path, ckpt.FORMAT)
+    del about["settings"]["compile"]
+    files.save_tensors(path, tensors, about, format=ckpt.FORMAT)
+    assert train(checkpoint=path).steps == 60
+    with pytest.raises(ValueError, match="compile=False in the checkpoint, True now"):
+        train(dataclasses.replace(SETTINGS, compile=True), checkpoint=path)
 
 
 def test_checkpoint_every_may_change(tmp_path):
