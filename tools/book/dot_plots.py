@@ -64,6 +64,7 @@ def _atoms(*by: str, **where: Any) -> Plot:
 
 PLOTS: dict[str, Plot] = {
     "conformers": Plot("distance_error", "error of distances up to three bonds (Å)"),
+    "conformers_tenth": Plot("hands_wrong", "wrong hands (%)", factor=100),
     "conformers_told": Plot("hands_wrong", "wrong hands (%)", factor=100),
     "curvatures": Plot("out of plane", "curvature out of plane, in % of that of bonds", ("energy",), rows=summary),
     "druglike": ATOMS,
@@ -126,6 +127,7 @@ PLOTS: dict[str, Plot] = {
     "longest_drawn": ATOMS,
     "longest_plain": _atoms("network", "loss"),
     "longest_equivariant": _atoms("network", "loss"),
+    "two_gifts_loud": _atoms("network", "loss"),
     "two_gifts_mended": _atoms("network", "loss"),
 }
 """Experiment -> its picture."""
