@@ -144,7 +144,7 @@ def _orders(*values: float, least: float = 0.0) -> bool:
 
 
 RANKED = ("energy", "inverse_square", "inverse", "constant")
-DRUGS = (("druglike", "mse"), ("druglike_sparse", "sparse_inverse"))
+DRUGS = (("druglike", "mse"), *(("druglike_sparse", f"{x}_even") for x in ("sparse_inverse", "inverse", "sparse")))
 PAPER_MODEL = "3 layers of 64, 1,500 steps, each loss at the best of three rates (EDM five; GDM's best lie on the edge)"
 
 CLAIMS: tuple[Claim, ...] = (
@@ -279,10 +279,10 @@ CLAIMS: tuple[Claim, ...] = (
         "GEOM-Drugs, GDM, stable atoms: MSE 84.7, sparse 91.9",
         lambda: ", ".join(_list(name, ATOMS, _by_loss("", loss)) for name, loss in DRUGS),
         lambda: (
-            _mean("druglike_sparse", ATOMS, loss="sparse_inverse")
+            _mean("druglike_sparse", ATOMS, loss="sparse_inverse_even")
             > _mean("druglike", ATOMS, loss="mse") + 100 * _one("druglike", loss="mse")[ATOMS]["std"]
         ),
-        "druglike_sparse", 3, "small", "as above; sparse *and* inverse, and which of the two it is was not tested",
+        "druglike_sparse", 3, "small", "as above; as loud as the energy (\"even\"). The sparsity loses the gain",
     ),
     Claim(
         "Table 10", "cost", "The loss is less than 1 % of a training step.",
