@@ -33,6 +33,21 @@ def said(values: list[float], digits: int) -> str:
     return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
 
 
+def test_a_tenth_of_the_heights_keeps_bonds_and_tells_no_hands():
+    runs = load_result("conformers_tenth")
+    bonds, hands, stable = (
+        networks("heights_0.1", key, factor, runs)
+        for key, factor in (("error_1", 1), ("hands_wrong", 100), ("stable", 100))
+    )
+    assert (
+        f"{said(bonds, 3)} Å and {said(stable, 1)} % stable conformers, and tells no hands: {said(hands, 1)} %" in TEXT
+    )
+    told = {loss: networks(loss, "error_1", 1, TOLD) for loss in ("energy", "heights_1")}
+    assert max(told["energy"]) < min(bonds) < max(bonds) < min(told["heights_1"])
+    assert runs["settings"]["steps"] == TOLD["settings"]["steps"]
+    assert f"`{runs['command']}`" in TEXT
+
+
 def test_the_three_lines():
     """The mean over rotations by another way: the corners of a cube's rotation group, which is a design for vectors."""
     turns = Rotation.create_group("O").as_matrix()
