@@ -55,6 +55,13 @@ def test_comparison_prints_every_figure_and_bold_leads(monkeypatch):
     assert "90 steps" not in text  # of one molecule in ten: no figure
 
 
+def test_a_lead_is_bold_where_all_pairs_agree_and_not_where_the_interval_alone_says_so():
+    differ = [1.1, 4.2, 0.6, 1.7, -0.4]
+    assert gifts.interval(differ)[0] > 0
+    assert "**" not in lengths._entry(differ, [0.0] * 5, alone=False)
+    assert "**" in lengths._entry(differ[:4], [0.0] * 4, alone=False)
+
+
 def test_an_interval_needs_two_pairs_and_holds_zero_where_they_differ():
     assert gifts.interval([1.0, 2.0, 3.0])[0] > 0
     low, high = gifts.interval([-1.0, 1.0, 0.5])
