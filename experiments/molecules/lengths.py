@@ -53,8 +53,7 @@ def comparison(figures: Mapping[str, tuple[str, float]], words: Mapping[str, str
 
     Returns:
         Tables of means ± standard deviations over networks; below each, in brackets, the interval (see
-        `experiments.molecules.gifts.interval`) of the lead over MSE, in bold where all pairs
-        agree on who has more.
+        `experiments.molecules.gifts.interval`) of the lead over MSE, in bold where all pairs agree.
     """
     found = {(n, f): against_steps(n, f, words) for n in RUNS for f in figures}
     parts = []

@@ -55,6 +55,16 @@ def test_losses_are_alike_in_size_on_noisy_molecules(generator):
         assert size[f"{name}_loud"] == pytest.approx(size["energy"], rel=0.05)
 
 
+@pytest.mark.parametrize(("sigma", "share"), [(0.05, 1), (0.3, 1), (1.0, 0.8)])
+def test_mse_and_kabsch_are_as_loud_for_small_errors_and_quieter_for_large_ones(sigma, share, generator):
+    data = molecules.training_molecules(molecules.SETTINGS["laptop"])[torch.arange(0, 3000, 10).tolist()]
+    noisy = data.positions + sigma * torch.randn(data.positions.shape, generator=generator) * data.mask[..., None]
+    energy, *others = (
+        LOSSES[name]()(noisy, data.positions, data.mask).mean().item() for name in ("energy", "mse_loud", "kabsch_loud")
+    )
+    assert others == pytest.approx([share * energy] * 2, rel=0.05)
+
+
 @pytest.mark.parametrize("sigma", [0.05, 0.3])
 def test_losses_of_drug_like_molecules_are_as_loud_as_the_energy_there(sigma, generator):
     data = molecules.training_molecules(druglike.settings_of("druglike", "laptop").recipe)[torch.arange(0, 8000, 80)]
